@@ -1,0 +1,186 @@
+"""treewarden: Erlang-grade supervision for Python.
+
+Fleets of stateful agents on trio, kept alive by supervisors; every acknowledged change is
+in SQLite first; events flow over a bus with backpressure; circuits guard the outside
+world. Begin with `Agent`, `ChildSpec`, `Application` and `run`.
+
+The face loads lazily (PEP 562): an import costs what it uses.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .agents import (
+        Agent,
+        AgentRef,
+        AgentStatistics,
+        Down,
+        MailboxPolicy,
+        Monitor,
+    )
+    from .bus import Bus, Event, Subscription
+    from .config import Config, load_config
+    from .errors import (
+        AgentCrashed,
+        AgentDown,
+        AgentError,
+        AlreadyPresent,
+        AlreadyStarted,
+        Backpressure,
+        BadArguments,
+        BusError,
+        CallingSelf,
+        CallTimeout,
+        ChildStartFailed,
+        CircuitOpen,
+        ConfigError,
+        ControlError,
+        IntensityExceeded,
+        MailboxFull,
+        NameAmbiguous,
+        NameUnknown,
+        NotRunning,
+        Refused,
+        ResilienceError,
+        RestoreError,
+        ShuttingDown,
+        StartTimeout,
+        StateNotEncodable,
+        StoreBroken,
+        StoreError,
+        StoreLocked,
+        SupervisionError,
+        TreewardenError,
+        UnknownChild,
+        UnknownOperation,
+    )
+    from .exits import Crash, Exit, Fault, Killed, Normal, Shutdown
+    from .resilience import Backoff, Circuit, CircuitPolicy
+    from .runtime import Runtime, current_runtime, open_runtime, run
+    from .store import DurableQueue, Item, Store
+    from .supervision import (
+        IGNORE,
+        Application,
+        ChildCounts,
+        ChildInfo,
+        ChildSpec,
+        DynamicSupervisorSpec,
+        Intensity,
+        Stop,
+        SupervisorRef,
+        SupervisorSpec,
+        TreeSnapshot,
+        cleanup,
+        open_supervisor,
+    )
+
+_NAMES = {
+    "agents": "Agent AgentRef AgentStatistics Down MailboxPolicy Monitor",
+    "bus": "Bus Event Subscription",
+    "config": "Config load_config",
+    "errors": "AgentCrashed AgentDown AgentError AlreadyPresent AlreadyStarted "
+    "Backpressure BadArguments BusError CallTimeout CallingSelf ChildStartFailed "
+    "CircuitOpen ConfigError ControlError IntensityExceeded MailboxFull NameAmbiguous "
+    "NameUnknown NotRunning Refused ResilienceError RestoreError ShuttingDown "
+    "StartTimeout StateNotEncodable StoreBroken StoreError StoreLocked SupervisionError "
+    "TreewardenError UnknownChild UnknownOperation",
+    "exits": "Crash Exit Fault Killed Normal Shutdown",
+    "resilience": "Backoff Circuit CircuitPolicy",
+    "runtime": "Runtime current_runtime open_runtime run",
+    "store": "DurableQueue Item Store",
+    "supervision": "IGNORE Application ChildCounts ChildInfo ChildSpec "
+    "DynamicSupervisorSpec Intensity Stop SupervisorRef SupervisorSpec TreeSnapshot "
+    "cleanup open_supervisor",
+}
+_HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}
+
+__all__ = [
+    "IGNORE",
+    "Agent",
+    "AgentCrashed",
+    "AgentDown",
+    "AgentError",
+    "AgentRef",
+    "AgentStatistics",
+    "AlreadyPresent",
+    "AlreadyStarted",
+    "Application",
+    "Backoff",
+    "Backpressure",
+    "BadArguments",
+    "Bus",
+    "BusError",
+    "CallTimeout",
+    "CallingSelf",
+    "ChildCounts",
+    "ChildInfo",
+    "ChildSpec",
+    "ChildStartFailed",
+    "Circuit",
+    "CircuitOpen",
+    "CircuitPolicy",
+    "Config",
+    "ConfigError",
+    "ControlError",
+    "Crash",
+    "Down",
+    "DurableQueue",
+    "DynamicSupervisorSpec",
+    "Event",
+    "Exit",
+    "Fault",
+    "Intensity",
+    "IntensityExceeded",
+    "Item",
+    "Killed",
+    "MailboxFull",
+    "MailboxPolicy",
+    "Monitor",
+    "NameAmbiguous",
+    "NameUnknown",
+    "Normal",
+    "NotRunning",
+    "Refused",
+    "ResilienceError",
+    "RestoreError",
+    "Runtime",
+    "Shutdown",
+    "ShuttingDown",
+    "StartTimeout",
+    "StateNotEncodable",
+    "Stop",
+    "Store",
+    "StoreBroken",
+    "StoreError",
+    "StoreLocked",
+    "Subscription",
+    "SupervisionError",
+    "SupervisorRef",
+    "SupervisorSpec",
+    "TreeSnapshot",
+    "TreewardenError",
+    "UnknownChild",
+    "UnknownOperation",
+    "cleanup",
+    "current_runtime",
+    "load_config",
+    "open_runtime",
+    "open_supervisor",
+    "run",
+]
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(importlib.import_module(f".{home}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,25 @@
+"""Agents: private state behind a mailbox, and handlers that are transactions.
+
+`agent` is what users subclass, `ref` the address that others hold, `body` what outlives
+an agent's incarnations, `mailbox` the bounded queue in front of it, `operation` what it can
+be asked, `codec` its state as bytes.
+"""
+
+from .agent import Agent
+from .body import AgentBody, AgentStatistics, Surroundings, current_body
+from .mailbox import MailboxOverflow, MailboxPolicy
+from .monitor import Down, Monitor
+from .ref import AgentRef
+
+__all__ = [
+    "Agent",
+    "AgentBody",
+    "AgentRef",
+    "AgentStatistics",
+    "Down",
+    "MailboxOverflow",
+    "MailboxPolicy",
+    "Monitor",
+    "Surroundings",
+    "current_body",
+]

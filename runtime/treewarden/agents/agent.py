@@ -1,0 +1,316 @@
+"""The agent: private state, one mailbox, handlers that are transactions.
+
+A handler runs alone on the agent's state. When it returns, what changed and what it
+staged become one unit of work; when it raises, nothing of it happened and the agent
+starts again from the state before (Erlang's "let it crash", with SQLite under it).
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import typing
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Concatenate,
+    Generic,
+    ParamSpec,
+    TypeVar,
+)
+
+from treewarden.errors import (
+    AgentError,
+    BusError,
+    NotRunning,
+    ResilienceError,
+    RestoreError,
+)
+from treewarden.exits import Exit, Normal
+from treewarden.store import DurableQueue
+
+from .body import AgentBody, AgentClass
+from .codec import StateCodec, refuse_any
+from .mailbox import MailboxPolicy
+from .operation import Operation, operations_of
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from treewarden.bus import Event, Subscription
+    from treewarden.runtime import Runtime
+    from treewarden.supervision import Directory, Ignore, Node
+
+    from .monitor import Down, Monitor
+    from .ref import AgentRef
+
+State = TypeVar("State")
+A = TypeVar("A", bound="Agent[Any]")
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_HOOKS = frozenset({"on_start", "on_stop", "on_down", "on_event", "initial_state"})
+_OPTIONS = frozenset(
+    {
+        "state_version",
+        "store_as",
+        "persistence",
+        "mailbox",
+        "call_timeout",
+        "refuses",
+        "migrate",
+    }
+)
+
+
+class Agent(Generic[State]):
+    """Subclass it, say what its state is, and write its operations as methods.
+
+    `Agent[CounterState]` names the state's type: a msgspec.Struct or a dataclass, without
+    `Any`. Public methods are operations, async or plain. Attributes other than `state`
+    are not stored and not rolled back.
+
+    Class attributes: `state_version` and `migrate` (state written by older code),
+    `store_as` (the type's name in the store), `persistence` ("write_through" or "none"),
+    `mailbox`, `call_timeout` (seconds a caller waits by default), `refuses` (exceptions
+    that are an answer to the caller and no crash).
+    """
+
+    state_version: ClassVar[int] = 1
+    store_as: ClassVar[str] = ""
+    persistence: ClassVar[str] = "write_through"
+    mailbox: ClassVar[MailboxPolicy] = MailboxPolicy()
+    call_timeout: ClassVar[float] = 5.0
+    refuses: ClassVar[tuple[type[Exception], ...]] = (
+        AgentError,
+        BusError,
+        ResilienceError,
+    )
+
+    state: State
+    treewarden_class: ClassVar[AgentClass]
+    treewarden_body: AgentBody
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:  # noqa: ANN401 - passed on
+        """Check the class where it is written.
+
+        Raises:
+            TypeError: a name clashes with one of Agent's own, or the state cannot be
+                stored.
+            ValueError: an option is unknown.
+        """
+        super().__init_subclass__(**kwargs)
+        _refuse_clashes(cls)
+        if cls.persistence not in {"write_through", "none"}:
+            raise ValueError(
+                f"{cls.__qualname__}.persistence must be write_through or none, "
+                f"not {cls.persistence!r}"
+            )
+        state_type = _state_type(cls)
+        if state_type is not None and not isinstance(state_type, TypeVar):
+            refuse_any(state_type, cls.__qualname__)
+        cls.treewarden_class = AgentClass(
+            name=vars(cls).get("store_as") or cls.__name__,
+            operations=operations_of(cls, Agent),
+            codec=None
+            if state_type is None or isinstance(state_type, TypeVar)
+            else StateCodec(state_type),
+            on_start=Operation("on_start", cls.on_start)
+            if cls.on_start is not Agent.on_start
+            else None,
+            on_event=Operation("on_event", cls.on_event),
+            on_down=Operation("on_down", cls.on_down),
+        )
+
+    @classmethod
+    def make_body(
+        cls,
+        node: Node,
+        directory: Directory,
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+    ) -> AgentBody:
+        """What a supervisor keeps of this agent; not for users."""
+        return AgentBody(cls, node, directory, args, kwargs)
+
+    # --- to override -----------------------------------------------------------------------
+
+    def initial_state(self) -> State:
+        """The state when the store has none; the default is `State()`."""
+        codec = type(self).treewarden_class.codec
+        return codec.type() if codec is not None else typing.cast("State", None)
+
+    @classmethod
+    def migrate(cls, data: dict[str, Any], version: int) -> dict[str, Any]:
+        """State written as `version`, as plain data, brought to `state_version`."""
+        raise RestoreError(
+            f"the store has state of version {version} for {cls.__qualname__}, which "
+            "has no migrate() for it"
+        )
+
+    async def on_start(self) -> Ignore | None:
+        """Runs before the first message of each incarnation; a handler like others."""
+        return None
+
+    async def on_stop(self, exit: Exit) -> None:  # noqa: A002 - design.md names it so
+        """Runs when asked to stop, within the shutdown time; stages nothing."""
+
+    async def on_down(self, down: Down) -> None:
+        """Something that this agent monitors has ended."""
+
+    async def on_event(self, event: Event) -> None:
+        """An event that this agent subscribed to."""
+
+    # --- what an agent knows of itself -----------------------------------------------------
+
+    @property
+    def path(self) -> str:
+        """Where it stands in the tree."""
+        return self.treewarden_body.node.path
+
+    @property
+    def incarnation(self) -> int:
+        """Which life this is, from 1 in each run."""
+        return self.treewarden_body.node.incarnation
+
+    @property
+    def ref(self: A) -> AgentRef[A]:
+        """Its own address, to give to others."""
+        from .ref import AgentRef
+
+        body = self.treewarden_body
+        return AgentRef(body.directory, body.node.path)
+
+    @property
+    def runtime(self) -> Runtime:
+        """The runtime that it lives in.
+
+        Raises:
+            NotRunning: it lives in a bare `open_supervisor`.
+        """
+        runtime = self.treewarden_body.surroundings.runtime
+        if runtime is None:
+            raise NotRunning(f"{self.path} runs without a runtime; use open_runtime")
+        return typing.cast("Runtime", runtime)
+
+    @property
+    def log(self) -> logging.LoggerAdapter[logging.Logger]:
+        """A logger whose records carry path and incarnation."""
+        return logging.LoggerAdapter(
+            logging.getLogger("treewarden.agent"),
+            {"path": self.path, "incarnation": self.incarnation},
+        )
+
+    @property
+    def label(self) -> str:
+        """A word for people, shown in the tree."""
+        return self.treewarden_body.node.label
+
+    @label.setter
+    def label(self, text: str) -> None:
+        body = self.treewarden_body
+        body.node.label = text[:80]
+        body.directory.touch()
+
+    # --- what a handler may stage ----------------------------------------------------------
+
+    def publish(self, topic: str, payload: object = None) -> None:
+        """Stage an event: journaled with this handler's commit, then delivered.
+
+        Raises:
+            NotRunning: there is no store.
+            TypeError, ValueError: the payload cannot be encoded, the topic is none.
+        """
+        self.treewarden_body.stage_event(topic, payload)
+
+    def cast(
+        self,
+        ref: AgentRef[A],
+        operation: Callable[Concatenate[A, P], object],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> None:
+        """Stage a message: it leaves with this handler's commit, at most once.
+
+        Raises:
+            UnknownOperation, BadArguments, NameUnknown.
+        """
+        self.treewarden_body.stage_cast(ref, operation, args, kwargs)
+
+    def subscribe(
+        self, pattern: str, *, capacity: int = 1000, overflow: str = "wait"
+    ) -> Subscription:
+        """In `on_start`: have matching events handled by `on_event`, in order.
+
+        They wait in a bounded line of their own and become messages when the mailbox has
+        room. The subscription outlives a crash, and ends when a later incarnation's
+        `on_start` does not ask for it again, or when the agent is stopped.
+        """
+        return self.treewarden_body.subscribe(pattern, capacity, overflow)
+
+    def send_after(
+        self,
+        seconds: float,
+        operation: Callable[Concatenate[A, P], Awaitable[Any]],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> None:
+        """Send itself a message in `seconds`; called off when this incarnation ends."""
+        self.treewarden_body.send_after(seconds, operation, args, kwargs)
+
+    def monitor(self, ref: AgentRef[Any]) -> Monitor:
+        """Be told once, through `on_down`, when that incarnation ends."""
+        return self.treewarden_body.monitor(ref)
+
+    def stop(self, exit: Exit | None = None) -> None:  # noqa: A002 - design.md
+        """End after this handler, whose answer and changes still count."""
+        self.treewarden_body.stop_after(exit if exit is not None else Normal())
+
+
+def _refuse_clashes(cls: type) -> None:
+    for name in vars(cls):
+        if name.startswith("__") or name in _HOOKS or name in _OPTIONS:
+            continue
+        if name in {"state", "treewarden_class"} or not hasattr(Agent, name):
+            continue
+        raise TypeError(
+            f"{cls.__qualname__}.{name} would hide Agent.{name}; choose another name"
+        )
+
+
+def _state_type(cls: type[Agent[Any]]) -> Any:  # noqa: ANN401 - a type, or None
+    for base in typing.cast("Any", cls).__orig_bases__ if _own_bases(cls) else ():
+        origin = typing.get_origin(base)
+        if isinstance(origin, type) and issubclass(origin, Agent):
+            (argument,) = typing.get_args(base)[:1]
+            return None if argument is type(None) else argument
+    parent = next((b for b in cls.__bases__ if issubclass(b, Agent)), Agent)
+    known = getattr(parent, "treewarden_class", None)
+    return known.codec.type if known is not None and known.codec is not None else None
+
+
+def _own_bases(cls: type) -> bool:
+    return "__orig_bases__" in vars(cls)
+
+
+def collections_of(cls: type[Agent[Any]]) -> dict[str, Any]:
+    """The durable collections that a class declares: name to item type.
+
+    Raises:
+        TypeError: one is declared without its item type.
+    """
+    found: dict[str, Any] = {}
+    annotated = [base for base in cls.__mro__ if inspect.get_annotations(base)]
+    if not any(
+        "DurableQueue" in str(v)
+        for b in annotated
+        for v in inspect.get_annotations(b).values()
+    ):
+        return found
+    for name, hint in typing.get_type_hints(cls).items():
+        if hint is DurableQueue:
+            raise TypeError(f"{cls.__qualname__}.{name}: say DurableQueue[ItemType]")
+        if typing.get_origin(hint) is DurableQueue:
+            (found[name],) = typing.get_args(hint)
+    return found

@@ -1,0 +1,1142 @@
+"""What of an agent outlives its incarnations, and the loop that serves its mailbox.
+
+Theory of operation. The body belongs to the node: mailbox, the newest state as bytes, the
+last committed bytes, what waits for a commit. An incarnation is an `Agent` object made
+from those bytes, and a loop: take a message, run its handler, seal what it did.
+
+Sealing encodes the state there and then. If anything changed, a unit of work is handed to
+the store and the answer is left with it; the agent does not wait and takes its next
+message on its uncommitted state. Everybody else sees the last committed one: an answer
+that tells of uncommitted state is released by the commit that holds it. When a commit
+fails, the body falls back to its committed bytes and the incarnation is replaced, which
+costs no budget.
+
+The message in hand when an incarnation ends: after a crash its caller gets the fault;
+after a stop that is not its fault it goes back to the head of the mailbox.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+import outcome
+import trio
+from trio.lowlevel import Abort, Task, checkpoint, current_task, reschedule
+from trio.lowlevel import wait_task_rescheduled as park
+
+import treewarden.telemetry as tracing
+from treewarden.bus import Event, check_topic, to_json
+from treewarden.clock import wall_ns
+from treewarden.errors import (
+    AgentCrashed,
+    AgentDown,
+    MailboxFull,
+    NotRunning,
+    StateNotEncodable,
+    StoreError,
+    TreewardenError,
+)
+from treewarden.exits import Crash, Exit, Fault, Normal, Shutdown
+from treewarden.store import CrashRecord, DurableQueue, StagedEvent, StateWrite, Unit
+from treewarden.supervision import IGNORE, Kind, Life, Stop
+
+from .envelope import Envelope
+from .mailbox import Admission, Mailbox
+from .monitor import Down, Monitor
+from .operation import Operation, missing, operation_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from treewarden.bus import Bus, Subscription
+    from treewarden.store import Store
+    from treewarden.supervision import Directory, Node, Timer
+    from treewarden.telemetry import Histogram, Telemetry
+
+    from .agent import Agent
+    from .codec import StateCodec
+    from .ref import AgentRef
+
+_ENCODE: Final = msgspec.json.Encoder().encode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentClass:
+    """What is worked out once for each Agent subclass; `on_start` None: not overridden."""
+
+    name: str
+    operations: dict[str, Operation]
+    codec: StateCodec | None
+    on_start: Operation | None
+    on_event: Operation
+    on_down: Operation
+
+
+@dataclass(slots=True, kw_only=True)
+class Surroundings:
+    """What the agents of one tree live in; None is what does not run there."""
+
+    store: Store | None = None
+    bus: Bus | None = None
+    telemetry: Telemetry | None = None
+    runtime: object | None = None
+    dead_letter: Callable[[str, str, str], None] | None = None
+    """Called with path, operation and reason when a cast is lost for good."""
+
+
+_NOTHING: Final = Surroundings()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentStatistics:
+    """Depths in messages; counters since the run began; `state` is the committed one."""
+
+    path: str
+    incarnation: int
+    mailbox: int
+    capacity: int
+    waiting_senders: int
+    accepted: int
+    handled: int
+    crashed: int
+    refused: int
+    dropped: int
+    dead_letters: int
+    outbox: int
+    doing: str
+    type: str
+    state_revision: int
+    state_bytes: int
+    uncommitted: bool
+
+
+current_body: ContextVar[AgentBody | None] = ContextVar(
+    "treewarden_agent", default=None
+)
+"""The agent whose handler is running; None in plain tasks."""
+
+
+class _Staged:
+    """What the handler in hand wants to happen with its commit."""
+
+    __slots__ = ("casts", "events")
+
+    def __init__(self) -> None:
+        self.events: list[tuple[StagedEvent, object]] = []
+        self.casts: list[tuple[AgentBody, Envelope]] = []
+
+
+class AgentBody:
+    """An agent's node: see the module's theory of operation."""
+
+    kind = Kind.AGENT
+
+    __slots__ = (
+        "_agent",
+        "_arguments",
+        "_blocked",
+        "_class",
+        "_collections",
+        "_committed",
+        "_crash",
+        "_doing",
+        "_exit_after",
+        "_histograms",
+        "_idle",
+        "_in_hand",
+        "_life",
+        "_loaded",
+        "_newest",
+        "_outbox",
+        "_renewed",
+        "_resting",
+        "_revision",
+        "_staged",
+        "_state_bytes",
+        "_subscriptions",
+        "_timers",
+        "agent_type",
+        "committed_at_ns",
+        "committed_revision",
+        "counts",
+        "directory",
+        "last_crash",
+        "mailbox",
+        "node",
+        "surroundings",
+    )
+
+    def __init__(
+        self,
+        agent_type: type[Agent[Any]],
+        node: Node,
+        directory: Directory,
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+    ) -> None:
+        self.agent_type = agent_type
+        self.node = node
+        self.directory = directory
+        services = directory.services
+        self.surroundings = services if isinstance(services, Surroundings) else _NOTHING
+        self.mailbox = Mailbox(agent_type.mailbox)
+        self.counts = _Counts()
+        self.committed_revision = 0
+        self.committed_at_ns: int | None = None
+        self.last_crash: CrashRecord | None = None
+        self._class = agent_type.treewarden_class
+        self._arguments = args, kwargs
+        self._agent: Agent[Any] | None = None
+        self._life: Life | None = None
+        self._idle: Task | None = None
+        self._in_hand: Envelope | None = None
+        self._histograms: tuple[Histogram, Histogram] | None = None
+        self._doing = ""
+        self._staged: _Staged | None = None
+        self._exit_after: Exit | None = None
+        self._crash: Exit | None = None
+        self._resting = ""
+        # State: what handlers have made of it, and what of that is on disk.
+        self._loaded = False
+        self._state_bytes = b""
+        self._committed = b""
+        self._revision = 0
+        self._newest: Unit | None = None
+        self._collections: dict[str, DurableQueue[Any]] | None = None
+        # What the last commits could not deliver for lack of room.
+        self._outbox: deque[Callable[[], Any]] = deque()
+        self._blocked: trio.CancelScope | None = None
+        # By pattern; they outlive a crash, so that no event is missed meanwhile.
+        self._subscriptions: dict[str, Subscription] = {}
+        self._renewed: set[str] = set()
+        self._timers: list[Timer] = []
+
+    # --- one incarnation -------------------------------------------------------------------
+
+    async def run(self, life: Life) -> Exit | None:
+        """Restore, start, serve until told to stop or crashed."""
+        current_body.set(self)
+        self._life = life
+        self._crash = self._exit_after = None
+        try:
+            args, kwargs = self._arguments
+            agent = self.agent_type(*args, **kwargs)
+            agent.treewarden_body = self
+            await self._restore(agent)
+            self._agent = agent
+            ignored = await self._run_on_start() is IGNORE
+            self._drop_subscriptions(keep=self._renewed)
+            if ignored:
+                life.started(IGNORE)
+                return Normal()
+            self._resting = ""
+            life.started(self.node.path)
+            exit_ = await self._serve(life)
+            if isinstance(exit_, Crash):
+                return exit_
+            return await self._leave(life, exit_)
+        finally:
+            self._end_incarnation()
+
+    def _end_incarnation(self) -> None:
+        self._agent = self._idle = self._life = None
+        self._staged = None
+        self._doing = ""
+        self._renewed.clear()
+        for timer in self._timers:
+            timer.cancel()
+        self._timers.clear()
+
+    async def _serve(self, life: Life) -> Exit | None:
+        items = self.mailbox.items
+        store = self.surroundings.store
+        while True:
+            if self._crash is not None:
+                return self._crash
+            if self._exit_after is not None:
+                return self._exit_after
+            if life.stopping:
+                return None
+            if self._outbox:
+                await self._deliver_outbox(life)
+            elif store is not None and not store.has_room:
+                await self._wait(store.wait_room, life)
+            elif not items:
+                self._idle = current_task()
+                await park(self._abort_idle)
+            else:
+                await checkpoint()
+            # All that was there when it woke, one pass of the loop for the lot.
+            for _ in range(len(items)):
+                if self._is_interrupted(life) or not items:
+                    break
+                exit_ = await self._handle_next()
+                if exit_ is not None:
+                    return exit_
+            for subscription in self._subscriptions.values():
+                subscription.flush()
+
+    def _is_interrupted(self, life: Life) -> bool:
+        return bool(
+            self._outbox
+            or life.stopping
+            or self._crash is not None
+            or self._exit_after is not None
+        )
+
+    def _abort_idle(self, _: object) -> Abort:
+        self._idle = None
+        return Abort.SUCCEEDED
+
+    async def _leave(self, life: Life, exit_: Exit | None) -> Exit:
+        """`on_stop`, within what is left of the shutdown time; then the last commit."""
+        agent = self._agent
+        final = exit_ if exit_ is not None else Shutdown()
+        deadline = life.deadline
+        if exit_ is not None:
+            deadline = trio.current_time() + self.node.spec.shutdown_seconds()
+        with trio.CancelScope(shield=True, deadline=deadline) as scope:
+            life.clean_up = scope
+            try:
+                if agent is not None:
+                    self._doing = "on_stop"
+                    await agent.on_stop(final)
+                newest, store = self._newest, self.surroundings.store
+                if newest is not None and store is not None:
+                    await _decided(store, newest)
+            finally:
+                life.clean_up = None
+        if scope.cancelled_caught:
+            life.cut_off = True
+        return final
+
+    # --- as a body of the supervisor ---------------------------------------------------------
+
+    def ask_to_stop(self, life: Life) -> None:
+        """Finish the message in hand, run `on_stop`, end."""
+        if not life.ready:
+            life.scope.cancel()
+        if self._blocked is not None:
+            self._blocked.cancel()
+        self._wake()
+
+    def kill(self, life: Life) -> None:
+        """End now, in the middle of a handler if need be."""
+        life.kill()
+
+    def at_rest(self, exit_: Exit, *, gone: bool) -> None:
+        """Nobody will answer: tell those who wait, and those who come."""
+        self._resting = "it is gone for good" if gone else "it is stopped"
+        for envelope in self.mailbox.empty():
+            self._lose(envelope, self._resting)
+        self._outbox.clear()
+        self._drop_subscriptions(keep=frozenset())
+        if gone:
+            self._newest = None
+
+    def _lose(self, envelope: Envelope, why: str) -> None:
+        if envelope.is_call or envelope.task is not None:
+            envelope.answer(outcome.Error(AgentDown(self.node.path, why)))
+        else:
+            self._dead_letter(envelope, why)
+
+    def _dead_letter(self, envelope: Envelope, why: str) -> None:
+        self.counts.dead_letters += 1
+        tell = self.surroundings.dead_letter
+        if tell is not None:
+            tell(self.node.path, envelope.operation.name, why)
+
+    def _wake(self) -> None:
+        idle = self._idle
+        if idle is not None:
+            self._idle = None
+            reschedule(idle)
+
+    # --- sending to it -----------------------------------------------------------------------
+
+    def operation(self, named: object) -> Operation:
+        """The operation of this name on the agent's own class.
+
+        Raises:
+            UnknownOperation: it has none.
+        """
+        name = operation_name(named)
+        operation = self._class.operations.get(name)
+        if operation is None:
+            raise missing(self.agent_type, self._class.operations, name)
+        return operation
+
+    def accept(self, envelope: Envelope) -> Admission:
+        """Offer a message to the mailbox and wake the agent.
+
+        Raises:
+            AgentDown: nobody will ever take it.
+            MailboxFull: the policy is to refuse.
+        """
+        if self._resting:
+            raise AgentDown(self.node.path, self._resting)
+        telemetry = self.surroundings.telemetry
+        if telemetry is not None and telemetry.spans.enabled:
+            envelope.sent_at_ns = time.time_ns()
+        admission, victim = self.mailbox.offer(envelope)
+        if admission is Admission.REJECTED or (victim is envelope and envelope.is_call):
+            raise MailboxFull(self.node.path, self.mailbox.capacity)
+        if victim is not None:
+            self._overflowed(victim)
+        self._wake()
+        return admission
+
+    def _overflowed(self, victim: Envelope) -> None:
+        if victim.is_call:
+            error = MailboxFull(self.node.path, self.mailbox.capacity)
+            victim.answer(outcome.Error(error))
+        else:
+            self._dead_letter(victim, "mailbox_full")
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether a plain handler may run in its caller's turn."""
+        return self._idle is not None and not self.mailbox.items and not self._outbox
+
+    def handle_inline(self, envelope: Envelope) -> None:
+        """Run a plain handler now, in the caller's turn but in the agent's context.
+
+        Nobody can tell it from a message that was queued: same answer, crash, restart and
+        order.
+        """
+        task, self._idle = self._idle, None
+        assert task is not None  # noqa: S101 - is_idle was asked in the same step
+        self.mailbox.accepted += 1
+        self.mailbox.taken += 1
+        try:
+            exit_ = task.context.run(self._handle_plain, envelope)
+        except BaseException as error:
+            # KeyboardInterrupt, SystemExit: the agent ends with it, as in its own turn.
+            reschedule(task, outcome.Error(error))
+            raise
+        if exit_ is not None:
+            self._crash = exit_
+        if self._idle is None:
+            if (
+                exit_ is not None
+                or self._exit_after is not None
+                or self._outbox
+                or self.mailbox.items
+            ):
+                reschedule(task)
+            else:
+                self._idle = task
+
+    @property
+    def doing(self) -> str:
+        """The operation in hand, or a word for none."""
+        if self._doing:
+            return self._doing
+        return "idle" if self._idle is not None else str(self.node.state)
+
+    # --- handling ----------------------------------------------------------------------------
+
+    async def _handle_next(self) -> Exit | None:
+        envelope, moved = self.mailbox.take()
+        if moved is not None and not moved.is_call:
+            # A cast that stood in line is accepted: its sender goes on.
+            moved.answer(outcome.Value(None))
+        if envelope.is_call and envelope.task is None:
+            return None  # withdrawn before it was begun: it never happens
+        operation = envelope.operation
+        if not operation.is_async:
+            return self._handle_plain(envelope)
+        started = self._begin(envelope)
+        try:
+            value = await operation.function(
+                self._agent, *envelope.args, **envelope.kwargs
+            )
+        except Exception as error:  # noqa: BLE001 - the handler's boundary
+            return self._raised(envelope, error, started)
+        except BaseException:
+            self._interrupted(envelope)
+            raise
+        return self._returned(envelope, value, started)
+
+    def _handle_plain(self, envelope: Envelope) -> Exit | None:
+        started = self._begin(envelope)
+        try:
+            value = envelope.operation.function(
+                self._agent, *envelope.args, **envelope.kwargs
+            )
+        except Exception as error:  # noqa: BLE001 - the handler's boundary
+            return self._raised(envelope, error, started)
+        return self._returned(envelope, value, started)
+
+    def _begin(self, envelope: Envelope) -> int:
+        envelope.begun = True
+        self._in_hand = envelope
+        self._doing = envelope.operation.name
+        telemetry = self.surroundings.telemetry
+        if telemetry is None or not telemetry.spans.enabled:
+            return 0
+        context = tracing.new_context(envelope.trace)
+        tracing.current.set(context)
+        return time.time_ns()
+
+    def _returned(self, envelope: Envelope, value: object, started: int) -> Exit | None:
+        operation = envelope.operation
+        try:
+            reply = operation.copy_reply(value) if envelope.is_call else None
+            unit, staged = self._seal(envelope)
+        except Exception as error:  # noqa: BLE001 - what cannot be kept did not happen
+            return self._raised(envelope, error, started)
+        self.counts.handled += 1
+        self._in_hand = None
+        self._doing = ""
+        if started:
+            self._trace(envelope, started, "")
+        if unit is not None:
+            unit.release.append(_Release(self, unit, staged, envelope, reply))
+            self._hand_over(unit)
+        else:
+            self._release_clean(staged, envelope, reply)
+        return None
+
+    def _release_clean(
+        self, staged: _Staged | None, envelope: Envelope, reply: object
+    ) -> None:
+        """Nothing to commit; but what it tells may be uncommitted still."""
+        newest = self._newest
+        if newest is not None:
+            newest.release.append(_Held(self, staged, envelope, outcome.Value(reply)))
+            return
+        if staged is not None:
+            self._send(staged)
+        if envelope.is_call:
+            envelope.answer(outcome.Value(reply))
+
+    def _raised(
+        self, envelope: Envelope, error: Exception, started: int
+    ) -> Exit | None:
+        self._discard()
+        self._in_hand = None
+        self._doing = ""
+        if started:
+            self._trace(envelope, started, f"{type(error).__name__}: {error}")
+        if isinstance(error, Stop):
+            self._lose(envelope, "it stopped itself")
+            return error.exit
+        if self._is_refusal(error):
+            self._refuse(envelope, error)
+            return None
+        fault = Fault.capture(
+            error,
+            path=self.node.path,
+            incarnation=self.node.incarnation,
+            trace=_trace_id(),
+        )
+        self._crashed(envelope, fault)
+        return Crash(fault)
+
+    def _is_refusal(self, error: Exception) -> bool:
+        return isinstance(error, self.agent_type.refuses) and not isinstance(
+            error, StateNotEncodable
+        )
+
+    def _refuse(self, envelope: Envelope, error: Exception) -> None:
+        """An answer, not a crash: what it did goes back, the agent lives."""
+        self.counts.refused += 1
+        self._reset_state()
+        if not envelope.is_call:
+            self._dead_letter(envelope, "refused")
+            return
+        newest = self._newest
+        result: outcome.Outcome[object] = outcome.Error(error)
+        if newest is not None:
+            newest.release.append(_Held(self, None, envelope, result))
+        else:
+            envelope.answer(result)
+
+    def _crashed(self, envelope: Envelope, fault: Fault) -> None:
+        """Tell the caller at once; keep what the console shows of it."""
+        self.counts.crashed += 1
+        if envelope.is_call:
+            envelope.answer(outcome.Error(AgentCrashed(fault)))
+        else:
+            self._dead_letter(envelope, "crashed")
+        self.last_crash = self._crash_record(envelope, fault)
+        store = self.surroundings.store
+        if store is not None:
+            store.record_crash(self.last_crash)
+
+    def _crash_record(self, envelope: Envelope, fault: Fault) -> CrashRecord:
+        return CrashRecord(
+            path=self.node.path,
+            at_ns=fault.at_ns,
+            incarnation=self.node.incarnation,
+            operation=envelope.operation.name,
+            message=_readable(envelope),
+            fault=_ENCODE(fault),
+            revision=self.committed_revision,
+            payload=self._committed,
+        )
+
+    def _interrupted(self, envelope: Envelope) -> None:
+        """Cancelled in the middle: whose fault was it?"""
+        self._discard()
+        self._in_hand = None
+        life = self._life
+        if life is not None and life.injected is not None and not life.rolled_back:
+            self._crashed(envelope, life.injected)
+            return
+        envelope.begun = False
+        self.mailbox.put_back(envelope)
+
+    def _trace(self, envelope: Envelope, started: int, error: str) -> None:
+        telemetry = self.surroundings.telemetry
+        context = tracing.current.get()
+        if telemetry is not None and context is not None:
+            ended = time.time_ns()
+            self._measure(telemetry, envelope, started, ended)
+            telemetry.spans.record(
+                f"{self._class.name}.{envelope.operation.name}",
+                context,
+                envelope.trace,
+                started,
+                ended,
+                tracing.SpanKind.CONSUMER,
+                {
+                    "treewarden.path": self.node.path,
+                    "treewarden.incarnation": self.node.incarnation,
+                },
+                (),
+                error or None,
+            )
+            tracing.current.set(None)
+
+    def _measure(
+        self, telemetry: Telemetry, envelope: Envelope, started: int, ended: int
+    ) -> None:
+        if self._histograms is None:
+            attributes = {"treewarden.type": self._class.name}
+            make = telemetry.metrics.histogram
+            self._histograms = (
+                make(
+                    tracing.HANDLER_DURATION, "s", tracing.DURATION_BOUNDS, attributes
+                ),
+                make(tracing.MAILBOX_WAIT, "s", tracing.DURATION_BOUNDS, attributes),
+            )
+        handling, waiting = self._histograms
+        handling.record((ended - started) / 1e9)
+        if envelope.sent_at_ns:
+            waiting.record((started - envelope.sent_at_ns) / 1e9)
+
+    # --- hooks -------------------------------------------------------------------------------
+
+    async def _run_on_start(self) -> object:
+        """Run `on_start` as a handler: its changes are a unit like any other's."""
+        operation = self._class.on_start
+        if operation is None:
+            return None
+        envelope = Envelope(operation, (), {})
+        self._doing = operation.name
+        try:
+            value = await operation.function(self._agent)
+            unit, staged = self._seal(envelope)
+        except BaseException:
+            self._discard()
+            raise
+        finally:
+            self._doing = ""
+        if unit is not None:
+            unit.release.append(_Release(self, unit, staged, envelope, None))
+            self._hand_over(unit)
+        elif staged is not None:
+            self._release_clean(staged, envelope, None)
+        return value
+
+    # --- state and commits ---------------------------------------------------------------------
+
+    @property
+    def committed_state(self) -> bytes:
+        """The last committed state as JSON; empty when there is none."""
+        return self._committed
+
+    async def _restore(self, agent: Agent[Any]) -> None:
+        codec = self._class.codec
+        if self.agent_type.persistence == "write_through" and codec is not None:
+            await self._restore_stored(agent, codec)
+        elif codec is not None:
+            self._state_bytes = b""
+            self._set_state(agent, codec)
+            self._committed = self._state_bytes
+        else:
+            agent.state = None
+        await self._attach_collections(agent)
+
+    async def _restore_stored(self, agent: Agent[Any], codec: StateCodec) -> None:
+        store, path = self.surroundings.store, self.node.path
+        if store is None:
+            raise NotRunning(
+                f"{path} keeps its state in a store and none is running: use "
+                'open_runtime, or persistence = "none"'
+            )
+        if not self._loaded:
+            stored = await store.load(path, self._class.name)
+            if stored is not None:
+                self._committed = self._state_bytes = codec.migrate(
+                    self.agent_type, stored.payload, stored.state_version, path
+                )
+                self._revision = self.committed_revision = stored.revision
+                self.committed_at_ns = stored.at_ns
+            self._loaded = True
+        self._set_state(agent, codec)
+
+    def _set_state(self, agent: Agent[Any], codec: StateCodec) -> None:
+        path = self.node.path
+        if self._state_bytes:
+            agent.state = codec.decode(self._state_bytes, path)
+            return
+        agent.state = agent.initial_state()
+        # Remembered, so that a handler that changes nothing writes nothing.
+        self._state_bytes = codec.encode(agent.state, path)
+        codec.check(self._state_bytes, path)
+
+    async def _attach_collections(self, agent: Agent[Any]) -> None:
+        if self._collections is None:
+            from .agent import collections_of
+
+            declared = collections_of(self.agent_type)
+            store = self.surroundings.store
+            if declared and store is None:
+                raise NotRunning(f"{self.node.path} has durable queues and no store")
+            self._collections = {}
+            for name, item_type in declared.items():
+                assert store is not None  # noqa: S101 - refused above
+                queue = DurableQueue(store, self.node.path, name, item_type)
+                await queue.open()
+                self._collections[name] = queue
+        for name, queue in self._collections.items():
+            setattr(agent, name, queue)
+
+    def _reset_state(self) -> None:
+        codec, agent = self._class.codec, self._agent
+        if codec is not None and agent is not None:
+            self._set_state(agent, codec)
+
+    def _seal(self, envelope: Envelope) -> tuple[Unit | None, _Staged | None]:
+        """Encode what the handler did, there and then; None when it did nothing."""
+        staged, self._staged = self._staged, None
+        codec = self._class.codec
+        write: StateWrite | None = None
+        changed = False
+        if codec is not None and self._agent is not None:
+            payload = codec.encode(self._agent.state, self.node.path)
+            changed = payload != self._state_bytes
+            if changed:
+                codec.check(payload, self.node.path)
+        collections = self._collections
+        dirty = [c for c in collections.values() if c.dirty] if collections else ()
+        persistent = self._loaded
+        if changed:
+            self._state_bytes = payload
+            if not persistent:
+                self._committed = payload
+        if not ((changed and persistent) or dirty or (staged and staged.events)):
+            return None, staged
+        unit = Unit(self.node.path)
+        if changed and persistent and codec is not None:
+            self._revision += 1
+            write = StateWrite(
+                self._class.name,
+                self.agent_type.state_version,
+                self._revision,
+                self._state_bytes,
+            )
+            unit.state = write
+        if staged is not None and staged.events:
+            unit.events = [event for event, _ in staged.events]
+        unit.needs = _undecided(self._newest, envelope.needs)
+        for collection in dirty:
+            collection.seal(unit)
+        return unit, staged
+
+    def _hand_over(self, unit: Unit) -> None:
+        store = self.surroundings.store
+        assert store is not None  # noqa: S101 - a unit is only made with one
+        self._newest = unit
+        try:
+            store.hand_over(unit)
+        except StoreError as error:
+            for release in unit.release:
+                release(error)
+
+    def _discard(self) -> None:
+        self._staged = None
+        for collection in (self._collections or {}).values():
+            collection.discard()
+
+    def committed(self, unit: Unit) -> None:
+        """The store has it: what others may see moves on."""
+        if unit.state is not None:
+            self._committed = unit.state.payload
+            self.committed_revision = unit.state.revision
+            self.committed_at_ns = wall_ns()
+        if self._newest is unit:
+            self._newest = None
+
+    def commit_failed(self, error: StoreError) -> None:
+        """Fall back to the committed state; the incarnation is replaced, uncounted."""
+        self._newest = None
+        self._state_bytes = self._committed
+        self._revision = self.committed_revision
+        for collection in (self._collections or {}).values():
+            collection.reset()
+        life = self._life
+        if life is not None and not life.ended:
+            fault = Fault.capture(
+                error, path=self.node.path, incarnation=self.node.incarnation
+            )
+            life.fail(fault, rolled_back=True)
+
+    # --- staging -------------------------------------------------------------------------------
+
+    def _stage(self) -> _Staged:
+        if current_body.get() is not self:
+            raise TreewardenError(
+                f"only a handler of {self.node.path} can stage something; "
+                "outside of it use bus.publish or ref.cast"
+            )
+        if self._doing == "on_stop":
+            raise TreewardenError(f"on_stop of {self.node.path} cannot stage anything")
+        if self._staged is None:
+            self._staged = _Staged()
+        return self._staged
+
+    def stage_event(self, topic: str, payload: object) -> None:
+        """See `Agent.publish`."""
+        bus = self.surroundings.bus
+        if bus is None:
+            raise NotRunning(f"{self.node.path} publishes and there is no bus")
+        check_topic(topic)
+        encoded, plain = to_json(topic, payload)
+        staged = StagedEvent(
+            topic=topic,
+            payload=encoded,
+            at_ns=wall_ns(),
+            source=self.node.path,
+            trace=_trace_id(),
+        )
+        self._stage().events.append((staged, plain))
+
+    def stage_cast(
+        self,
+        ref: AgentRef[Any],
+        named: object,
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+    ) -> None:
+        """See `Agent.cast`."""
+        body = ref.resolve()
+        envelope = Envelope(body.operation(named), args, kwargs)
+        envelope.operation.check(args, kwargs)
+        envelope.sender = self.node.path
+        envelope.trace = tracing.current.get()
+        self._stage().casts.append((body, envelope))
+
+    def _send(self, staged: _Staged) -> None:
+        """After the commit: events first, then casts, in order; the rest waits."""
+        bus = self.surroundings.bus
+        for event, payload in staged.events:
+            if bus is not None:
+                published = _published(event, payload)
+                self._trace_publish(event)
+                for subscription in bus.offer(published):
+                    self._outbox.append(_put(subscription, published))
+        for body, envelope in staged.casts:
+            if self._outbox or not body.mailbox.has_room:
+                self._outbox.append(_accept_later(body, envelope))
+            else:
+                body.accept_or_lose(envelope)
+        if self._outbox:
+            # It takes no next message before these have left.
+            self._wake()
+
+    async def accept_and_wait(self, envelope: Envelope) -> None:
+        """Take a cast, or let its sender stand in line until there is room.
+
+        Cancelled while it waits: it was not sent.
+        """
+        if self.accept(envelope) is not Admission.WAITING:
+            return
+        envelope.task = current_task()
+
+        def abort(_: object) -> Abort:
+            envelope.task = None
+            self.mailbox.withdraw(envelope)
+            return Abort.SUCCEEDED
+
+        await park(abort)
+
+    def _trace_publish(self, event: StagedEvent) -> None:
+        telemetry = self.surroundings.telemetry
+        if telemetry is not None and telemetry.spans.enabled:
+            telemetry.spans.record(
+                f"publish {event.topic}",
+                tracing.new_context(),
+                None,
+                event.at_ns,
+                time.time_ns(),
+                tracing.SpanKind.PRODUCER,
+                {"treewarden.path": event.source, "messaging.position": event.position},
+            )
+
+    def accept_or_lose(self, envelope: Envelope) -> None:
+        """Take a cast whose sender is not there to be told."""
+        try:
+            self.accept(envelope)
+        except TreewardenError as error:
+            self._dead_letter(envelope, type(error).__name__)
+
+    async def _deliver_outbox(self, life: Life) -> None:
+        if await self._wait(self._outbox[0], life):
+            self._outbox.popleft()
+
+    async def _wait(self, wait: Callable[[], Any], life: Life) -> bool:
+        """Wait for room somewhere; False when a stop came first."""
+        with trio.CancelScope() as self._blocked:
+            if life.stopping:
+                self._blocked.cancel()
+            try:
+                await wait()
+            finally:
+                self._blocked = None
+            return True
+        return False
+
+    # --- subscriptions, timers, monitors -----------------------------------------------------
+
+    def subscribe(self, pattern: str, capacity: int, overflow: str) -> Subscription:
+        """See `Agent.subscribe`."""
+        bus = self.surroundings.bus
+        if bus is None:
+            raise NotRunning(f"{self.node.path} subscribes and there is no bus")
+        self._renewed.add(pattern)
+        kept = self._subscriptions.get(pattern)
+        if kept is not None and (kept.capacity, kept.overflow) == (capacity, overflow):
+            return kept
+        if kept is not None:
+            kept.close()
+        self._subscriptions[pattern] = subscription = bus.attach(
+            pattern,
+            self._take_event,
+            overflow=overflow,
+            owner=self.node.path,
+            capacity=capacity,
+        )
+        return subscription
+
+    def _drop_subscriptions(self, keep: Collection[str]) -> None:
+        for pattern in [one for one in self._subscriptions if one not in keep]:
+            self._subscriptions.pop(pattern).close()
+
+    def _take_event(self, event: Event) -> bool:
+        if self._resting or len(self.mailbox) >= self.mailbox.capacity:
+            return False
+        self._own_message(self._class.on_event, event)
+        return True
+
+    def _own_message(self, operation: Operation, *args: object) -> None:
+        self.mailbox.force(Envelope(operation, args, {}))
+        self._wake()
+
+    def send_after(
+        self,
+        seconds: float,
+        named: object,
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+    ) -> None:
+        """See `Agent.send_after`."""
+        operation = self.operation(named)
+        operation.check(args, kwargs)
+
+        def due() -> None:
+            self._timers.remove(timer)
+            self.mailbox.force(Envelope(operation, args, kwargs))
+            self._wake()
+
+        timer = self.directory.timers.at(trio.current_time() + seconds, due)
+        self._timers.append(timer)
+
+    def monitor(self, ref: AgentRef[Any]) -> Monitor:
+        """See `Agent.monitor`."""
+        node = self.directory.find(ref.path)
+        return Monitor(ref.path, node.life if node is not None else None, self._down)
+
+    def _down(self, down: Down) -> None:
+        if not self._resting:
+            self._own_message(self._class.on_down, down)
+
+    def stop_after(self, exit_: Exit) -> None:
+        """See `Agent.stop`."""
+        self._exit_after = exit_
+
+    # --- for those who look ------------------------------------------------------------------
+
+    def uncommitted(self) -> Unit | None:
+        """The newest unit that the store has not decided yet."""
+        return self._newest
+
+    def statistics(self) -> AgentStatistics:
+        """What may be seen of it."""
+        counts, mailbox = self.counts, self.mailbox
+        return AgentStatistics(
+            path=self.node.path,
+            incarnation=self.node.incarnation,
+            mailbox=len(mailbox),
+            capacity=mailbox.capacity,
+            waiting_senders=len(mailbox.waiting),
+            accepted=mailbox.accepted,
+            handled=counts.handled,
+            crashed=counts.crashed,
+            refused=counts.refused,
+            dropped=mailbox.dropped,
+            dead_letters=counts.dead_letters,
+            outbox=len(self._outbox),
+            doing=self.doing,
+            type=self._class.name,
+            state_revision=self.committed_revision,
+            state_bytes=len(self._committed),
+            uncommitted=self._newest is not None,
+        )
+
+
+class _Counts:
+    __slots__ = ("crashed", "dead_letters", "handled", "refused")
+
+    def __init__(self) -> None:
+        self.handled = 0
+        self.crashed = 0
+        self.refused = 0
+        self.dead_letters = 0
+
+
+class _Release:
+    """What a unit's decision sets free: events and casts first, then the reply."""
+
+    __slots__ = ("_body", "_envelope", "_reply", "_staged", "_unit")
+
+    def __init__(
+        self,
+        body: AgentBody,
+        unit: Unit,
+        staged: _Staged | None,
+        envelope: Envelope,
+        reply: object,
+    ) -> None:
+        self._body = body
+        self._unit = unit
+        self._staged = staged
+        self._envelope = envelope
+        self._reply = reply
+
+    def __call__(self, error: StoreError | None) -> None:
+        envelope = self._envelope
+        if error is not None:
+            self._body.commit_failed(error)
+            if envelope.is_call:
+                envelope.answer(outcome.Error(_own_copy(error)))
+            return
+        self._body.committed(self._unit)
+        if self._staged is not None:
+            self._body._send(self._staged)  # noqa: SLF001 - its own release
+        if envelope.is_call:
+            envelope.answer(outcome.Value(self._reply))
+
+
+class _Held:
+    """An answer that tells of uncommitted state and waits for its commit."""
+
+    __slots__ = ("_body", "_envelope", "_result", "_staged")
+
+    def __init__(
+        self,
+        body: AgentBody,
+        staged: _Staged | None,
+        envelope: Envelope,
+        result: outcome.Outcome[object],
+    ) -> None:
+        self._body = body
+        self._staged = staged
+        self._envelope = envelope
+        self._result = result
+
+    def __call__(self, error: StoreError | None) -> None:
+        if error is None and self._staged is not None:
+            self._body._send(self._staged)  # noqa: SLF001 - its own release
+        if self._envelope.is_call:
+            self._envelope.answer(
+                self._result if error is None else outcome.Error(_own_copy(error))
+            )
+
+
+def _own_copy(error: StoreError) -> StoreError:
+    # A shared exception would gather the traceback of everybody it is raised to.
+    return type(error)(str(error))
+
+
+def _undecided(*units: Unit | None) -> tuple[Unit, ...]:
+    # A failed one counts too: what builds on it must fail with it.
+    return tuple(
+        unit
+        for unit in units
+        if unit is not None and (not unit.decided or unit.error is not None)
+    )
+
+
+async def _decided(store: Store, unit: Unit) -> None:
+    try:
+        await store.wait(unit)
+    except StoreError:
+        # Its callers were told; here it only matters that it is over.
+        return
+
+
+def _trace_id() -> str:
+    context = tracing.current.get()
+    return context.trace_hex if context is not None else ""
+
+
+def _published(staged: StagedEvent, payload: object) -> Event:
+    return Event(
+        topic=staged.topic,
+        payload=payload,
+        position=staged.position,
+        at_ns=staged.at_ns,
+        source=staged.source,
+        trace=staged.trace,
+    )
+
+
+def _put(subscription: Subscription, event: Event) -> Callable[[], Any]:
+    return lambda: subscription.put(event)
+
+
+def _accept_later(body: AgentBody, envelope: Envelope) -> Callable[[], Any]:
+    async def send() -> None:
+        try:
+            await body.accept_and_wait(envelope)
+        except TreewardenError as error:
+            body._dead_letter(envelope, type(error).__name__)  # noqa: SLF001
+
+    return send
+
+
+def _readable(envelope: Envelope) -> bytes:
+    try:
+        text = _ENCODE({"args": envelope.args, "kwargs": envelope.kwargs})
+    except (TypeError, ValueError, RecursionError):
+        return b'"not encodable"'
+    return text if len(text) <= 4096 else _ENCODE(f"{len(text)} bytes, not kept")

@@ -1,0 +1,153 @@
+"""The bounded queue in front of an agent: pure bookkeeping, no tasks.
+
+A mailbox belongs to the node and outlives incarnations. What it cannot take it does not
+swallow: by policy the sender waits, is refused, or a message is dropped and counted.
+Senders that wait stand in a line of their own and move up in order as messages are taken,
+so that neither a crash nor a late-comer can overtake or strand one.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .envelope import Envelope
+
+
+class MailboxOverflow(StrEnum):
+    """What happens to a message for which there is no room."""
+
+    WAIT = "wait"
+    REJECT = "reject"
+    DROP_OLDEST = "drop_oldest"
+    DROP_NEWEST = "drop_newest"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MailboxPolicy:
+    """How many messages may wait, and what becomes of the next one."""
+
+    capacity: int = 1000
+    overflow: str = MailboxOverflow.WAIT
+
+    def __post_init__(self) -> None:
+        """Refuse what is no bound."""
+        capacity = self.capacity
+        if isinstance(capacity, bool) or not isinstance(capacity, int) or capacity < 1:
+            raise ValueError(f"capacity must be an int >= 1, not {capacity!r}")
+        try:
+            object.__setattr__(self, "overflow", MailboxOverflow(self.overflow))
+        except ValueError:
+            names = ", ".join(MailboxOverflow)
+            raise ValueError(
+                f"overflow must be one of {names}, not {self.overflow!r}"
+            ) from None
+
+
+class Admission(StrEnum):
+    """What became of a message that was offered."""
+
+    ACCEPTED = "accepted"
+    WAITING = "waiting"
+    REJECTED = "rejected"
+    DROPPED = "dropped"
+
+
+class Mailbox:
+    """Messages in order, at most `capacity` of them, and the senders behind them."""
+
+    __slots__ = (
+        "accepted",
+        "capacity",
+        "dropped",
+        "items",
+        "overflow",
+        "rejected",
+        "taken",
+        "waiting",
+    )
+
+    def __init__(self, policy: MailboxPolicy) -> None:
+        self.capacity = policy.capacity
+        self.overflow = MailboxOverflow(policy.overflow)
+        self.items: deque[Envelope] = deque()
+        self.waiting: deque[Envelope] = deque()
+        self.accepted = 0
+        self.taken = 0
+        self.dropped = 0
+        self.rejected = 0
+
+    def __len__(self) -> int:
+        """How many messages wait, senders in line not included."""
+        return len(self.items)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the next message would be accepted."""
+        return len(self.items) < self.capacity and not self.waiting
+
+    def offer(self, envelope: Envelope) -> tuple[Admission, Envelope | None]:
+        """Put a message by the policy; with it, a message that had to go for it."""
+        if len(self.items) < self.capacity and not self.waiting:
+            self.items.append(envelope)
+            self.accepted += 1
+            return Admission.ACCEPTED, None
+        match self.overflow:
+            case MailboxOverflow.WAIT:
+                self.waiting.append(envelope)
+                return Admission.WAITING, None
+            case MailboxOverflow.REJECT:
+                self.rejected += 1
+                return Admission.REJECTED, None
+            case MailboxOverflow.DROP_NEWEST:
+                self.dropped += 1
+                return Admission.DROPPED, envelope
+            case MailboxOverflow.DROP_OLDEST:
+                oldest = self.items.popleft()
+                self.items.append(envelope)
+                self.accepted += 1
+                self.dropped += 1
+                return Admission.ACCEPTED, oldest
+
+    def force(self, envelope: Envelope) -> None:
+        """Put what must not be lost and is bounded elsewhere: a Down, a timer."""
+        self.items.append(envelope)
+        self.accepted += 1
+
+    def put_back(self, envelope: Envelope) -> None:
+        """Return the message in hand to the head of the queue."""
+        self.items.appendleft(envelope)
+        self.taken -= 1
+
+    def take(self) -> tuple[Envelope, Envelope | None]:
+        """The oldest message and, when a sender in line moved up, its message."""
+        envelope = self.items.popleft()
+        self.taken += 1
+        if self.waiting and len(self.items) < self.capacity:
+            moved = self.waiting.popleft()
+            self.items.append(moved)
+            self.accepted += 1
+            return envelope, moved
+        return envelope, None
+
+    def withdraw(self, envelope: Envelope) -> bool:
+        """A sender in line went away; False when its message is no longer in line."""
+        try:
+            self.waiting.remove(envelope)
+        except ValueError:
+            return False
+        return True
+
+    def empty(self) -> list[Envelope]:
+        """Everything that waits, senders in line last; the mailbox is empty then."""
+        everything = [*self.items, *self.waiting]
+        self.items.clear()
+        self.waiting.clear()
+        return everything
+
+    def room(self) -> float:
+        """How many more messages would be accepted now."""
+        return 0 if self.waiting else max(0, self.capacity - len(self.items))

@@ -1,0 +1,161 @@
+"""What an agent can be asked: its public methods, found once per class.
+
+An operation is looked up by name on the agent's own class, so that an override wins over
+the method that a caller named. Its answer never aliases live state: scalars pass, all
+else is copied by the return annotation.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import typing
+from typing import Any, Final
+
+import msgspec
+
+from treewarden.errors import BadArguments, UnknownOperation
+
+if typing.TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+_SCALARS: Final = frozenset({type(None), bool, int, float, str, bytes, complex})
+
+
+class Operation:
+    """One method of an agent class."""
+
+    __slots__ = ("_copy", "_most", "_needed", "_wire", "function", "is_async", "name")
+
+    def __init__(self, name: str, function: Callable[..., Any]) -> None:
+        self.name = name
+        self.function = function
+        self.is_async = inspect.iscoroutinefunction(function)
+        self._needed, self._most = _positional(function)
+        self._copy: Callable[[object], object] | None = None
+        self._wire: type[msgspec.Struct] | None = None
+
+    def copy_reply(self, value: object) -> object:
+        """`value`, or a copy of it when it could be changed later.
+
+        Raises:
+            TypeError: it is mutable and the method has no usable return annotation.
+        """
+        if type(value) in _SCALARS:
+            return value
+        if self._copy is None:
+            self._copy = self._make_copy(value)
+        return self._copy(value)
+
+    def _make_copy(self, value: object) -> Callable[[object], object]:
+        hints = typing.get_type_hints(self.function)
+        annotation = hints.get("return", Any)
+        if annotation is Any or annotation is type(None):
+            raise TypeError(
+                f"{self.name} returned a {type(value).__qualname__}, which may be part of "
+                "the agent's state; annotate its return type so that it can be copied"
+            )
+        encode = msgspec.msgpack.Encoder().encode
+        decode = msgspec.msgpack.Decoder(annotation).decode
+        return lambda reply: decode(encode(reply))
+
+    def parse(self, arguments: Mapping[str, msgspec.Raw]) -> dict[str, object]:
+        """Arguments from the wire, checked against the annotations.
+
+        Raises:
+            BadArguments: says which argument is wrong, missing or unknown.
+        """
+        if self._wire is None:
+            self._wire = self._make_wire()
+        unknown = sorted(set(arguments) - set(self._wire.__struct_fields__))
+        if unknown:
+            expected = ", ".join(self._wire.__struct_fields__) or "none"
+            raise BadArguments(
+                f"{self.name} has no argument {unknown[0]!r}; it takes: {expected}"
+            )
+        try:
+            parsed = msgspec.json.decode(
+                msgspec.json.encode(dict(arguments)), type=self._wire
+            )
+        except msgspec.MsgspecError as error:
+            raise BadArguments(f"{self.name}: {error}") from None
+        return {name: getattr(parsed, name) for name in self._wire.__struct_fields__}
+
+    def _make_wire(self) -> type[msgspec.Struct]:
+        hints = typing.get_type_hints(self.function)
+        fields: list[tuple[str, Any] | tuple[str, Any, Any]] = []
+        for name, parameter in list(self._parameters().items())[1:]:
+            hint = hints.get(name, Any)
+            if parameter.default is parameter.empty:
+                fields.append((name, hint))
+            else:
+                fields.append((name, hint, parameter.default))
+        return msgspec.defstruct(f"{self.name}_arguments", fields, kw_only=True)
+
+    def _parameters(self) -> Mapping[str, inspect.Parameter]:
+        return inspect.signature(self.function).parameters
+
+    def check(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> None:
+        """Raise BadArguments when a call with these would not even begin.
+
+        Else the caller's mistake would crash the agent.
+        """
+        # The common case without a look at the signature, which costs 5 µs.
+        if not kwargs and self._needed <= len(args) <= self._most:
+            return
+        try:
+            inspect.signature(self.function).bind(None, *args, **kwargs)
+        except TypeError as error:
+            raise BadArguments(f"{self.name}: {error}") from None
+
+
+def _positional(function: Callable[..., Any]) -> tuple[int, float]:
+    """How many positional arguments it needs beside self, and takes at most."""
+    needed, most = -1, -1.0
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            most = math.inf
+        elif parameter.kind is parameter.KEYWORD_ONLY:
+            if parameter.default is parameter.empty:
+                return 0, -1.0  # let the signature decide each time
+        elif parameter.kind is not parameter.VAR_KEYWORD:
+            most += 1
+            needed += parameter.default is parameter.empty
+    return needed, most
+
+
+def operations_of(cls: type, root: type) -> dict[str, Operation]:
+    """The public methods that `cls` and its bases define below `root`, by name."""
+    found: dict[str, Operation] = {}
+    for base in reversed(cls.__mro__):
+        if base is object or not issubclass(base, root) or base is root:
+            continue
+        for name, value in vars(base).items():
+            if name.startswith("_") or not inspect.isfunction(value):
+                continue
+            if hasattr(root, name):
+                continue
+            found[name] = Operation(name, value)
+    return found
+
+
+def operation_name(operation: object) -> str:
+    """The name in `ref.call(Counter.add, …)`, or of an operation given as a str."""
+    name = (
+        operation if isinstance(operation, str) else getattr(operation, "__name__", "")
+    )
+    if not name:
+        raise UnknownOperation(
+            f"{operation!r} is no operation; name a method of the agent"
+        )
+    return name
+
+
+def missing(
+    cls: type, operations: Mapping[str, Operation], name: str
+) -> UnknownOperation:
+    """The error for a name that is no operation, with the ones that are."""
+    known = ", ".join(sorted(operations)) or "none"
+    return UnknownOperation(
+        f"{cls.__qualname__} has no operation {name!r}; it has: {known}"
+    )

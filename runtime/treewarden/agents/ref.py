@@ -1,0 +1,288 @@
+"""The address of an agent: what others hold, and the calls and casts they make with it.
+
+`ref.call(Counter.add, 3)` is checked by mypy and pyright as written: the operation is the
+unbound method, so arguments and answer have their types. It is resolved by name on the
+agent's own class when it arrives.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Generic,
+    ParamSpec,
+    TypeVar,
+    cast,
+    overload,
+)
+
+import outcome
+import trio
+from trio.lowlevel import (
+    Abort,
+    cancel_shielded_checkpoint,
+    checkpoint_if_cancelled,
+    current_task,
+)
+from trio.lowlevel import wait_task_rescheduled as park
+
+import treewarden.telemetry as tracing
+from treewarden.errors import (
+    AgentDown,
+    CallingSelf,
+    CallTimeout,
+    MailboxFull,
+    NameUnknown,
+)
+from treewarden.supervision import Kind
+
+from .body import AgentBody, AgentStatistics, current_body
+from .envelope import Envelope
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from treewarden.supervision import Directory
+
+    from .agent import Agent
+    from .operation import Operation
+
+A = TypeVar("A", bound="Agent[Any]")
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# A cast gives way to other tasks at least this often (style rule 14).
+_CASTS_A_TURN = 32
+
+
+class AgentRef(Generic[A]):
+    """An agent's address; it stays valid across restarts of the agent.
+
+    `with_timeout` gives one whose calls wait another number of seconds.
+    """
+
+    __slots__ = ("_body", "_casts", "_directory", "_seconds", "path")
+
+    def __init__(
+        self, directory: Directory, path: str, *, seconds: float | None = None
+    ) -> None:
+        self.path = path
+        self._directory = directory
+        self._seconds = seconds
+        self._body: AgentBody | None = None
+        self._casts = 0
+
+    def __repr__(self) -> str:
+        """The path says who it is."""
+        return f"AgentRef({self.path!r})"
+
+    def __eq__(self, other: object) -> bool:
+        """Two refs to one path in one tree are the same address."""
+        return (
+            isinstance(other, AgentRef)
+            and other.path == self.path
+            and other._directory is self._directory
+        )
+
+    def __hash__(self) -> int:
+        """By path."""
+        return hash(self.path)
+
+    @overload
+    async def call(
+        self,
+        operation: Callable[Concatenate[A, P], Awaitable[R]],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> R: ...
+
+    @overload
+    async def call(
+        self,
+        operation: Callable[Concatenate[A, P], R],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> R: ...
+
+    async def call(
+        self, operation: Callable[..., Any], /, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Ask, and wait for the answer; when it comes, what was done is committed.
+
+        Waits at most the agent's `call_timeout`, room in the mailbox included. Cancelled
+        before the agent began: it never happens. Later: it may happen, even durably.
+
+        Raises:
+            CallTimeout: no answer in time.
+            AgentCrashed: the handler raised; nothing of it happened.
+            AgentDown, NameUnknown: there is nobody.
+            Refused (and what the agent's `refuses` names): the agent's own answer.
+            MailboxFull, UnknownOperation, BadArguments, CallingSelf: it was not sent.
+            StoreBroken: the commit failed; nothing of it happened.
+        """
+        return await self.send_call(operation, args, kwargs)
+
+    async def send_call(
+        self, operation: object, args: tuple[object, ...], kwargs: dict[str, object]
+    ) -> Any:  # noqa: ANN401 - typed by call()
+        """`call` without types: `operation` may be a name. For the control server."""
+        body = self.resolve()
+        sender = current_body.get()
+        if sender is body:
+            raise CallingSelf(f"{self.path} calls itself and would wait for itself")
+        found = body.operation(operation)
+        envelope = self._envelope(body, sender, found, args, kwargs)
+        envelope.is_call = True
+        if not found.is_async and body.is_idle:
+            await checkpoint_if_cancelled()
+            envelope.inline = True
+            body.handle_inline(envelope)
+            envelope.inline = False
+            if envelope.result is not None:
+                await cancel_shielded_checkpoint()
+                return envelope.result.unwrap()
+        else:
+            body.accept(envelope)
+        # Nothing is awaited between acceptance and parking, so no answer comes early.
+        envelope.task = current_task()
+        self._arm(body, envelope)
+        return await _park_for(envelope, body)
+
+    async def cast(
+        self,
+        operation: Callable[Concatenate[A, P], object],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> None:
+        """Tell; returns once accepted. At most once: a crash or `kill -9` may lose it.
+
+        Checks for cancellation each time and gives way at least every 32nd.
+
+        Raises:
+            MailboxFull: the agent's policy is to reject.
+            AgentDown, NameUnknown, UnknownOperation, BadArguments: it was not sent.
+        """
+        await checkpoint_if_cancelled()
+        body = self.resolve()
+        envelope = self._envelope(
+            body, current_body.get(), body.operation(operation), args, kwargs
+        )
+        if not body.mailbox.has_room and current_body.get() is body:
+            raise CallingSelf(f"{self.path} casts to itself and would wait for itself")
+        self._casts += 1
+        if self._casts % _CASTS_A_TURN == 0 or not body.mailbox.has_room:
+            await body.accept_and_wait(envelope)
+            await cancel_shielded_checkpoint()
+        else:
+            body.accept(envelope)
+
+    def cast_nowait(
+        self,
+        operation: Callable[Concatenate[A, P], object],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> None:
+        """Tell, or raise MailboxFull where `cast` would wait."""
+        body = self.resolve()
+        if not body.mailbox.has_room:
+            raise MailboxFull(self.path, body.mailbox.capacity)
+        found = body.operation(operation)
+        body.accept(self._envelope(body, current_body.get(), found, args, kwargs))
+
+    def with_timeout(self, seconds: float) -> AgentRef[A]:
+        """The same address, whose calls wait `seconds` (math.inf: for ever)."""
+        if not seconds > 0:
+            raise ValueError(f"a timeout must be > 0 seconds, not {seconds!r}")
+        return AgentRef(self._directory, self.path, seconds=seconds)
+
+    @property
+    def incarnation(self) -> int:
+        """Which life the agent is in."""
+        return self.resolve().node.incarnation
+
+    def statistics(self) -> AgentStatistics:
+        """What may be seen of the agent."""
+        return self.resolve().statistics()
+
+    def resolve(self) -> AgentBody:
+        """The agent's body, found again when its supervisor has made another.
+
+        Raises:
+            NameUnknown: there is no such node, or it is no agent.
+        """
+        body = self._body
+        if body is not None and self._directory.find(self.path) is body.node:
+            return body
+        node = self._directory.find(self.path)
+        if node is None or node.body.kind is not Kind.AGENT:
+            if node is None and self._body is not None:
+                raise AgentDown(self.path, "it is gone for good")
+            raise NameUnknown(self.path)
+        self._body = body = cast("AgentBody", node.body)
+        return body
+
+    def _envelope(
+        self,
+        body: AgentBody,
+        sender: AgentBody | None,
+        operation: Operation,
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+    ) -> Envelope:
+        operation.check(args, kwargs)
+        envelope = Envelope(operation, args, kwargs)
+        if sender is not None:
+            envelope.needs = sender.uncommitted()
+            envelope.sender = sender.node.path
+        envelope.trace = tracing.current.get()
+        return envelope
+
+    def _arm(self, body: AgentBody, envelope: Envelope) -> None:
+        seconds = self._seconds
+        if seconds is None:
+            seconds = body.agent_type.call_timeout
+        if seconds == math.inf:
+            return
+        now = trio.current_time()
+        envelope.timer = self._directory.timers.at(
+            now + seconds, lambda: _expire(envelope, body, seconds)
+        )
+
+
+async def _park_for(envelope: Envelope, body: AgentBody) -> Any:  # noqa: ANN401
+    def abort(_: object) -> Abort:
+        envelope.task = None
+        _disarm(envelope)
+        body.mailbox.withdraw(envelope)
+        return Abort.SUCCEEDED
+
+    return await park(abort)
+
+
+def _disarm(envelope: Envelope) -> None:
+    if envelope.timer is not None:
+        envelope.timer.cancel()
+        envelope.timer = None
+
+
+def _expire(envelope: Envelope, body: AgentBody, seconds: float) -> None:
+    envelope.timer = None
+    body.mailbox.withdraw(envelope)
+    envelope.answer(
+        outcome.Error(
+            CallTimeout(
+                body.node.path,
+                envelope.operation.name,
+                seconds,
+                begun=envelope.begun,
+                doing=body.doing,
+            )
+        )
+    )

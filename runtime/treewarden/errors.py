@@ -1,0 +1,329 @@
+"""Everything that treewarden raises, as one tree.
+
+TreewardenError
+├─ ConfigError               the configuration cannot be honoured
+├─ SupervisionError
+│  ├─ ChildStartFailed       a child ended before it reported started
+│  │  └─ StartTimeout        it did not report in time
+│  ├─ IntensityExceeded      the restart budget is spent; the supervisor gives up
+│  ├─ AlreadyStarted / AlreadyPresent / UnknownChild
+│  ├─ TooManyChildren        a dynamic supervisor is at its max_children
+│  ├─ NotRunning             a service is missing; nothing was run
+│  ├─ CallingSelf            would wait for oneself
+│  └─ ShuttingDown           no new children while stopping
+├─ AgentError
+│  ├─ AgentCrashed           the handler raised; carries the fault
+│  ├─ AgentDown              gone for good before it replied
+│  ├─ CallTimeout            also a trio.TooSlowError; carries the request's id
+│  ├─ Refused                raised by a handler: answer with an error, keep running
+│  ├─ MailboxFull            bounded mailbox, overflow "reject" or `cast_nowait`
+│  ├─ NameTaken / NameUnknown / NameAmbiguous
+│  ├─ UnknownOperation / BadArguments
+│  ├─ StateNotEncodable      the handler was rolled back
+│  └─ RestoreError           state or journal cannot be read, or is another type's
+├─ BusError
+│  └─ Backpressure           a subscription is full; names it
+├─ StoreError
+│  ├─ StoreClosed            yours: used after close
+│  ├─ StoreBusy              the write queue is full
+│  ├─ StoreBroken            the world's: disk full, I/O error, corruption
+│  ├─ StoreLocked            another runtime owns the file; names it
+│  ├─ DowngradeRefused       written by a newer version; untouched
+│  └─ MigrationFailed
+├─ ResilienceError
+│  └─ CircuitOpen            carries when it may close
+└─ ControlError
+   ├─ LocalProtocolError     we tried to say something illegal
+   ├─ RemoteProtocolError    the peer did
+   ├─ NotAllowed             above the rights of this client, or never possible
+   ├─ Outdated               the act names an incarnation that is gone
+   └─ NoRuntime
+"""
+
+from __future__ import annotations
+
+import trio
+
+from .exits import Exit, Fault, describe
+
+
+class TreewardenError(Exception):
+    """The root: anything that treewarden raises on purpose."""
+
+
+class ConfigError(TreewardenError):
+    """The configuration cannot be honoured; yours to mend, nothing was started."""
+
+
+class SupervisionError(TreewardenError):
+    """Something about children and supervisors."""
+
+
+class ChildStartFailed(SupervisionError):
+    """A child ended before it reported started; its own exception is the cause."""
+
+    def __init__(self, path: str, exit_: Exit | None, message: str = "") -> None:
+        self.path = path
+        self.exit = exit_
+        super().__init__(message or f"{path} did not start: {describe(exit_)}")
+
+
+class StartTimeout(ChildStartFailed):
+    """A child did not report started within its `start_timeout`; it was stopped."""
+
+    def __init__(self, path: str, seconds: float) -> None:
+        self.seconds = seconds
+        super().__init__(path, None, f"{path} was not ready within {seconds:g} s")
+
+
+class IntensityExceeded(SupervisionError):
+    """A supervisor spent its restart budget and gave up.
+
+    Trying again helps only when the cause is gone. `spent` are the ids of the children
+    whose restarts spent the budget, oldest first.
+    """
+
+    def __init__(
+        self, path: str, spent: tuple[str, ...], fault: Fault | None, hint: str = ""
+    ) -> None:
+        self.path = path
+        self.spent = spent
+        self.fault = fault
+        self.hint = hint
+        last = f"; last: {fault.summary()}" if fault is not None else ""
+        names = ", ".join(dict.fromkeys(spent)) or "its children"
+        more = f" ({hint})" if hint else ""
+        super().__init__(f"{path} gave up: too many restarts of {names}{last}{more}")
+
+
+class AlreadyStarted(SupervisionError):
+    """A child of this id runs already."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        super().__init__(f"{path} is already started")
+
+
+class AlreadyPresent(SupervisionError):
+    """A child of this id exists but does not run: restart it, or delete it first."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        super().__init__(f"{path} is present but not running: restart or delete it")
+
+
+class UnknownChild(SupervisionError):
+    """The supervisor has no child of this id."""
+
+    def __init__(self, path: str, child: str) -> None:
+        self.path = path
+        self.child = child
+        super().__init__(f"{path} has no child {child!r}")
+
+
+class TooManyChildren(SupervisionError):
+    """A dynamic supervisor is at its `max_children`; nothing was started."""
+
+    def __init__(self, path: str, limit: float) -> None:
+        self.path = path
+        self.limit = limit
+        super().__init__(f"{path} has its {limit} children already")
+
+
+class NotRunning(SupervisionError):
+    """What was asked needs a service that does not run; nothing was done."""
+
+
+class CallingSelf(SupervisionError):
+    """It would have waited for itself; yours to mend."""
+
+
+class ShuttingDown(SupervisionError):
+    """The supervisor is stopping and takes no new children."""
+
+
+class AgentError(TreewardenError):
+    """Something about talking to agents."""
+
+
+class AgentCrashed(AgentError):
+    """The handler raised and the agent was restarted; nothing of it happened."""
+
+    def __init__(self, fault: Fault) -> None:
+        self.fault = fault
+        super().__init__(f"{fault.path} crashed: {fault.summary()}")
+
+
+class AgentDown(AgentError):
+    """The agent is gone for good; whether it began the message is in the text."""
+
+    def __init__(self, path: str, why: str) -> None:
+        self.path = path
+        super().__init__(f"{path} is down: {why}")
+
+
+class CallTimeout(AgentError, trio.TooSlowError):
+    """No answer in time.
+
+    `begun` False: the request was withdrawn and never happens. True: it may have
+    happened, even durably.
+    """
+
+    def __init__(
+        self, path: str, operation: str, seconds: float, *, begun: bool, doing: str
+    ) -> None:
+        self.path = path
+        self.operation = operation
+        self.seconds = seconds
+        self.begun = begun
+        super().__init__(
+            f"{path} did not answer {operation} within {seconds:g} s; it is {doing}"
+        )
+
+
+class Refused(AgentError):
+    """Raised by a handler: the caller gets this error and the agent lives."""
+
+
+class MailboxFull(AgentError):
+    """A bounded mailbox has no room; the message was not accepted. Retry later."""
+
+    def __init__(self, path: str, capacity: int) -> None:
+        self.path = path
+        self.capacity = capacity
+        super().__init__(f"the mailbox of {path} is full ({capacity} messages)")
+
+
+class NameTaken(AgentError):
+    """The name belongs to somebody else."""
+
+
+class NameUnknown(AgentError):
+    """Nobody has this name."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(f"there is no agent {name!r}")
+
+
+class NameAmbiguous(AgentError):
+    """A bare id that several nodes have; use one of `paths`."""
+
+    def __init__(self, name: str, paths: tuple[str, ...]) -> None:
+        self.name = name
+        self.paths = paths
+        super().__init__(f"{name!r} is ambiguous: {', '.join(paths)}")
+
+
+class UnknownOperation(AgentError):
+    """The agent's class has no such public method."""
+
+
+class BadArguments(AgentError):
+    """The arguments do not fit the operation's signature."""
+
+
+class StateNotEncodable(AgentError):
+    """The state, or something staged, cannot be stored; the handler was rolled back."""
+
+
+class RestoreError(AgentError):
+    """Stored state cannot be read, or belongs to another type; it is left untouched."""
+
+
+class BusError(TreewardenError):
+    """Something about publishing and subscribing."""
+
+
+class Backpressure(BusError):
+    """A subscription has no room; nothing was published anywhere."""
+
+    def __init__(self, subscription: str, capacity: int) -> None:
+        self.subscription = subscription
+        self.capacity = capacity
+        super().__init__(f"subscription {subscription} is full ({capacity} events)")
+
+
+class StoreError(TreewardenError):
+    """Something about the database file."""
+
+
+class StoreClosed(StoreError):
+    """Used after close; yours to mend."""
+
+
+class StoreBusy(StoreError):
+    """The write queue is full; nothing was handed over. Retry later."""
+
+
+class StoreBroken(StoreError):
+    """A write failed: disk full, I/O error, corruption.
+
+    What was not acknowledged did not happen: the transaction was rolled back. Service
+    resumes when the cause is gone.
+    """
+
+
+class StoreLocked(StoreError):
+    """Another runtime owns the file; `owner` names it."""
+
+    def __init__(self, path: str, owner: str) -> None:
+        self.path = path
+        self.owner = owner
+        super().__init__(f"{path} belongs to another running runtime: {owner}")
+
+
+class DowngradeRefused(StoreError):
+    """The file was written by a newer version; it was not touched."""
+
+
+class MigrationFailed(StoreError):
+    """A schema step failed; the file is as it was before."""
+
+
+class ResilienceError(TreewardenError):
+    """A policy stood between a call and its failure."""
+
+
+class CircuitOpen(ResilienceError):
+    """The circuit lets no call through; try again after `retry_after` seconds.
+
+    `retry_after` is None when only an operator can close it.
+    """
+
+    def __init__(self, name: str, state: str, retry_after: float | None) -> None:
+        # The text is made only when asked for: rejections must stay cheap.
+        super().__init__(name, state, retry_after)
+        self.name = name
+        self.state = state
+        self.retry_after = retry_after
+
+    def __str__(self) -> str:
+        """Who rejected, and until when."""
+        if self.retry_after is None:
+            return f"circuit {self.name} is {self.state} until an operator resets it"
+        return f"circuit {self.name} is {self.state}; try again in {self.retry_after:.1f} s"
+
+
+class ControlError(TreewardenError):
+    """Something about the control connection."""
+
+
+class LocalProtocolError(ControlError):
+    """We tried to say something that the protocol does not allow."""
+
+
+class RemoteProtocolError(ControlError):
+    """The peer said something that the protocol does not allow."""
+
+
+class NotAllowed(ControlError):
+    """The act is above the rights of this client."""
+
+
+class Outdated(ControlError):
+    """The act was aimed at an incarnation that is gone; nothing was done, look again."""
+
+
+class NoRuntime(ControlError):
+    """No runtime answers; start one, or name one with --runtime or --socket."""

@@ -1,0 +1,188 @@
+"""How a node ended: four exits, and the fault that a crash leaves behind.
+
+The exits are Erlang's: a child returned (`Normal`), was asked to go (`Shutdown`), failed
+(`Crash`) or did not go in time and was cut off (`Killed`). A `Fault` is what is kept of
+an exception. It holds no live object: a kept exception keeps its frames, and with them
+arguments and state, alive. Frames are recorded as (file, line, name) at the crash and
+formatted when somebody reads them, because formatting costs five times a restart.
+"""
+
+from __future__ import annotations
+
+import linecache
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+# A deep recursion has thousands of frames; its ends say what happened.
+_HEAD_FRAMES = 10
+_TAIL_FRAMES = 40
+_MESSAGE_LIMIT = 2000
+_CAUSE_DEPTH = 4
+
+Frame: TypeAlias = tuple[str, int, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """The record of one failure: what was raised, where, in whom and when.
+
+    `frames` are (file, line, function), outermost first. Source lines shown by
+    `format()` are read when it is called and may be newer than the crash.
+    """
+
+    type: str
+    message: str
+    frames: tuple[Frame, ...] = ()
+    path: str = ""
+    incarnation: int = 0
+    at_ns: int = 0
+    trace: str = ""
+    cause: Fault | None = None
+
+    @classmethod
+    def capture(
+        cls,
+        error: BaseException,
+        *,
+        path: str = "",
+        incarnation: int = 0,
+        trace: str = "",
+    ) -> Fault:
+        """Record `error` without keeping it, its traceback or its arguments."""
+        return _capture(error, path, incarnation, trace, time.time_ns(), _CAUSE_DEPTH)
+
+    def format(self) -> str:
+        """The fault as Python would print it, causes first."""
+        lines: list[str] = []
+        if self.cause is not None:
+            lines += [self.cause.format(), "", "The above led to this:", ""]
+        if self.frames:
+            lines.append("Traceback (most recent call last):")
+        for file, line, name in self.frames:
+            lines.append(f'  File "{file}", line {line}, in {name}')
+            source = linecache.getline(file, line).strip()
+            if source:
+                lines.append(f"    {source}")
+        lines.append(self.summary())
+        return "\n".join(lines)
+
+    def summary(self) -> str:
+        """One line: type and message."""
+        return f"{self.type}: {self.message}" if self.message else self.type
+
+    def where(self) -> str:
+        """The innermost frame as `file:line`, or an empty string."""
+        if not self.frames:
+            return ""
+        file, line, _ = self.frames[-1]
+        return f"{file}:{line}"
+
+
+def _capture(
+    error: BaseException,
+    path: str,
+    incarnation: int,
+    trace: str,
+    at_ns: int,
+    depth: int,
+) -> Fault:
+    cause = error.__cause__
+    if cause is None and not error.__suppress_context__:
+        cause = error.__context__
+    kind = type(error)
+    module = kind.__module__
+    name = kind.__qualname__
+    return Fault(
+        type=name if module == "builtins" else f"{module}.{name}",
+        message=_message(error),
+        frames=_frames(error.__traceback__),
+        path=path,
+        incarnation=incarnation,
+        at_ns=at_ns,
+        trace=trace,
+        cause=_capture(cause, path, incarnation, trace, at_ns, depth - 1)
+        if cause is not None and depth > 0
+        else None,
+    )
+
+
+def _message(error: BaseException) -> str:
+    # A failing or huge __str__ must not turn one crash into another.
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - user code inside the crash path
+        return f"<{type(error).__name__}.__str__ failed>"
+    if isinstance(error, BaseExceptionGroup):
+        inner = "; ".join(
+            f"{type(one).__name__}: {_message(one)}" for one in error.exceptions
+        )
+        text = f"{text}: {inner}"
+    if len(text) > _MESSAGE_LIMIT:
+        return f"{text[:_MESSAGE_LIMIT]}… ({len(text)} characters)"
+    return text
+
+
+def _frames(traceback: TracebackType | None) -> tuple[Frame, ...]:
+    frames: list[Frame] = []
+    while traceback is not None:
+        code = traceback.tb_frame.f_code
+        frames.append((code.co_filename, traceback.tb_lineno, code.co_name))
+        traceback = traceback.tb_next
+    if len(frames) > _HEAD_FRAMES + _TAIL_FRAMES:
+        left_out = len(frames) - _HEAD_FRAMES - _TAIL_FRAMES
+        marker: Frame = ("…", 0, f"{left_out} frames left out")
+        frames = [*frames[:_HEAD_FRAMES], marker, *frames[-_TAIL_FRAMES:]]
+    return tuple(frames)
+
+
+@dataclass(frozen=True, slots=True)
+class Normal:
+    """It returned by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shutdown:
+    """It was asked to stop, or chose to; never an error."""
+
+    detail: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Crash:
+    """It failed; `fault` says how."""
+
+    fault: Fault
+
+
+@dataclass(frozen=True, slots=True)
+class Killed:
+    """It did not end within its shutdown time and was cut off."""
+
+
+Exit: TypeAlias = Normal | Shutdown | Crash | Killed
+
+
+def is_abnormal(exit_: Exit) -> bool:
+    """Whether a transient child that ended so is restarted."""
+    return isinstance(exit_, (Crash, Killed))
+
+
+def describe(exit_: Exit | None) -> str:
+    """One line for people: `crashed: ValueError: no such page`."""
+    match exit_:
+        case None:
+            return ""
+        case Normal():
+            return "returned"
+        case Shutdown(detail=None):
+            return "stopped"
+        case Shutdown(detail=detail):
+            return f"stopped: {detail}"
+        case Crash(fault=fault):
+            return f"crashed: {fault.summary()}"
+        case Killed():
+            return "killed"

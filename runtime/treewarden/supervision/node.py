@@ -1,0 +1,497 @@
+"""A node of the tree: what a supervisor keeps of a child, and its lives.
+
+A `Node` stays while its supervisor keeps the child; a `Life` is one incarnation of it,
+from spawning to end. What a node runs is its `Body`, which outlives incarnations too: an
+agent's mailbox lives there.
+
+Every life has two scopes (spec TA-4). The body scope exists from the spawning, so that a
+stop before the first step reaches it. The clean-up scope is opened by `cleanup()`,
+shielded, and ends when the shutdown time does. To ask a child to stop is to cancel the
+first (or, for agents and supervisors, to tell them); to kill is to cancel both.
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import trio
+
+from treewarden.clock import wall_ns
+from treewarden.exits import Crash, Exit, Fault, Killed, Normal, Shutdown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from .intensity import RestartWindow
+    from .spec import ChildSpec
+    from .timers import Timer
+    from .tree import Directory
+
+
+class NodeState(StrEnum):
+    """What a node is doing."""
+
+    STARTING = "starting"
+    RUNNING = "running"
+    RESTARTING = "restarting"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+    FAILED = "failed"
+    SUSPENDED = "suspended"
+    STUCK = "stuck"
+
+
+class Kind(StrEnum):
+    """What a node is."""
+
+    SUPERVISOR = "supervisor"
+    AGENT = "agent"
+    TASK = "task"
+    PROCESS = "process"
+    POOL = "pool"
+
+
+class Ignore:
+    """The type of `IGNORE`."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        """The name that users write."""
+        return "IGNORE"
+
+
+IGNORE: Final = Ignore()
+"""`task_status.started(IGNORE)`, or returned by `on_start`: not started, no error."""
+
+
+class Stop(Exception):
+    """Raised in a child or a handler: end yourself with this exit."""
+
+    def __init__(self, exit_: Exit | None = None) -> None:
+        self.exit: Exit = exit_ if exit_ is not None else Normal()
+        super().__init__(self.exit)
+
+
+class CauseKind(StrEnum):
+    """Why an incarnation ended, as `why` tells it."""
+
+    CRASH = "crash"
+    KILLED = "killed"
+    RETURNED = "returned"
+    GROUP = "group"
+    OPERATOR = "operator"
+    INJECTION = "injection"
+    ROLLBACK = "rollback"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cause:
+    """Why a node was restarted last: who ended first, how, and whom it took along."""
+
+    kind: CauseKind
+    origin: str
+    exit: Exit
+    at_ns: int
+    by: str = ""
+    took_down: tuple[str, ...] = ()
+
+
+class Body(Protocol):
+    """What a node runs. One object for all incarnations of the node."""
+
+    kind: Kind
+
+    async def run(self, life: Life) -> Exit | None:
+        """One incarnation; calls `life.started` when usable. None means Normal."""
+        ...
+
+    def ask_to_stop(self, life: Life) -> None:
+        """Phase one: end soon, cleaning up."""
+        ...
+
+    def kill(self, life: Life) -> None:
+        """Phase two: end now."""
+        ...
+
+    def at_rest(self, exit_: Exit, *, gone: bool) -> None:
+        """No incarnation runs and none will soon; `gone`: none ever."""
+        ...
+
+
+class Parent(Protocol):
+    """What a node's life tells: a supervisor, or the host of the root."""
+
+    directory: Directory
+
+    @property
+    def path(self) -> str:
+        """Where the parent stands."""
+        ...
+
+    def poke(self) -> None:
+        """Look again: a child became ready."""
+        ...
+
+    def ended(self, life: Life) -> None:
+        """A life is over; `life.exit` says how."""
+        ...
+
+    def failing(self, life: Life) -> None:
+        """A life was told to crash: cut it off if it takes too long to."""
+        ...
+
+
+class Life:
+    """One incarnation: its scopes, what was asked of it and how it ended."""
+
+    __slots__ = (
+        "clean_up",
+        "clean_ups",
+        "consumed",
+        "cut_off",
+        "deadline",
+        "ended",
+        "error",
+        "exit",
+        "incarnation",
+        "injected",
+        "kill_cancelled",
+        "killed",
+        "node",
+        "ready",
+        "rolled_back",
+        "scope",
+        "stopping",
+        "timer",
+        "value",
+        "watchers",
+    )
+
+    def __init__(self, node: Node, incarnation: int) -> None:
+        self.node = node
+        self.incarnation = incarnation
+        self.scope = trio.CancelScope()
+        self.clean_up: trio.CancelScope | None = None
+        # Open `cleanup()` blocks: they nest, and a child's own tasks may have one each.
+        self.clean_ups: tuple[trio.CancelScope, ...] = ()
+        self.deadline = math.inf
+        self.stopping = False
+        self.killed = False
+        self.kill_cancelled = False
+        self.cut_off = False
+        self.rolled_back = False
+        self.injected: Fault | None = None
+        # Told once, when the exit is known and before anything is restarted.
+        self.watchers: list[Callable[[Life], None]] = []
+        self.ready = False
+        self.ended = False
+        # Whether the supervisor has dealt with the end (spec pitfalls 36 and 44).
+        self.consumed = False
+        self.timer: Timer | None = None
+        self.value: object = None
+        self.exit: Exit | None = None
+        # The live exception, kept only until the start that it failed was reported.
+        self.error: BaseException | None = None
+
+    def started(self, value: object = None) -> None:
+        """The incarnation is usable; whoever starts it goes on."""
+        if self.ready:
+            raise RuntimeError(f"{self.node.path}: started() was called twice")
+        self.ready = True
+        self.value = value
+        self.node.parent.poke()
+
+    def kill(self) -> None:
+        """Cancel everything that a body of one task consists of."""
+        self.killed = True
+        if not self.scope.cancel_called:
+            self.kill_cancelled = True
+            self.scope.cancel()
+        if self.clean_up is not None:
+            self.clean_up.cancel()
+        for scope in self.clean_ups:
+            scope.cancel()
+
+    def fail(self, fault: Fault, *, rolled_back: bool = False) -> None:
+        """End it now as if it had crashed with `fault`."""
+        if self.ended or self.stopping or self.injected is not None:
+            return
+        self.injected = fault
+        self.rolled_back = rolled_back
+        self.scope.cancel()
+        self.node.parent.failing(self)
+
+    def classify(self, returned: Exit | None) -> Exit:
+        """The exit of a life that raised nothing, from what its scopes saw."""
+        if self.cut_off:
+            return Killed()
+        if self.scope.cancelled_caught:
+            if self.injected is not None:
+                return Crash(self.injected)
+            return Killed() if self.kill_cancelled else Shutdown()
+        return returned if returned is not None else Normal()
+
+
+current_life: ContextVar[Life | None] = ContextVar("treewarden_life", default=None)
+"""The life that the running task belongs to; None outside the tree."""
+
+
+@contextmanager
+def cleanup() -> Iterator[None]:
+    """Shield what a function child awaits while it cleans up.
+
+    Awaits in it are not cancelled by the stop that led here; it has what is left of the
+    child's shutdown time, or all of it when the child ends by itself. Running out of it
+    ends the child as `Killed`.
+
+    Raises:
+        RuntimeError: outside a supervised child.
+    """
+    life = current_life.get()
+    if life is None:
+        raise RuntimeError("cleanup() is for children of a supervisor")
+    deadline = life.deadline
+    if deadline == math.inf:
+        deadline = trio.current_time() + life.node.spec.shutdown_seconds()
+    with trio.CancelScope(shield=True, deadline=deadline) as scope:
+        life.clean_ups += (scope,)
+        if life.killed:
+            scope.cancel()
+        try:
+            yield
+        finally:
+            life.clean_ups = tuple(one for one in life.clean_ups if one is not scope)
+    if scope.cancelled_caught:
+        life.cut_off = True
+
+
+class Node:
+    """A child as its supervisor keeps it."""
+
+    __slots__ = (
+        "attempts",
+        "body",
+        "cause",
+        "id",
+        "incarnation",
+        "label",
+        "last_exit",
+        "life",
+        "order",
+        "parent",
+        "path",
+        "restarts",
+        "retry",
+        "spec",
+        "started_at",
+        "started_at_ns",
+        "state",
+        "window",
+    )
+
+    def __init__(self, spec: ChildSpec, path: str, parent: Parent, order: int) -> None:
+        self.spec = spec
+        self.id = spec.id
+        self.path = path
+        self.parent = parent
+        self.order = order
+        self.body: Body = _UNBORN
+        self.state = NodeState.STOPPED
+        self.life: Life | None = None
+        self.incarnation = 0
+        self.restarts = 0
+        self.started_at: float | None = None
+        self.started_at_ns: int | None = None
+        self.last_exit: Exit | None = None
+        self.cause: Cause | None = None
+        self.window: RestartWindow | None = None
+        self.label = ""
+        # Restarts in a row, for the backoff; and the one that is due, if one is.
+        self.attempts = 0
+        self.retry: object = None
+
+    @property
+    def running(self) -> bool:
+        """Whether an incarnation is there, starting and stopping included."""
+        return self.life is not None
+
+    def born(self) -> Life:
+        """Begin an incarnation."""
+        self.incarnation += 1
+        self.started_at = trio.current_time()
+        self.started_at_ns = wall_ns()
+        self.life = Life(self, self.incarnation)
+        return self.life
+
+
+_NOT_OURS: Final = (trio.Cancelled, GeneratorExit)
+
+
+async def live(node: Node, life: Life) -> None:
+    """One incarnation from first step to last: the exception barrier (spec TA-2).
+
+    Everything that a child can end with becomes an exit, whatever it inherits from. Only
+    a cancellation from outside the tree gets past, and there is none behind its shield.
+    """
+    current_life.set(life)
+    returned: Exit | None = None
+    try:
+        with life.scope:
+            returned = await node.body.run(life)
+        exit_ = life.classify(returned)
+    except Stop as stop:
+        exit_ = stop.exit
+    except (KeyboardInterrupt, SystemExit) as error:
+        # Not a crash (spec TA-8): the root stops the tree in order and raises it bare.
+        exit_ = _interrupted(node, error)
+    except BaseExceptionGroup as group:
+        exit_ = _of_group(node, life, group)
+    except _NOT_OURS:
+        raise
+    except BaseException as error:  # noqa: BLE001 - the barrier; it becomes a Fault
+        exit_ = _crashed(node, life, error)
+    life.exit = exit_
+    life.ended = True
+    for watcher in tuple(life.watchers):
+        watcher(life)
+    node.parent.ended(life)
+
+
+def _crashed(node: Node, life: Life, error: BaseException) -> Exit:
+    if not life.ready:
+        life.error = error
+    return Crash(Fault.capture(error, path=node.path, incarnation=life.incarnation))
+
+
+def _interrupted(node: Node, error: BaseException) -> Exit:
+    node.parent.directory.interrupted(error)
+    return Shutdown("interrupted")
+
+
+def _of_group(node: Node, life: Life, group: BaseExceptionGroup[BaseException]) -> Exit:
+    interrupt = interrupt_in(group)
+    if interrupt is not None:
+        return _interrupted(node, interrupt)
+    if group.subgroup(_NOT_OURS) is not None:
+        raise group
+    only = _only_leaf(group)
+    # Raised inside a nursery of the child's own, it is still the child's wish.
+    if isinstance(only, Stop):
+        return only.exit
+    return _crashed(node, life, group)
+
+
+def interrupt_in(error: BaseException) -> BaseException | None:
+    """The KeyboardInterrupt or SystemExit that an exception is, or that a group holds."""
+    if isinstance(error, BaseExceptionGroup):
+        found = (interrupt_in(one) for one in error.exceptions)
+        return next((one for one in found if one is not None), None)
+    return error if isinstance(error, (KeyboardInterrupt, SystemExit)) else None
+
+
+def _only_leaf(error: BaseException) -> BaseException | None:
+    while isinstance(error, BaseExceptionGroup):
+        if len(error.exceptions) != 1:
+            return None
+        error = error.exceptions[0]
+    return error
+
+
+class _Unborn:
+    kind = Kind.TASK
+
+    async def run(self, life: Life) -> Exit | None:
+        raise AssertionError("a node was run before it had a body")
+
+    def ask_to_stop(self, life: Life) -> None:
+        pass
+
+    def kill(self, life: Life) -> None:
+        pass
+
+    def at_rest(self, exit_: Exit, *, gone: bool) -> None:
+        pass
+
+
+_UNBORN: Final = _Unborn()
+
+
+class TaskBody:
+    """A function: ready when spawned or when it says so; asked to stop by cancelling."""
+
+    __slots__ = ("_arguments", "_function", "_says_ready", "kind")
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+        *,
+        says_ready: bool,
+    ) -> None:
+        self.kind = Kind.TASK
+        self._function = function
+        self._arguments = args, kwargs
+        self._says_ready = says_ready
+
+    async def run(self, life: Life) -> Exit | None:
+        """Call it; what it returns is dropped."""
+        args, kwargs = self._arguments
+        if self._says_ready:
+            await self._function(*args, task_status=life, **kwargs)
+        else:
+            life.started()
+            await self._function(*args, **kwargs)
+        return None
+
+    def ask_to_stop(self, life: Life) -> None:
+        """Cancel the body; `cleanup()` blocks go on until the deadline."""
+        life.scope.cancel()
+
+    def kill(self, life: Life) -> None:
+        """Cancel body and clean-up."""
+        life.kill()
+
+    def at_rest(self, exit_: Exit, *, gone: bool) -> None:
+        """Nothing is kept between incarnations."""
+
+
+class ResourceBody:
+    """An async context manager: ready once entered, left when asked to stop."""
+
+    __slots__ = ("_factory", "_stop", "kind")
+
+    def __init__(self, factory: Callable[[], Any]) -> None:
+        self.kind = Kind.TASK
+        self._factory = factory
+        self._stop = trio.Event()
+
+    async def run(self, life: Life) -> Exit | None:
+        """Enter, report ready with what entering gave, stay, leave."""
+        self._stop = stop = trio.Event()
+        if life.stopping:
+            return Shutdown()
+        async with self._factory() as value:
+            life.started(value)
+            await stop.wait()
+        return Shutdown()
+
+    def ask_to_stop(self, life: Life) -> None:
+        """Leave the context manager; while it is still being entered, cancel that."""
+        if life.ready:
+            self._stop.set()
+        else:
+            life.scope.cancel()
+
+    def kill(self, life: Life) -> None:
+        """Cancel it wherever it is."""
+        life.kill()
+
+    def at_rest(self, exit_: Exit, *, gone: bool) -> None:
+        """Nothing is kept between incarnations."""

@@ -1,0 +1,352 @@
+"""Addresses of supervisors, and the root that a whole tree hangs from."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+import trio
+
+from treewarden.errors import CallingSelf, NotRunning, ShuttingDown, UnknownChild
+
+from .intensity import Intensity
+from .node import Kind, Life, Node, NodeState, current_life, interrupt_in, live
+from .spec import ChildSpec, SupervisorSpec
+from .supervisor import Supervisor
+from .tree import Directory, as_supervisor
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from treewarden.exits import Exit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChildInfo:
+    """A child as its supervisor sees it; `started_at` is on trio's clock, in seconds."""
+
+    id: str
+    path: str
+    kind: Kind
+    state: NodeState
+    incarnation: int
+    restart: str
+    restarts: int
+    last_exit: Exit | None
+    started_at: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChildCounts:
+    """How many specifications, running children, supervisors and workers there are."""
+
+    specs: int
+    active: int
+    supervisors: int
+    workers: int
+
+
+class SupervisorRef:
+    """The address of a supervisor; it stays valid across the supervisor's restarts."""
+
+    __slots__ = ("directory", "path")
+
+    def __init__(self, directory: Directory, path: str) -> None:
+        self.directory = directory
+        self.path = path
+
+    async def start_child(self, spec: ChildSpec) -> ChildInfo | None:
+        """Start a new child and wait until it is ready.
+
+        One that ignored its start is kept as stopped, or not at all (None) when it is
+        temporary or the supervisor dynamic. A cancelled caller does not cancel the start.
+
+        Raises:
+            AlreadyStarted, AlreadyPresent: the id is taken.
+            ChildStartFailed, StartTimeout: it did not start; nothing is kept.
+            TooManyChildren: a dynamic supervisor is full.
+            ShuttingDown, NotRunning, CallingSelf: nothing was started.
+        """
+        if not isinstance(spec, ChildSpec):
+            raise TypeError(f"start_child takes a ChildSpec, not {spec!r}")
+        supervisor = self._supervisor()
+        node: Node | None = await supervisor.ask(lambda: supervisor.add(spec))
+        return child_info(node) if node is not None else None
+
+    async def terminate_child(self, id_: str) -> None:
+        """Stop a child and wait until it is gone; its specification stays.
+
+        A temporary child's, and any of a dynamic supervisor, goes with it.
+
+        Raises:
+            UnknownChild, ShuttingDown, NotRunning, CallingSelf.
+        """
+        supervisor = self._supervisor()
+        await supervisor.ask(lambda: supervisor.terminate(id_), about=id_)
+
+    async def restart_child(self, id_: str) -> ChildInfo:
+        """Start a child that is stopped; costs no budget.
+
+        Raises:
+            AlreadyStarted: it runs, or is being restarted.
+            UnknownChild, ChildStartFailed, ShuttingDown, NotRunning, CallingSelf.
+        """
+        supervisor = self._supervisor()
+        return child_info(await supervisor.ask(lambda: supervisor.revive(id_)))
+
+    async def bounce_child(self, id_: str, *, by: str = "") -> ChildInfo:
+        """Stop a child, if it runs, and start it again; costs no budget.
+
+        Raises:
+            UnknownChild, ChildStartFailed, ShuttingDown, NotRunning, CallingSelf.
+        """
+        supervisor = self._supervisor()
+        node = await supervisor.ask(lambda: supervisor.bounce(id_, by), about=id_)
+        return child_info(node)
+
+    async def delete_child(self, id_: str) -> None:
+        """Forget a stopped child.
+
+        Raises:
+            AlreadyStarted: it runs; terminate it first.
+            UnknownChild, ShuttingDown, NotRunning, CallingSelf.
+        """
+        supervisor = self._supervisor()
+        await supervisor.ask(lambda: supervisor.delete(id_))
+
+    async def stop(self) -> None:
+        """Stop this supervisor for good: for the root, the whole tree; returns when gone.
+
+        Raises:
+            CallingSelf: from inside the tree below it.
+            ShuttingDown: its parent is stopping, and stops it too.
+            NotRunning: it is gone already.
+        """
+        supervisor = self._supervisor()
+        if supervisor.child_of_caller() is not None:
+            raise CallingSelf(f"stopping {self.path} from inside would wait for itself")
+        parent = supervisor.node.parent
+        if isinstance(parent, Supervisor):
+            id_ = supervisor.node.id
+            # Unknown when it is asked: somebody else stopped it first.
+            with suppress(UnknownChild):
+                await parent.ask(lambda: parent.terminate(id_), about=id_)
+        else:
+            if supervisor.node.life is not None:
+                supervisor.ask_to_stop(supervisor.node.life)
+            await as_host(parent).done.wait()
+
+    def which_children(self) -> list[ChildInfo]:
+        """The children in start order; answered at once, also during a slow start."""
+        return [child_info(node) for node in self._supervisor().children.values()]
+
+    def count_children(self) -> ChildCounts:
+        """How many there are."""
+        nodes = self._supervisor().children.values()
+        supervisors = sum(node.body.kind is Kind.SUPERVISOR for node in nodes)
+        return ChildCounts(
+            specs=len(nodes),
+            active=sum(node.state is NodeState.RUNNING for node in nodes),
+            supervisors=supervisors,
+            workers=len(nodes) - supervisors,
+        )
+
+    def get_childspec(self, id_: str) -> ChildSpec:
+        """The specification of a child; UnknownChild when there is none."""
+        node = self._supervisor().children.get(id_)
+        if node is None:
+            raise UnknownChild(self.path, id_)
+        return node.spec
+
+    def supervisor(self, id_: str) -> SupervisorRef:
+        """The address of a child that is a supervisor; UnknownChild when none is."""
+        node = self._supervisor().children.get(id_)
+        if node is None or as_supervisor(node) is None:
+            raise UnknownChild(self.path, id_)
+        return SupervisorRef(self.directory, node.path)
+
+    def _supervisor(self) -> Supervisor:
+        node = self.directory.find(self.path)
+        supervisor = as_supervisor(node) if node is not None else None
+        if supervisor is None:
+            raise NotRunning(f"there is no supervisor at {self.path}")
+        return supervisor
+
+
+def child_info(node: Node) -> ChildInfo:
+    """What may be seen of a child."""
+    return ChildInfo(
+        id=node.id,
+        path=node.path,
+        kind=node.body.kind,
+        state=node.state,
+        incarnation=node.incarnation,
+        restart=node.spec.restart,
+        restarts=node.restarts,
+        last_exit=node.last_exit,
+        started_at=node.started_at,
+    )
+
+
+class Host:
+    """The root's parent: where the tree meets the program around it."""
+
+    def __init__(self, directory: Directory) -> None:
+        self.directory = directory
+        self.ready = trio.Event()
+        self.done = trio.Event()
+        self.body = trio.CancelScope()
+        self.timers = trio.CancelScope(shield=True)
+        self.error: BaseException | None = None
+
+    @property
+    def path(self) -> str:
+        """It stands above the root."""
+        return ""
+
+    def poke(self) -> None:
+        """The root is up."""
+        self.ready.set()
+
+    def failing(self, life: Life) -> None:
+        """The root crashes when its children are gone; each of them has its time."""
+
+    def ended(self, life: Life) -> None:
+        """The root is down."""
+        life.node.last_exit = life.exit
+        life.node.life = None
+
+    async def keep(self, node: Node, life: Life) -> None:
+        """The root's task, out of reach of everything outside the tree."""
+        try:
+            with trio.CancelScope(shield=True):
+                await live(node, life)
+        finally:
+            self.ready.set()
+            self.done.set()
+            self.timers.cancel()
+            # The body, if it still runs, has nothing to stand on.
+            self.body.cancel()
+
+    async def keep_time(self) -> None:
+        """The task of the tree's timers; the root needs it to the end."""
+        with self.timers:
+            await self.directory.timers.run()
+
+    async def wait_gone(self) -> None:
+        """Until the root is down, whoever cancels: bounded by the shutdown times."""
+        with trio.CancelScope(shield=True):
+            try:
+                await self.done.wait()
+            except KeyboardInterrupt:
+                # A second one, while the first is being obeyed: no more patience.
+                self.directory.hurry()
+                await self.done.wait()
+                raise
+
+
+def as_host(parent: object) -> Host:
+    """The root's parent, as what it is."""
+    return cast("Host", parent)
+
+
+class _Root(Supervisor):
+    """The root keeps the error that ended it, to be raised bare outside the tree."""
+
+    async def run(self, life: Life) -> Exit | None:
+        try:
+            return await super().run(life)
+        except Exception as error:
+            as_host(self.node.parent).error = error
+            raise
+
+
+@asynccontextmanager
+async def open_tree(
+    spec: SupervisorSpec, *, directory: Directory | None = None
+) -> AsyncIterator[SupervisorRef]:
+    """Run a tree for as long as the block lasts.
+
+    Entered once every child is ready. However the block ends (normally, by an exception,
+    cancelled from outside), the children are stopped in reverse order, each within its
+    shutdown time, before that is passed on. Nothing is wrapped in a group.
+
+    Raises:
+        ChildStartFailed: a child did not start; those before it were stopped.
+        IntensityExceeded: the root gave up; the block was cancelled.
+        KeyboardInterrupt, SystemExit: one came out of a child.
+    """
+    if current_life.get() is not None:
+        raise CallingSelf("a child cannot open a tree of its own; give it to ChildSpec")
+    host = Host(directory if directory is not None else Directory())
+    node = _plant(spec, host)
+    failure: BaseException | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            life = node.born()
+            nursery.start_soon(host.keep_time, name="timers")
+            nursery.start_soon(host.keep, node, life, name="/")
+            try:
+                with host.body:
+                    await host.ready.wait()
+                    if life.ready:
+                        node.state = NodeState.RUNNING
+                        host.directory.touch()
+                        yield SupervisorRef(host.directory, "/")
+            finally:
+                node.body.ask_to_stop(life)
+                await host.wait_gone()
+    except BaseException as error:  # noqa: BLE001 - it, or what it hides, is raised below
+        failure = _unwrapped(error)
+    finally:
+        host.directory.remove(node)
+    failure = _first_failure(host, failure)
+    if failure is not None:
+        raise failure
+    if not life.ready:
+        raise ShuttingDown("the tree was stopped before it was ready")
+
+
+def _plant(spec: SupervisorSpec, host: Host) -> Node:
+    directory = host.directory
+    node = Node(ChildSpec("root", spec), "/", host, 0)
+    node.body = _Root(node, spec, directory)
+    node.state = NodeState.STARTING
+    directory.root = node
+    directory.add(node)
+    return node
+
+
+def _unwrapped(error: BaseException) -> BaseException:
+    """Our own nursery's wrapping, and nothing else, is taken off."""
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    if len(error.exceptions) == 1:
+        return error.exceptions[0]
+    return interrupt_in(error) or error
+
+
+def _first_failure(host: Host, raised: BaseException | None) -> BaseException | None:
+    # What ended the tree came before what the body made of being cancelled for it; the
+    # latter stays visible as its context.
+    failure = host.directory.interrupt or host.error
+    if failure is None or failure is raised:
+        return raised
+    if isinstance(raised, Exception):
+        failure.__context__ = raised
+    return failure
+
+
+@asynccontextmanager
+async def open_supervisor(
+    children: Sequence[ChildSpec] = (),
+    *,
+    strategy: str = "one_for_one",
+    intensity: Intensity | None = None,
+) -> AsyncIterator[SupervisorRef]:
+    """Supervision alone, without store, bus or console; see `open_tree` for the rules."""
+    budget = intensity if intensity is not None else Intensity()
+    spec = SupervisorSpec(children, strategy=strategy, intensity=budget)
+    async with open_tree(spec) as ref:
+        yield ref

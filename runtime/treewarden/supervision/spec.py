@@ -1,0 +1,271 @@
+"""What a child is: specifications, checked when they are written, not when they run.
+
+A specification is data. Building one starts nothing, and a wrong one is refused where it
+stands, with the value in the message (OTP's `check_childspecs`, done at construction).
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final, TypeVar, cast
+
+from treewarden.resilience import Backoff
+
+from .intensity import Intensity
+from .strategy import Restart, Strategy
+
+_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@+-]{0,127}")
+_DEFAULT_SHUTDOWN: Final = 5.0
+_E = TypeVar("_E", bound=StrEnum)
+
+
+class Start(StrEnum):
+    """The kinds of thing that a child can be started from."""
+
+    AGENT = "agent"
+    FUNCTION = "function"
+    RESOURCE = "resource"
+    SUPERVISOR = "supervisor"
+
+
+@dataclass(frozen=True, slots=True)
+class ChildSpec:
+    """How to start, restart and stop one child.
+
+    `start` is an Agent subclass, an async function (ready when spawned or, if its
+    signature names `task_status`, when it says so), an async context manager factory, a
+    SupervisorSpec or a DynamicSupervisorSpec. `args` and `kwargs` are given at every
+    start. `shutdown` is how many seconds it has to clean up: 0 cuts it off at once, None
+    means 5 s, and for ever for supervisors. `intensity` gives the child a budget of its
+    own (one_for_one supervisors only). `backoff` waits between attempts to restart; each
+    attempt counts.
+
+    Raises:
+        TypeError, ValueError: a field is wrong; the message shows the value.
+    """
+
+    id: str
+    start: object
+    args: Sequence[object] = field(default=(), kw_only=True)
+    kwargs: Mapping[str, object] = field(default_factory=dict, kw_only=True)
+    restart: str = field(default=Restart.PERMANENT, kw_only=True)
+    shutdown: float | None = field(default=None, kw_only=True)
+    start_timeout: float = field(default=30.0, kw_only=True)
+    intensity: Intensity | None = field(default=None, kw_only=True)
+    backoff: Backoff | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be a child."""
+        check_id(self.id)
+        kind = classify(self.id, self.start)
+        _set(self, "args", _tuple(self.id, self.args))
+        if not isinstance(self.kwargs, Mapping):
+            raise TypeError(f"{self.id}: kwargs must be a mapping, not {self.kwargs!r}")
+        _set(self, "restart", _choice(Restart, f"{self.id}: restart", self.restart))
+        if self.shutdown is not None:
+            _seconds(f"{self.id}: shutdown", self.shutdown, zero=True)
+        _seconds(f"{self.id}: start_timeout", self.start_timeout, zero=False)
+        _instance(f"{self.id}: intensity", self.intensity, Intensity)
+        _instance(f"{self.id}: backoff", self.backoff, Backoff)
+        if kind is Start.SUPERVISOR and (self.args or self.kwargs):
+            raise ValueError(f"{self.id}: a supervisor takes no args or kwargs")
+
+    def shutdown_seconds(self) -> float:
+        """The shutdown time in force."""
+        if self.shutdown is not None:
+            return self.shutdown
+        if isinstance(self.start, (SupervisorSpec, DynamicSupervisorSpec)):
+            return math.inf
+        return _DEFAULT_SHUTDOWN
+
+
+@dataclass(frozen=True, slots=True)
+class SupervisorSpec:
+    """A supervisor with a fixed list of children, started in order."""
+
+    children: Sequence[ChildSpec] = ()
+    strategy: str = field(default=Strategy.ONE_FOR_ONE, kw_only=True)
+    intensity: Intensity = field(default_factory=Intensity, kw_only=True)
+
+    def __post_init__(self) -> None:
+        """Refuse wrong children, duplicate ids, unknown strategies."""
+        _set(self, "children", check_children(self.children))
+        _set(self, "strategy", _choice(Strategy, "strategy", self.strategy))
+        if not isinstance(self.intensity, Intensity):
+            raise TypeError(f"intensity must be an Intensity, not {self.intensity!r}")
+        for child in self.children:
+            if child.intensity and self.strategy != Strategy.ONE_FOR_ONE:
+                raise ValueError(
+                    f"{child.id}: a budget of its own needs strategy one_for_one, "
+                    f"not {self.strategy}"
+                )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DynamicSupervisorSpec:
+    """A supervisor whose children come and go at run time; it starts with none.
+
+    `child_intensity` gives each child a budget of its own, so that one bad child ends as
+    failed and costs its siblings nothing; None: they all share `intensity`.
+    """
+
+    max_children: float = math.inf
+    intensity: Intensity = field(default_factory=Intensity)
+    child_intensity: Intensity | None = field(default_factory=Intensity)
+
+    def __post_init__(self) -> None:
+        """Refuse wrong numbers."""
+        if isinstance(self.max_children, bool) or not (
+            self.max_children == math.inf
+            or (isinstance(self.max_children, int) and self.max_children >= 0)
+        ):
+            raise ValueError(
+                f"max_children must be an int >= 0 or inf, not {self.max_children!r}"
+            )
+        if not isinstance(self.intensity, Intensity):
+            raise TypeError(f"intensity must be an Intensity, not {self.intensity!r}")
+        _instance("child_intensity", self.child_intensity, Intensity)
+
+
+@dataclass(frozen=True, slots=True)
+class Application:
+    """A named tree: what `run` and `open_runtime` start beside the system's own."""
+
+    name: str
+    children: Sequence[ChildSpec]
+    strategy: str = field(default=Strategy.ONE_FOR_ONE, kw_only=True)
+    intensity: Intensity = field(default_factory=Intensity, kw_only=True)
+
+    def __post_init__(self) -> None:
+        """Refuse what a supervisor refuses, and ids that the system tree has."""
+        check_id(self.name)
+        _set(self, "children", self.supervisor().children)
+        for child in self.children:
+            if child.id in RESERVED:
+                raise ValueError(
+                    f"child id {child.id!r} is reserved; choose another name"
+                )
+
+    def supervisor(self) -> SupervisorSpec:
+        """The application's own supervisor."""
+        return SupervisorSpec(
+            self.children, strategy=self.strategy, intensity=self.intensity
+        )
+
+
+RESERVED: Final = frozenset({"system", "application"})
+"""Ids that an application's own children cannot have: they are the runtime's."""
+
+
+def check_id(id_: object) -> None:
+    """Refuse an id that cannot be a word of a path."""
+    if not isinstance(id_, str):
+        raise TypeError(f"a child's id must be a str, not {id_!r}")
+    if not _ID.fullmatch(id_):
+        raise ValueError(
+            f"a child's id must be 1 to 128 of A-Z a-z 0-9 _ . : @ + - "
+            f"and begin with a letter, digit or _, not {id_!r}"
+        )
+
+
+def check_children(children: object) -> tuple[ChildSpec, ...]:
+    """The children as a tuple, or why they are none."""
+    if isinstance(children, (str, bytes, Mapping)) or not isinstance(
+        children, Sequence
+    ):
+        raise TypeError(f"children must be a sequence of ChildSpec, not {children!r}")
+    seen: set[str] = set()
+    for child in children:
+        if not isinstance(child, ChildSpec):
+            raise TypeError(f"a child must be a ChildSpec, not {child!r}")
+        if child.id in seen:
+            raise ValueError(f"two children have the id {child.id!r}")
+        seen.add(child.id)
+    return tuple(children)
+
+
+def classify(id_: str, start: object) -> Start:
+    """What kind of thing `start` is; refuses what cannot be a child, with a hint."""
+    if isinstance(start, (SupervisorSpec, DynamicSupervisorSpec)):
+        return Start.SUPERVISOR
+    if isinstance(start, type):
+        if hasattr(start, "make_body"):
+            return Start.AGENT
+        if hasattr(start, "__aenter__"):
+            return Start.RESOURCE
+        raise TypeError(f"{id_}: {start.__qualname__} is no Agent subclass")
+    if inspect.iscoroutine(start):
+        start.close()
+        raise TypeError(
+            f"{id_}: start is a coroutine; give the function itself, with args=…"
+        )
+    if not callable(start):
+        raise TypeError(f"{id_}: start must be something to start, not {start!r}")
+    return _classify_callable(id_, start)
+
+
+def _classify_callable(id_: str, start: Callable[..., object]) -> Start:
+    function: object = start
+    while isinstance(function, functools.partial):
+        function = function.func
+    if not inspect.isroutine(function):
+        function = type(function).__call__
+    if inspect.iscoroutinefunction(function):
+        return Start.FUNCTION
+    wrapped = getattr(function, "__wrapped__", None)
+    if wrapped is not None and inspect.isasyncgenfunction(wrapped):
+        return Start.RESOURCE
+    if inspect.isasyncgenfunction(function):
+        raise TypeError(
+            f"{id_}: start is an async generator; decorate it with "
+            "contextlib.asynccontextmanager"
+        )
+    raise TypeError(
+        f"{id_}: start must be async: an Agent subclass, an async function, an async "
+        f"context manager factory or a supervisor's spec, not {start!r}"
+    )
+
+
+def says_ready(start: object) -> bool:
+    """Whether a function's signature names `task_status`."""
+    try:
+        signature = inspect.signature(cast("Callable[..., object]", start))
+    except (TypeError, ValueError):
+        return False
+    return "task_status" in signature.parameters
+
+
+def _set(spec: object, name: str, value: object) -> None:
+    object.__setattr__(spec, name, value)
+
+
+def _tuple(id_: str, args: object) -> tuple[object, ...]:
+    if isinstance(args, (str, bytes)) or not isinstance(args, Sequence):
+        raise TypeError(f"{id_}: args must be a sequence such as a tuple, not {args!r}")
+    return tuple(args)
+
+
+def _choice(kind: type[_E], what: str, value: object) -> _E:
+    try:
+        return kind(cast("str", value))
+    except ValueError:
+        names = ", ".join(kind)
+        raise ValueError(f"{what} must be one of {names}, not {value!r}") from None
+
+
+def _seconds(what: str, value: object, *, zero: bool) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{what} must be a number of seconds, not {value!r}")
+    if not (value >= 0 if zero else value > 0):
+        raise ValueError(f"{what} must be {'>=' if zero else '>'} 0, not {value}")
+
+
+def _instance(what: str, value: object, kind: type) -> None:
+    if value is not None and not isinstance(value, kind):
+        raise TypeError(f"{what} must be None or {kind.__name__}, not {value!r}")

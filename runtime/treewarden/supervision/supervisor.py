@@ -1,0 +1,794 @@
+"""The supervisor: one task that starts, watches, restarts and stops its children.
+
+Theory of operation. A supervisor has one nursery for its children's tasks and one inbox.
+Into the inbox go the ends of children, the wishes of others (start, terminate, restart,
+delete) and retries that are due; its task takes them one at a time, so that no two
+decisions overlap (OTP's supervisor is a gen_server for the same reason). What to do is
+planned by `strategy` and `intensity`; here it is only carried out.
+
+Nothing can cancel a supervisor's task: the whole tree stands behind the root's shield, and
+a stop is a message. So the order of stopping holds also when the program around the tree
+is cancelled (spec TA-5). While it waits for a child to start or to end, it looks up again
+whenever it is poked: a stop wins over a start that hangs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+
+import outcome
+import trio
+from trio.lowlevel import Abort, Task, current_task, reschedule, wait_task_rescheduled
+
+from treewarden.clock import wall_ns
+from treewarden.errors import (
+    AlreadyPresent,
+    AlreadyStarted,
+    CallingSelf,
+    ChildStartFailed,
+    IntensityExceeded,
+    NotRunning,
+    ShuttingDown,
+    StartTimeout,
+    TooManyChildren,
+    UnknownChild,
+)
+from treewarden.exits import Crash, Exit, Fault, Killed, Normal, Shutdown
+
+from .intensity import RestartWindow
+from .node import (
+    IGNORE,
+    Cause,
+    CauseKind,
+    Kind,
+    Life,
+    Node,
+    NodeState,
+    ResourceBody,
+    TaskBody,
+    current_life,
+    live,
+)
+from .spec import (
+    ChildSpec,
+    DynamicSupervisorSpec,
+    Start,
+    SupervisorSpec,
+    classify,
+    says_ready,
+)
+from .strategy import Member, Restart, Strategy, is_restarted, plan_restart
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from .timers import Timer
+    from .tree import Directory
+
+# After this long beyond its shutdown time a killed child is reported as stuck, then at
+# twice the interval each time, up to the last.
+_STUCK_FIRST = 1.0
+_STUCK_LAST = 60.0
+
+
+class _Command:
+    """Somebody's wish; its answer goes to the task that waits for it, if one still is."""
+
+    __slots__ = ("run", "task")
+
+    def __init__(self, run: Callable[[], Awaitable[Any]], task: Task | None) -> None:
+        self.run = run
+        self.task = task
+
+    def answer(self, result: outcome.Outcome[Any]) -> None:
+        task, self.task = self.task, None
+        if task is not None:
+            reschedule(task, result)
+
+
+class _Retry:
+    """An attempt to restart a node; `counted` once its budget was asked."""
+
+    __slots__ = ("cause", "counted", "node")
+
+    def __init__(self, node: Node, cause: Cause, *, counted: bool) -> None:
+        self.node = node
+        self.cause = cause
+        self.counted = counted
+
+
+class Supervisor:
+    """A supervisor node's body."""
+
+    kind = Kind.SUPERVISOR
+
+    def __init__(
+        self,
+        node: Node,
+        spec: SupervisorSpec | DynamicSupervisorSpec,
+        directory: Directory,
+    ) -> None:
+        self.node = node
+        self.directory = directory
+        self.spec = spec
+        self.dynamic = isinstance(spec, DynamicSupervisorSpec)
+        self.strategy = (
+            Strategy.ONE_FOR_ONE
+            if isinstance(spec, DynamicSupervisorSpec)
+            else Strategy(spec.strategy)
+        )
+        self.children: dict[str, Node] = {}
+        self.window = RestartWindow(spec.intensity)
+        self._inbox: deque[Life | _Command | _Retry] = deque()
+        self._parked: Task | None = None
+        self._nursery: trio.Nursery | None = None
+        self._stop_wanted = False
+        self._killing = False
+        self._injected: Fault | None = None
+        self._order = 0
+
+    @property
+    def path(self) -> str:
+        """Where it stands."""
+        return self.node.path
+
+    # --- as a parent -----------------------------------------------------------------------
+
+    def poke(self) -> None:
+        """Wake the supervisor's task; it looks at what it waits for."""
+        task = self._parked
+        if task is not None:
+            self._parked = None
+            reschedule(task)
+
+    def ended(self, life: Life) -> None:
+        """A child's life is over."""
+        self._post(life)
+
+    def failing(self, life: Life) -> None:
+        """A child was told to crash; it has its shutdown time for that, as for a stop."""
+        seconds = life.node.spec.shutdown_seconds()
+        if seconds < math.inf and life.timer is None:
+            life.deadline = trio.current_time() + seconds
+            life.timer = self._at(life.deadline, partial(self._cut_off, life.node))
+
+    def _post(self, event: Life | _Command | _Retry) -> None:
+        self._inbox.append(event)
+        self.poke()
+
+    # --- as a body -------------------------------------------------------------------------
+
+    def ask_to_stop(self, life: Life) -> None:
+        """Stop the children in reverse order, then end."""
+        life.stopping = self._stop_wanted = True
+        self.poke()
+
+    def kill(self, life: Life) -> None:
+        """Kill the children, then end."""
+        life.killed = self._killing = True
+        self.ask_to_stop(life)
+        for child in self.children.values():
+            self._cut_off(child)
+
+    def crash(self, fault: Fault) -> None:
+        """Stop the children in order and end as if crashed with `fault`."""
+        self._injected = fault
+        self.poke()
+
+    def at_rest(self, exit_: Exit, *, gone: bool) -> None:
+        """Its children went before it."""
+
+    async def run(self, life: Life) -> Exit | None:
+        """One incarnation, with only the children of the specification.
+
+        Raises:
+            ChildStartFailed: a child did not start; those before it were stopped.
+            IntensityExceeded: the budget is spent; all children were stopped.
+        """
+        self.window = RestartWindow(self.spec.intensity)
+        self._inbox.clear()
+        self._stop_wanted = life.stopping
+        self._killing = life.killed
+        self._injected = None
+        try:
+            async with trio.open_nursery() as self._nursery:
+                failure = await self._lifetime(life)
+        finally:
+            self._nursery = None
+        # Raised out here, so that the nursery does not wrap it in a group.
+        if isinstance(failure, Fault):
+            return Crash(failure)
+        if failure is not None:
+            raise failure
+        return Killed() if life.killed else Shutdown()
+
+    async def _lifetime(self, life: Life) -> Exception | Fault | None:
+        failure: Exception | Fault | None = None
+        try:
+            await self._start_all()
+            if not self._stop_wanted:
+                life.started(None)
+                failure = await self._serve()
+        except Exception as error:  # noqa: BLE001 - raised bare when the children are gone
+            failure = error
+        finally:
+            self._stop_wanted = True
+            self._refuse_waiting()
+            await self._stop_children()
+            self._refuse_waiting()
+        return failure
+
+    async def _start_all(self) -> None:
+        if isinstance(self.spec, SupervisorSpec):
+            for spec in self.spec.children:
+                if self._stop_wanted:
+                    return
+                node = self._keep(spec)
+                if self.node.cause is not None:
+                    # Not a first start: the whole supervisor was restarted.
+                    node.cause = _group_cause(self.node.cause)
+                try:
+                    await self._start(node)
+                except ShuttingDown:
+                    return
+                self._report_started(node)
+
+    async def _serve(self) -> Exception | Fault | None:
+        while not self._stop_wanted:
+            if self._injected is not None:
+                return self._injected
+            if not self._inbox:
+                await self._park()
+                continue
+            failure = await self._take(self._inbox.popleft())
+            if failure is not None:
+                return failure
+        return None
+
+    async def _take(self, event: Life | _Command | _Retry) -> Exception | None:
+        if isinstance(event, Life):
+            return None if event.consumed else await self._child_ended(event)
+        if isinstance(event, _Command):
+            await self._obey(event)
+            return None
+        return await self._try_again(event)
+
+    async def _park(self) -> None:
+        self._parked = current_task()
+        await wait_task_rescheduled(self._abort)
+
+    def _abort(self, _: object) -> Abort:
+        self._parked = None
+        return Abort.SUCCEEDED
+
+    # --- children: keep, start, stop, forget --------------------------------------------
+
+    def _keep(self, spec: ChildSpec) -> Node:
+        self._order += 1
+        path = self.directory.path_below(self.path, spec.id)
+        node = Node(spec, path, self, self._order)
+        node.body = _make_body(node, self.directory)
+        intensity = spec.intensity
+        if intensity is None and isinstance(self.spec, DynamicSupervisorSpec):
+            intensity = self.spec.child_intensity
+        if intensity is not None:
+            node.window = RestartWindow(intensity)
+        self.children[spec.id] = node
+        self.directory.add(node)
+        return node
+
+    def _forget(self, node: Node, exit_: Exit) -> None:
+        node.retry = None
+        node.state = NodeState.STOPPED
+        self.children.pop(node.id, None)
+        self.directory.remove(node)
+        node.body.at_rest(exit_, gone=True)
+
+    def _rest(self, node: Node, exit_: Exit, state: NodeState) -> None:
+        node.retry = None
+        self._set(node, state)
+        node.body.at_rest(exit_, gone=False)
+
+    def _let_go(self, node: Node, exit_: Exit) -> None:
+        """It runs no more: a temporary or dynamic child is forgotten, another kept."""
+        if self.dynamic or node.spec.restart == Restart.TEMPORARY:
+            self._forget(node, exit_)
+        else:
+            self._rest(node, exit_, NodeState.STOPPED)
+
+    def _set(self, node: Node, state: NodeState) -> None:
+        node.state = state
+        self.directory.touch()
+
+    def _at(self, deadline: float, callback: Callable[[], None]) -> Timer:
+        return self.directory.timers.at(deadline, callback)
+
+    async def _start(self, node: Node) -> None:
+        """Start it and wait until it is ready.
+
+        Raises:
+            ChildStartFailed, StartTimeout: the task is gone when this is raised.
+            ShuttingDown: a stop came first.
+        """
+        nursery = cast("trio.Nursery", self._nursery)
+        life = node.born()
+        self._set(node, NodeState.STARTING)
+        nursery.start_soon(live, node, life, name=node.path)
+        in_time = await self._wait_ready(life, node.spec.start_timeout)
+        if life.ready:
+            await self._became_ready(node, life)
+            return
+        await self._end(node)
+        self._lay_down(node, life)
+        error, life.error = life.error, None
+        if not in_time:
+            raise StartTimeout(node.path, node.spec.start_timeout)
+        if life.stopping and self._stop_wanted:
+            raise ShuttingDown(f"{self.path} is stopping; {node.path} was not started")
+        raise _start_failure(node, life) from error
+
+    async def _wait_ready(self, life: Life, seconds: float) -> bool:
+        """Until it is ready, over or unwanted; False when it was none of them in time."""
+        timer = self._at(trio.current_time() + seconds, self.poke)
+        while not (life.ready or life.ended or self._stop_wanted):
+            if trio.current_time() >= timer.deadline:
+                return False
+            await self._park()
+        timer.cancel()
+        return True
+
+    async def _became_ready(self, node: Node, life: Life) -> None:
+        if life.value is IGNORE:
+            await self._end(node)
+            self._lay_down(node, life)
+            self._let_go(node, Normal())
+        elif not life.ended:
+            self._set(node, NodeState.RUNNING)
+
+    def _lay_down(self, node: Node, life: Life) -> None:
+        """The life is over and dealt with."""
+        life.consumed = True
+        if life.timer is not None:
+            life.timer.cancel()
+            life.timer = None
+        node.last_exit = life.exit
+        if node.life is life:
+            node.life = None
+
+    async def _end(self, node: Node) -> None:
+        """Ask, wait, cut off at the deadline, and wait on: nobody is abandoned."""
+        self._ask(node)
+        await self._gone(node)
+
+    def _ask(self, node: Node) -> None:
+        life = node.life
+        if life is None or life.ended or life.stopping:
+            return
+        seconds = node.spec.shutdown_seconds()
+        if seconds == 0 or self._killing or self.directory.hurried:
+            self._cut_off(node)
+            return
+        life.stopping = True
+        life.deadline = min(life.deadline, trio.current_time() + seconds)
+        self._set(node, NodeState.STOPPING)
+        node.body.ask_to_stop(life)
+        if seconds < math.inf and life.timer is None:
+            life.timer = self._at(life.deadline, partial(self._cut_off, node))
+
+    async def _gone(self, node: Node) -> None:
+        life = node.life
+        while life is not None and not life.ended:
+            await self._park()
+
+    def _cut_off(self, node: Node) -> None:
+        life = node.life
+        if life is None or life.ended or life.killed:
+            return
+        life.stopping = True
+        self._set(node, NodeState.STOPPING)
+        node.body.kill(life)
+        if life.timer is not None:
+            life.timer.cancel()
+        self._watch(node, life, _STUCK_FIRST)
+
+    def _watch(self, node: Node, life: Life, seconds: float) -> None:
+        life.timer = self._at(
+            trio.current_time() + seconds, partial(self._stuck, node, life, seconds)
+        )
+
+    def _stuck(self, node: Node, life: Life, seconds: float) -> None:
+        if not life.ended:
+            self._set(node, NodeState.STUCK)
+            self.directory.report(
+                "supervision.stuck", node, detail="it does not end, though cancelled"
+            )
+            self._watch(node, life, min(seconds * 2, _STUCK_LAST))
+
+    async def _stop_children(self) -> None:
+        nodes = list(reversed(self.children.values()))
+        if self.dynamic:
+            # Dynamic children do not depend on each other: all are asked at once.
+            for node in nodes:
+                self._ask(node)
+        for node in nodes:
+            await self._stop_one(node)
+            self._forget(node, node.last_exit or Shutdown())
+
+    async def _stop_one(self, node: Node) -> None:
+        """Stop it if it runs, and report how it went."""
+        node.retry = None
+        life = node.life
+        if life is not None:
+            await self._end(node)
+            if not life.consumed:
+                self._lay_down(node, life)
+                self._report_exit(node, life)
+
+    # --- when a child has ended ----------------------------------------------------------
+
+    async def _child_ended(self, life: Life) -> Exception | None:
+        node = life.node
+        exit_ = cast("Exit", life.exit)
+        self._lay_down(node, life)
+        self._report_exit(node, life)
+        restart = Restart(node.spec.restart)
+        if not life.rolled_back and not is_restarted(restart, exit_):
+            self._let_go(node, exit_)
+            return None
+        cause = Cause(
+            kind=_cause_kind(life, exit_),
+            origin=node.path,
+            exit=exit_,
+            at_ns=wall_ns(),
+        )
+        self._set(node, NodeState.RESTARTING)
+        if life.rolled_back:
+            # A failed commit is nobody's crash: alone, at once, and not counted.
+            return await self._start_again(node, (node,), cause)
+        _count_attempt(node)
+        return await self._restart(node, cause)
+
+    async def _restart(self, node: Node, cause: Cause) -> Exception | None:
+        now = trio.current_time()
+        window = node.window or self.window
+        if not window.admit(now, node.id):
+            return self._spent(node, cause)
+        backoff = node.spec.backoff
+        if backoff is None:
+            return await self._restart_group(node, cause)
+        node.retry = retry = _Retry(node, cause, counted=True)
+        self._at(
+            now + backoff.delay(node.attempts, self.directory.random.random),
+            partial(self._due, retry),
+        )
+        return None
+
+    def _due(self, retry: _Retry) -> None:
+        if retry.node.retry is retry and self._nursery is not None:
+            self._post(retry)
+
+    async def _try_again(self, retry: _Retry) -> Exception | None:
+        node = retry.node
+        if node.retry is not retry:
+            return None
+        node.retry = None
+        if retry.counted:
+            return await self._restart_group(node, retry.cause)
+        _count_attempt(node)
+        return await self._restart(node, retry.cause)
+
+    def _spent(self, node: Node, cause: Cause) -> Exception | None:
+        """The budget is spent: the child's own, or the supervisor's."""
+        fault = cause.exit.fault if isinstance(cause.exit, Crash) else None
+        if node.window is not None:
+            self._rest(node, cause.exit, NodeState.FAILED)
+            self.directory.report(
+                "supervision.failed", node, exit_=cause.exit, cause=cause
+            )
+            return None
+        names = self.window.children()
+        hint = ""
+        if fault is None and isinstance(cause.exit, Normal):
+            hint = 'it only ever returned; restart="temporary" is for jobs that end'
+        error = IntensityExceeded(self.path, names, fault, hint)
+        self._set(node, NodeState.FAILED)
+        self.directory.report(
+            "supervision.gave_up", self.node, exit_=cause.exit, detail=str(error)
+        )
+        return error
+
+    async def _restart_group(self, node: Node, cause: Cause) -> Exception | None:
+        if self.strategy is Strategy.ONE_FOR_ONE:
+            return await self._start_again(node, (node,), cause)
+        members = [
+            Member(
+                id=child.id,
+                restart=Restart(child.spec.restart),
+                running=child.running,
+            )
+            for child in self.children.values()
+        ]
+        plan = plan_restart(self.strategy, members, node.id)
+        for id_ in plan.stops:
+            await self._stop_one(self.children[id_])
+        for id_ in plan.forgets:
+            child = self.children[id_]
+            self._forget(child, child.last_exit or Shutdown())
+        group = tuple(self.children[id_] for id_ in plan.starts)
+        for child in group:
+            child.retry = None
+            self._set(child, NodeState.STOPPED)
+        took_down = tuple(n.path for n in group if n is not node)
+        cause = Cause(
+            kind=cause.kind,
+            origin=cause.origin,
+            exit=cause.exit,
+            at_ns=cause.at_ns,
+            by=cause.by,
+            took_down=took_down,
+        )
+        return await self._start_again(node, group, cause)
+
+    async def _start_again(
+        self, origin: Node, group: Sequence[Node], cause: Cause
+    ) -> Exception | None:
+        for node in group:
+            if self._stop_wanted:
+                return None
+            node.cause = cause if node is origin else _group_cause(cause)
+            try:
+                await self._start(node)
+            except ShuttingDown:
+                return None
+            except ChildStartFailed as error:
+                self._start_failed(node, error)
+                return None
+            node.restarts += 1
+            self._report_restarted(node)
+        return None
+
+    def _start_failed(self, node: Node, error: ChildStartFailed) -> None:
+        # Tried again after whatever waits in the inbox: a stop, a terminate. With the
+        # child that failed, as OTP does: one_for_all begins with its first child again,
+        # rest_for_one goes on from here.
+        exit_ = node.last_exit or Shutdown()
+        self.directory.report(
+            "supervision.start_failed", node, exit_=exit_, detail=str(error)
+        )
+        self._set(node, NodeState.RESTARTING)
+        cause = Cause(
+            kind=_exit_kind(exit_), origin=node.path, exit=exit_, at_ns=wall_ns()
+        )
+        node.retry = retry = _Retry(node, cause, counted=False)
+        self._post(retry)
+
+    # --- reports ---------------------------------------------------------------------------
+
+    def _report_started(self, node: Node) -> None:
+        if node.running:
+            self.directory.report("supervision.started", node)
+
+    def _report_restarted(self, node: Node) -> None:
+        if node.running:
+            self.directory.report(
+                "supervision.restarted", node, cause=node.cause, exit_=node.last_exit
+            )
+
+    def _report_exit(self, node: Node, life: Life) -> None:
+        self.directory.report("supervision.exited", node, exit_=life.exit)
+
+    # --- wishes ----------------------------------------------------------------------------
+
+    async def ask(
+        self, run: Callable[[], Awaitable[Any]], *, about: str | None = None
+    ) -> Any:  # noqa: ANN401 - each wish has its own answer
+        """Have `run` executed by the supervisor's task, in its turn.
+
+        A cancelled caller does not cancel what it asked for. `about` is the child that
+        it concerns.
+
+        Raises:
+            NotRunning, ShuttingDown, CallingSelf: it would never be executed.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self._refuse_self(about)
+        if self._nursery is None:
+            raise NotRunning(f"supervisor {self.path} is not running")
+        if self._stop_wanted:
+            raise ShuttingDown(f"{self.path} is stopping")
+        command = _Command(run, current_task())
+        self._post(command)
+
+        def abort(_: object) -> Abort:
+            command.task = None
+            return Abort.SUCCEEDED
+
+        return await wait_task_rescheduled(abort)
+
+    def _refuse_self(self, about: str | None) -> None:
+        child = self.child_of_caller()
+        if child is None:
+            return
+        if child.life is not None and child.life.stopping:
+            raise ShuttingDown(f"{child.path} is being stopped, and asks {self.path}")
+        if child.state is NodeState.STARTING:
+            raise CallingSelf(
+                f"{child.path} asks {self.path}, which waits for it to start"
+            )
+        if about == child.id:
+            raise CallingSelf(f"{child.path} would wait for its own end")
+
+    def child_of_caller(self) -> Node | None:
+        """The child of this supervisor that the running task is part of."""
+        life = current_life.get()
+        node = life.node if life is not None else None
+        while node is not None and node.path != "/":
+            if node.parent is self:
+                return node
+            parent = node.parent
+            node = parent.node if isinstance(parent, Supervisor) else None
+        return None
+
+    async def _obey(self, command: _Command) -> None:
+        try:
+            value = await command.run()
+        except Exception as error:  # noqa: BLE001 - it is the caller's to handle
+            command.answer(outcome.Error(error))
+        else:
+            command.answer(outcome.Value(value))
+
+    def _refuse_waiting(self) -> None:
+        for event in self._inbox:
+            if isinstance(event, _Command):
+                event.answer(outcome.Error(ShuttingDown(f"{self.path} is stopping")))
+
+    async def add(self, spec: ChildSpec) -> Node | None:
+        """Start a new child (run through `ask`); None when it ignored its start."""
+        present = self.children.get(spec.id)
+        if present is not None and self.dynamic and present.state is NodeState.FAILED:
+            self._forget(present, present.last_exit or Shutdown())
+            present = None
+        if present is not None:
+            if present.running:
+                raise AlreadyStarted(present.path)
+            raise AlreadyPresent(present.path)
+        if isinstance(self.spec, DynamicSupervisorSpec):
+            if len(self.children) >= self.spec.max_children:
+                raise TooManyChildren(self.path, self.spec.max_children)
+        elif spec.intensity and self.strategy is not Strategy.ONE_FOR_ONE:
+            raise ValueError(
+                f"{spec.id}: a budget of its own needs strategy one_for_one"
+            )
+        node = self._keep(spec)
+        try:
+            await self._start(node)
+        except (ChildStartFailed, ShuttingDown):
+            self._forget(node, node.last_exit or Shutdown())
+            raise
+        self._report_started(node)
+        return node if spec.id in self.children else None
+
+    async def terminate(self, id_: str) -> None:
+        """Stop a child; its specification stays, but a temporary or dynamic one goes."""
+        node = self._find(id_)
+        await self._stop_one(node)
+        self._let_go(node, node.last_exit or Shutdown())
+
+    async def revive(self, id_: str) -> Node:
+        """Start a child that does not run."""
+        node = self._find(id_)
+        if node.running or node.retry is not None:
+            raise AlreadyStarted(node.path)
+        await self._start_by_hand(node)
+        self._report_started(node)
+        return node
+
+    async def bounce(self, id_: str, by: str) -> Node:
+        """Stop a child if it runs and start it: an operator's restart, not counted."""
+        node = self._find(id_)
+        await self._stop_one(node)
+        self._set(node, NodeState.RESTARTING)
+        node.cause = Cause(
+            kind=CauseKind.OPERATOR,
+            origin=node.path,
+            exit=node.last_exit or Shutdown(),
+            at_ns=wall_ns(),
+            by=by,
+        )
+        await self._start_by_hand(node)
+        node.restarts += 1
+        self._report_restarted(node)
+        return node
+
+    async def _start_by_hand(self, node: Node) -> None:
+        # Not tried again by itself: whoever asked is told, and can ask again.
+        try:
+            await self._start(node)
+        except ChildStartFailed as error:
+            exit_ = node.last_exit or Shutdown()
+            self.directory.report(
+                "supervision.start_failed", node, exit_=exit_, detail=str(error)
+            )
+            if node.spec.restart == Restart.TEMPORARY:
+                self._forget(node, exit_)
+            else:
+                state = NodeState.FAILED if self.dynamic else NodeState.STOPPED
+                self._rest(node, exit_, state)
+            raise
+
+    async def delete(self, id_: str) -> None:
+        """Forget a child that does not run."""
+        node = self._find(id_)
+        if node.running or node.retry is not None:
+            raise AlreadyStarted(node.path)
+        self._forget(node, node.last_exit or Shutdown())
+
+    def _find(self, id_: str) -> Node:
+        node = self.children.get(id_)
+        if node is None:
+            raise UnknownChild(self.path, id_)
+        return node
+
+
+def _make_body(node: Node, directory: Directory) -> Any:  # noqa: ANN401 - a Body
+    spec = node.spec
+    start: Any = spec.start
+    args, kwargs = tuple(spec.args), dict(spec.kwargs)
+    match classify(spec.id, start):
+        case Start.AGENT:
+            return start.make_body(node, directory, args, kwargs)
+        case Start.SUPERVISOR:
+            return Supervisor(node, start, directory)
+        case Start.RESOURCE:
+            return ResourceBody(partial(start, *args, **kwargs))
+        case Start.FUNCTION:
+            return TaskBody(start, args, kwargs, says_ready=says_ready(start))
+
+
+def _start_failure(node: Node, life: Life) -> ChildStartFailed:
+    if isinstance(life.exit, Normal):
+        return ChildStartFailed(
+            node.path, life.exit, f"{node.path} ended before it said that it was ready"
+        )
+    return ChildStartFailed(node.path, life.exit)
+
+
+def _count_attempt(node: Node) -> None:
+    # Restarts in a row: a child that lived longer than the longest delay begins anew.
+    backoff = node.spec.backoff
+    lived = trio.current_time() - (node.started_at or 0.0)
+    if backoff is not None and lived > backoff.maximum:
+        node.attempts = 0
+    node.attempts += 1
+
+
+def _exit_kind(exit_: Exit) -> CauseKind:
+    match exit_:
+        case Crash():
+            return CauseKind.CRASH
+        case Killed():
+            return CauseKind.KILLED
+        case _:
+            return CauseKind.RETURNED
+
+
+def _cause_kind(life: Life, exit_: Exit) -> CauseKind:
+    if life.rolled_back:
+        return CauseKind.ROLLBACK
+    if life.injected is not None:
+        return CauseKind.INJECTION
+    return _exit_kind(exit_)
+
+
+def _group_cause(cause: Cause) -> Cause:
+    return Cause(
+        kind=CauseKind.GROUP,
+        origin=cause.origin,
+        exit=cause.exit,
+        at_ns=cause.at_ns,
+        by=cause.by,
+        took_down=cause.took_down,
+    )

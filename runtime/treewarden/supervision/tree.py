@@ -1,0 +1,267 @@
+"""The tree as one picture: who is where, how it is, and what just happened to whom.
+
+Supervisors own their children; the tree only knows them all, by path and by id, so that
+an address can be resolved and a console can draw. Changes are counted, never polled.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+from treewarden.clock import wall_ns
+from treewarden.errors import NameAmbiguous, NameUnknown
+
+from .node import Kind, NodeState
+from .strategy import Strategy
+from .timers import Timers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from treewarden.exits import Exit
+
+    from .node import Cause, Node
+    from .supervisor import Supervisor
+
+
+# About 1.5 MB when full; see Directory.add.
+_REMEMBERED_PATHS = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """One thing that happened to a node; `topic` is its name in the journal.
+
+    Topics: supervision.started, .restarted, .exited, .start_failed, .gave_up, .failed
+    (a child spent its own budget), .stuck.
+    """
+
+    topic: str
+    path: str
+    incarnation: int
+    at_ns: int
+    exit: Exit | None = None
+    cause: Cause | None = None
+    detail: str = ""
+    trace: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeStatistics:
+    """A node as others may see it; `budget` is (spent, limit, period in seconds)."""
+
+    path: str
+    id: str
+    kind: Kind
+    state: NodeState
+    parent: str | None
+    order: int
+    incarnation: int
+    restart: str
+    restarts: int
+    last_exit: Exit | None
+    started_at_ns: int | None
+    label: str = ""
+    strategy: str = ""
+    budget: tuple[int, int, float] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TreeSnapshot:
+    """The whole tree at one moment: parents before children, siblings in start order."""
+
+    nodes: tuple[NodeStatistics, ...]
+
+    def __getitem__(self, path: str) -> NodeStatistics:
+        """The node at `path`; KeyError when there is none."""
+        for node in self.nodes:
+            if node.path == path:
+                return node
+        raise KeyError(path)
+
+
+class Directory:
+    """All nodes of one tree."""
+
+    def __init__(self) -> None:
+        self.timers = Timers()
+        self.version = 0
+        """Grows with every change that a snapshot would show."""
+        self.root: Node | None = None
+        # Supervisors whose own name is left out of their children's paths.
+        self.transparent: frozenset[str] = frozenset({"/"})
+        # Jitter of backoffs; a test gives one of its own.
+        self.random = random.Random()  # noqa: S311 - spreading, not secrecy
+        # What the layers above give to the children that they know how to run.
+        self.services: object = None
+        self.hurried = False
+        self.interrupt: BaseException | None = None
+        self.reporter: Callable[[Report], None] | None = None
+        self.changed: Callable[[], None] | None = None
+        # The last incarnation of nodes that are gone, so that (path, incarnation) never
+        # repeats; for the oldest, forgotten here too, one number for all is kept.
+        self._last_incarnations: dict[str, int] = {}
+        self._incarnations_begun = 0
+        self._by_path: dict[str, Node] = {}
+        self._by_id: dict[str, dict[str, Node]] = {}
+
+    def __len__(self) -> int:
+        """How many nodes there are."""
+        return len(self._by_path)
+
+    def path_below(self, parent: str, id_: str) -> str:
+        """The path of a child, below `parent` or, when that is transparent, beside it."""
+        if parent in self.transparent:
+            parent = parent.rsplit("/", 1)[0]
+        return f"{parent}/{id_}"
+
+    def add(self, node: Node) -> None:
+        """A supervisor keeps a new child."""
+        last = self._last_incarnations.pop(node.path, 0)
+        node.incarnation = max(last, self._incarnations_begun)
+        self._by_path[node.path] = node
+        self._by_id.setdefault(node.id, {})[node.path] = node
+        self.touch()
+
+    def remove(self, node: Node) -> None:
+        """A supervisor forgot a child."""
+        if self._by_path.get(node.path) is node:
+            del self._by_path[node.path]
+            same = self._by_id[node.id]
+            del same[node.path]
+            if not same:
+                del self._by_id[node.id]
+            self._remember(node)
+            self.touch()
+
+    def _remember(self, node: Node) -> None:
+        last = self._last_incarnations
+        last[node.path] = node.incarnation
+        if len(last) > _REMEMBERED_PATHS:
+            oldest = last.pop(next(iter(last)))
+            self._incarnations_begun = max(self._incarnations_begun, oldest)
+
+    def touch(self) -> None:
+        """Something that a snapshot shows has changed."""
+        self.version += 1
+        if self.changed is not None:
+            self.changed()
+
+    def find(self, path: str) -> Node | None:
+        """The node at exactly this path."""
+        return self._by_path.get(path)
+
+    def resolve(self, name: str) -> Node:
+        """The node of a path, or of an id that only one node has.
+
+        Raises:
+            NameUnknown: nobody has it.
+            NameAmbiguous: several have the id; their paths are listed.
+        """
+        node = self._by_path.get(name)
+        if node is not None:
+            return node
+        nodes = self._by_id.get(name, {})
+        if len(nodes) == 1:
+            return next(iter(nodes.values()))
+        if not nodes:
+            raise NameUnknown(name)
+        raise NameAmbiguous(name, tuple(sorted(nodes)))
+
+    def interrupted(self, error: BaseException) -> None:
+        """KeyboardInterrupt or SystemExit came out of a child: stop, then raise it."""
+        if self.interrupt is None:
+            self.interrupt = error
+        if self.root is not None and self.root.life is not None:
+            self.root.body.ask_to_stop(self.root.life)
+
+    def hurry(self) -> None:
+        """Turn every stop, also those under way, into a kill."""
+        self.hurried = True
+        if self.root is not None and self.root.life is not None:
+            self.root.body.kill(self.root.life)
+
+    def nodes(self) -> Iterator[Node]:
+        """Depth first, siblings in start order."""
+        if self.root is not None:
+            yield from _below(self.root)
+
+    def report(
+        self,
+        topic: str,
+        node: Node,
+        *,
+        exit_: Exit | None = None,
+        cause: Cause | None = None,
+        detail: str = "",
+        trace: str = "",
+    ) -> None:
+        """Tell whoever listens; costs a look when nobody does."""
+        if self.reporter is not None:
+            self.reporter(
+                Report(
+                    topic=topic,
+                    path=node.path,
+                    incarnation=node.incarnation,
+                    at_ns=wall_ns(),
+                    exit=exit_,
+                    cause=cause,
+                    detail=detail,
+                    trace=trace,
+                )
+            )
+
+    def snapshot(self, now: float) -> TreeSnapshot:
+        """The tree at `now` (trio's clock)."""
+        return TreeSnapshot(nodes=tuple(statistics(n, now) for n in self.nodes()))
+
+
+def statistics(node: Node, now: float) -> NodeStatistics:
+    """What may be seen of one node."""
+    supervisor = as_supervisor(node)
+    budget = None
+    if supervisor is not None:
+        window = supervisor.window
+        budget = (window.spent(now), window.budget.limit, window.budget.period)
+    elif node.window is not None:
+        own = node.window.budget
+        budget = (node.window.spent(now), own.limit, own.period)
+    return NodeStatistics(
+        path=node.path,
+        id=node.id,
+        kind=node.body.kind,
+        state=node.state,
+        parent=node.parent.path if node.path != "/" else None,
+        order=node.order,
+        incarnation=node.incarnation,
+        restart=node.spec.restart,
+        restarts=node.restarts,
+        last_exit=node.last_exit,
+        started_at_ns=node.started_at_ns,
+        label=node.label,
+        strategy=_strategy(supervisor),
+        budget=budget,
+    )
+
+
+def as_supervisor(node: Node) -> Supervisor | None:
+    """The supervisor that a node runs, if it runs one."""
+    if node.body.kind is Kind.SUPERVISOR:
+        return cast("Supervisor", node.body)
+    return None
+
+
+def _strategy(supervisor: Supervisor | None) -> str:
+    if supervisor is None:
+        return ""
+    return "dynamic" if supervisor.dynamic else Strategy(supervisor.strategy)
+
+
+def _below(node: Node) -> Iterator[Node]:
+    yield node
+    supervisor = as_supervisor(node)
+    if supervisor is not None:
+        for child in supervisor.children.values():
+            yield from _below(child)
