@@ -165,6 +165,7 @@ class AgentBody:
         "committed_revision",
         "counts",
         "directory",
+        "epoch",
         "last_crash",
         "mailbox",
         "node",
@@ -189,6 +190,8 @@ class AgentBody:
         self.committed_revision = 0
         self.committed_at_ns: int | None = None
         self.last_crash: CrashRecord | None = None
+        # How often uncommitted state was given up after a failed commit.
+        self.epoch = 0
         self._class = agent_type.treewarden_class
         self._arguments = args, kwargs
         self._agent: Agent[Any] | None = None
@@ -619,7 +622,7 @@ class AgentBody:
         self, telemetry: Telemetry, envelope: Envelope, started: int, ended: int
     ) -> None:
         if self._histograms is None:
-            attributes = {"treewarden.type": self._class.name}
+            attributes = {"agent": self._class.name}
             make = telemetry.metrics.histogram
             self._histograms = (
                 make(
@@ -786,8 +789,16 @@ class AgentBody:
         if self._newest is unit:
             self._newest = None
 
-    def commit_failed(self, error: StoreError) -> None:
-        """Fall back to the committed state; the incarnation is replaced, uncounted."""
+    def commit_failed(self, error: StoreError, epoch: int) -> None:
+        """Fall back to the committed state; the incarnation is replaced, uncounted.
+
+        Once a fall: a unit that was built on the one that failed before it (an older
+        epoch) fails later, when a new incarnation may have gone on from the committed
+        state, and must not undo that.
+        """
+        if epoch != self.epoch:
+            return
+        self.epoch += 1
         self._newest = None
         self._state_bytes = self._committed
         self._revision = self.committed_revision
@@ -1026,7 +1037,7 @@ class _Counts:
 class _Release:
     """What a unit's decision sets free: events and casts first, then the reply."""
 
-    __slots__ = ("_body", "_envelope", "_reply", "_staged", "_unit")
+    __slots__ = ("_body", "_envelope", "_epoch", "_reply", "_staged", "_unit")
 
     def __init__(
         self,
@@ -1037,6 +1048,7 @@ class _Release:
         reply: object,
     ) -> None:
         self._body = body
+        self._epoch = body.epoch
         self._unit = unit
         self._staged = staged
         self._envelope = envelope
@@ -1045,7 +1057,7 @@ class _Release:
     def __call__(self, error: StoreError | None) -> None:
         envelope = self._envelope
         if error is not None:
-            self._body.commit_failed(error)
+            self._body.commit_failed(error, self._epoch)
             if envelope.is_call:
                 envelope.answer(outcome.Error(_own_copy(error)))
             return

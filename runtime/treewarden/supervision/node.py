@@ -364,9 +364,13 @@ async def live(node: Node, life: Life) -> None:
 
 
 def _crashed(node: Node, life: Life, error: BaseException) -> Exit:
-    if not life.ready:
+    fault = Fault.capture(error, path=node.path, incarnation=life.incarnation)
+    if life.ready:
+        # An exception object that is raised again and again would collect tracebacks.
+        error.__traceback__ = None
+    else:
         life.error = error
-    return Crash(Fault.capture(error, path=node.path, incarnation=life.incarnation))
+    return Crash(fault)
 
 
 def _interrupted(node: Node, error: BaseException) -> Exit:

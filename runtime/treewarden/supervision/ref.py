@@ -301,6 +301,7 @@ async def open_tree(
         failure = _unwrapped(error)
     finally:
         host.directory.remove(node)
+        host.directory.root = None
     failure = _first_failure(host, failure)
     if failure is not None:
         raise failure

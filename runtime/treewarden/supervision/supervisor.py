@@ -434,8 +434,7 @@ class Supervisor:
         exit_ = cast("Exit", life.exit)
         self._lay_down(node, life)
         self._report_exit(node, life)
-        restart = Restart(node.spec.restart)
-        if not life.rolled_back and not is_restarted(restart, exit_):
+        if not self._comes_back(life, exit_):
             self._let_go(node, exit_)
             return None
         cause = Cause(
@@ -450,6 +449,12 @@ class Supervisor:
             return await self._start_again(node, (node,), cause)
         _count_attempt(node)
         return await self._restart(node, cause)
+
+    def _comes_back(self, life: Life, exit_: Exit) -> bool:
+        if self.directory.interrupt is not None:
+            # Everything is about to stop, and this may be the child it came out of.
+            return False
+        return life.rolled_back or is_restarted(Restart(life.node.spec.restart), exit_)
 
     async def _restart(self, node: Node, cause: Cause) -> Exception | None:
         now = trio.current_time()
@@ -558,6 +563,9 @@ class Supervisor:
         self.directory.report(
             "supervision.start_failed", node, exit_=exit_, detail=str(error)
         )
+        if error.__cause__ is not None:
+            # Nobody raises it: one that is raised again must not collect tracebacks.
+            error.__cause__.__traceback__ = None
         self._set(node, NodeState.RESTARTING)
         cause = Cause(
             kind=_exit_kind(exit_), origin=node.path, exit=exit_, at_ns=wall_ns()
@@ -610,11 +618,12 @@ class Supervisor:
 
     def _refuse_self(self, about: str | None) -> None:
         child = self.child_of_caller()
-        if child is None:
+        life = child.life if child is not None else None
+        if child is None or life is None:
             return
-        if child.life is not None and child.life.stopping:
+        if life.stopping:
             raise ShuttingDown(f"{child.path} is being stopped, and asks {self.path}")
-        if child.state is NodeState.STARTING:
+        if not life.ready:
             raise CallingSelf(
                 f"{child.path} asks {self.path}, which waits for it to start"
             )

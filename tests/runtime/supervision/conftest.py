@@ -89,6 +89,7 @@ class World:
     def __init__(self) -> None:
         self.directory = Directory()
         self.reports: list[Report] = []
+        self.heard: list[tuple[float, str, str]] = []
         self.trace: list[str] = []
         self.at: list[tuple[float, str]] = []
         self.starts: Counter[str] = Counter()
@@ -260,7 +261,7 @@ class World:
     async def open_spec(self, spec: SupervisorSpec) -> AsyncIterator[SupervisorRef]:
         """A tree of this specification, checked when it has closed."""
         self.directory = directory = Directory()
-        directory.reporter = self.reports.append
+        directory.reporter = self._hear
         before = set(_all_tasks())
         try:
             async with open_tree(spec, directory=directory) as root:
@@ -288,6 +289,11 @@ class World:
     def incarnations(self, supervisor: SupervisorRef) -> dict[str, int]:
         """The incarnations of all children by id."""
         return {one.id: one.incarnation for one in supervisor.which_children()}
+
+    def _hear(self, report: Report) -> None:
+        self.reports.append(report)
+        topic = report.topic.removeprefix("supervision.")
+        self.heard.append((trio.current_time(), topic, report.path))
 
     def violations(self) -> list[str]:
         """What must not have happened but did."""

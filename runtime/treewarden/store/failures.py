@@ -1,0 +1,68 @@
+"""What an exception of SQLite means: somebody's row, or the world.
+
+A row that cannot be stored (a constraint, a type, a size) is the fault of one unit, and
+trying the others again helps. A full disk or an I/O error is nobody's: the whole group
+fails and SQLite's own state is not trusted any further. SQLite tells by its result code;
+what never reached SQLite (a value that it cannot bind) is a row's fault too.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+
+from treewarden.errors import StoreBroken
+
+# Primary result codes that say nothing about the row being written.
+_WORLD = {
+    sqlite3.SQLITE_PERM: "access was denied; make the file and its folder writable",
+    sqlite3.SQLITE_BUSY: "another process holds its write lock; end that process",
+    sqlite3.SQLITE_LOCKED: "another connection holds its write lock; end it",
+    sqlite3.SQLITE_NOMEM: "there is no memory left; free some",
+    sqlite3.SQLITE_READONLY: "it is read-only; make the file and its folder writable",
+    sqlite3.SQLITE_INTERRUPT: "the operation was interrupted; try again",
+    sqlite3.SQLITE_IOERR: "the disk failed or has no room; check it and free space",
+    sqlite3.SQLITE_CORRUPT: "it is damaged; stop, copy it aside and restore a backup",
+    sqlite3.SQLITE_FULL: "the disk is full; free space",
+    sqlite3.SQLITE_CANTOPEN: "it cannot be opened; check that its folder exists",
+    sqlite3.SQLITE_PROTOCOL: "its locks do not work; keep it on a local disk",
+    sqlite3.SQLITE_NOTADB: "it is no database; stop, copy it aside and restore a backup",
+    sqlite3.SQLITE_NOLFS: "it is too large for this file system; move it",
+}
+_RESUMES = "writing resumes by itself when the cause is gone"
+
+
+def primary_code(error: BaseException) -> int:
+    """SQLite's result code without its extension, or 0 when it is not SQLite's."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+def is_of_the_row(error: Exception) -> bool:
+    """Whether writing the other units without this one can help."""
+    if isinstance(error, MemoryError):
+        return False
+    if isinstance(error, sqlite3.Error):
+        return primary_code(error) not in _WORLD
+    return isinstance(error, (OverflowError, ValueError, TypeError))
+
+
+def unusable(error: Exception, file: str) -> StoreBroken:
+    """Why a file cannot be opened, as one sentence with the remedy."""
+    remedy = _WORLD.get(primary_code(error), "this is not expected; please report it")
+    return StoreBroken(f"cannot open {file}: {error}: {remedy}")
+
+
+def broken(error: Exception, file: str) -> StoreBroken:
+    """The world's failure as one sentence that names the file and the remedy."""
+    remedy = _WORLD.get(primary_code(error), "this is not expected; please report it")
+    return StoreBroken(f"cannot write {file}: {error}: {remedy}; {_RESUMES}")
+
+
+def refused(error: Exception, path: str) -> StoreBroken:
+    """The failure of one unit whose row cannot be stored."""
+    kind = type(error).__name__
+    return StoreBroken(f"what {path} changed cannot be stored: {kind}: {error}")
+
+
+def orphaned(path: str, cause: object) -> StoreBroken:
+    """The failure of a unit that builds on one that failed."""
+    return StoreBroken(f"what {path} changed builds on a change that failed: {cause}")

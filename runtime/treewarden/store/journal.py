@@ -1,0 +1,208 @@
+"""The journal: published events and reports, in the order in which they were committed.
+
+Positions are given by the writer alone: they rise by one from entry to entry, have no
+gaps (what is rolled back gives its position back) and never repeat, because retention
+keeps the newest entry for ever. Each row carries the running total of bytes, so that the
+journal's size is a subtraction of two rows and not a scan.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+
+from .snapshots import checksum
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable, Iterable, Iterator
+
+    from .unit import StagedEvent
+
+KEEP_NS: Final = 7 * 24 * 3600 * 1_000_000_000
+"""Entries older than a week go."""
+KEEP_BYTES: Final = 1 << 30
+"""So do the oldest when the journal is larger than 1 GiB."""
+DELETE_ROWS: Final = 1000
+"""Rows deleted in one transaction: about 5 ms, so that retention delays no commit."""
+_ROW_BYTES = 64
+"""What an entry costs besides its text: keys, numbers, page overhead (estimated)."""
+_WINDOW = 5000
+"""Entries looked at in one query, some 10 ms: a read-only snapshot that lives longer
+keeps the writer from reusing its log."""
+
+INSERT_ENTRY: Final = (
+    "INSERT INTO journal"
+    " (position, topic, kind, at_ns, source, trace, payload, end_bytes, crc)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_SELECT = (
+    "SELECT position, topic, kind, at_ns, source, trace, payload, crc FROM journal"
+)
+_OLDEST = (
+    "SELECT position, at_ns, end_bytes FROM journal"
+    " WHERE position < ? ORDER BY position LIMIT ?"
+)
+
+
+class Tail(NamedTuple):
+    """The end of the journal: the newest position and the running total of bytes."""
+
+    position: int
+    end_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JournalEntry:
+    """A committed event or report; `payload` is JSON.
+
+    An entry whose checksum does not match is `damaged`: its payload is `null`, so that
+    nobody reads a wrong value, and the entries around it stay readable.
+    """
+
+    position: int
+    topic: str
+    payload: bytes
+    at_ns: int
+    source: str = ""
+    trace: str = ""
+    kind: Literal["event", "report"] = "event"
+    damaged: bool = False
+
+
+def entry_row(event: StagedEvent, tail: Tail) -> tuple[tuple[Any, ...], Tail]:
+    """The parameters of `INSERT_ENTRY` for the entry after `tail`, and the new tail."""
+    size = len(event.payload) + len(event.topic) + _ROW_BYTES
+    tail = Tail(tail.position + 1, tail.end_bytes + size)
+    row = (
+        tail.position,
+        event.topic,
+        event.kind,
+        event.at_ns,
+        event.source,
+        event.trace,
+        event.payload.decode(),
+        tail.end_bytes,
+        _entry_checksum(event.payload, tail.position, event.topic, event.kind),
+    )
+    return row, tail
+
+
+def entry_of(event: StagedEvent) -> JournalEntry:
+    """A committed event as those who follow the journal get it."""
+    return JournalEntry(
+        position=event.position,
+        topic=event.topic,
+        payload=event.payload,
+        at_ns=event.at_ns,
+        source=event.source,
+        trace=event.trace,
+        kind=event.kind,
+    )
+
+
+def load_tail(connection: sqlite3.Connection) -> Tail:
+    """Where the journal ends now."""
+    row = connection.execute(
+        "SELECT position, end_bytes FROM journal ORDER BY position DESC LIMIT 1"
+    ).fetchone()
+    return Tail(0, 0) if row is None else Tail(*row)
+
+
+def load_entries(
+    connection: sqlite3.Connection, since: int | None, limit: int, pattern: str
+) -> list[JournalEntry]:
+    """Entries that match `pattern`, oldest first, at most `limit`.
+
+    Those after position `since`, or without it the newest ones. Costs time in proportion
+    to the entries passed over, in short reads.
+    """
+    wanted = matcher(pattern)
+    found: list[JournalEntry] = []
+    windows = _newest_first(connection) if since is None else _after(connection, since)
+    for rows in windows:
+        found += [_entry(row) for row in rows if wanted(row[1])]
+        if len(found) >= limit:
+            break
+    found = found[:limit]
+    return found[::-1] if since is None else found
+
+
+def prune(connection: sqlite3.Connection, now_ns: int, keep_bytes: int) -> int:
+    """Delete the oldest entries that are too old or too many; at most `DELETE_ROWS`.
+
+    Returns how many were deleted. Only a prefix is ever deleted, never the newest entry.
+    """
+    newest = load_tail(connection)
+    oldest = connection.execute(_OLDEST, (newest.position, DELETE_ROWS)).fetchall()
+    last = _last_expired(oldest, now_ns - KEEP_NS, newest.end_bytes - keep_bytes)
+    if last is None:
+        return 0
+    return connection.execute(
+        "DELETE FROM journal WHERE position <= ?", (last,)
+    ).rowcount
+
+
+@lru_cache(maxsize=256)
+def matcher(pattern: str) -> Callable[[str], bool]:
+    """Whether a topic matches: words between dots, `*` one word, `>` one or more."""
+    if pattern == ">":
+        return bool
+    words = [_word(word) for word in pattern.split(".")]
+    compiled = re.compile(r"\.".join(words), re.DOTALL)
+    return lambda topic: compiled.fullmatch(topic) is not None
+
+
+def _word(word: str) -> str:
+    return {"*": r"[^.]+", ">": r".+"}.get(word) or re.escape(word)
+
+
+def _last_expired(
+    oldest: Iterable[tuple[int, int, int]], before_ns: int, floor: int
+) -> int | None:
+    last = None
+    for position, at_ns, end_bytes in oldest:
+        if at_ns >= before_ns and end_bytes > floor:
+            break
+        last = position
+    return last
+
+
+def _after(connection: sqlite3.Connection, since: int) -> Iterator[list[Any]]:
+    query = f"{_SELECT} WHERE position > ? ORDER BY position LIMIT ?"
+    return _windows(connection, query, since)
+
+
+def _newest_first(connection: sqlite3.Connection) -> Iterator[list[Any]]:
+    query = f"{_SELECT} WHERE position < ? ORDER BY position DESC LIMIT ?"
+    return _windows(connection, query, 1 << 62)
+
+
+def _windows(
+    connection: sqlite3.Connection, query: str, place: int
+) -> Iterator[list[Any]]:
+    while rows := connection.execute(query, (place, _WINDOW)).fetchall():
+        yield rows
+        place = rows[-1][0]
+
+
+def _entry(row: tuple[Any, ...]) -> JournalEntry:
+    position, topic, kind, at_ns, source, trace, text, crc = row
+    payload = text.encode()
+    damaged = crc != _entry_checksum(payload, position, topic, kind)
+    return JournalEntry(
+        position=position,
+        topic=topic,
+        payload=b"null" if damaged else payload,
+        at_ns=at_ns,
+        source=source,
+        trace=trace,
+        kind=kind,
+        damaged=damaged,
+    )
+
+
+def _entry_checksum(payload: bytes, position: int, topic: str, kind: str) -> int:
+    return checksum(payload, position, topic, kind)

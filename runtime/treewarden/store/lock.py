@@ -1,0 +1,74 @@
+"""The lock beside a database: one runtime a file.
+
+`flock`, not POSIX locks: those belong to a process and are dropped when any of its files
+is closed. The lock goes with the process, also by `kill -9`; the file stays and names its
+last owner, which is what a second runtime tells its operator.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import time
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from treewarden.clock import wall_ns
+from treewarden.errors import StoreLocked
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class Owner(msgspec.Struct, frozen=True, kw_only=True):
+    """Who holds the lock; written into the lock file as JSON."""
+
+    pid: int
+    boot: str
+    started_at_ns: int
+
+    def __str__(self) -> str:
+        """For people: the process and its start in local time."""
+        at = time.localtime(self.started_at_ns / 1e9)
+        return f"process {self.pid}, started {time.strftime('%Y-%m-%d %H:%M:%S', at)}"
+
+
+class FileLock:
+    """The right to write one database, held until `release`."""
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self.path = path
+        self._descriptor = descriptor
+
+    @classmethod
+    def acquire(cls, database: Path, boot: str) -> FileLock:
+        """Take the lock at once or not at all.
+
+        Raises:
+            StoreLocked: another runtime has it; names its process and start time.
+        """
+        path = database.with_name(database.name + ".lock")
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            owner = _owner(descriptor)
+            os.close(descriptor)
+            raise StoreLocked(str(database), owner) from None
+        me = Owner(pid=os.getpid(), boot=boot, started_at_ns=wall_ns())
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, msgspec.json.encode(me), 0)
+        return cls(path, descriptor)
+
+    def release(self) -> None:
+        """Give it up; the file stays, because removing it would race with a taker."""
+        os.close(self._descriptor)
+
+
+def _owner(descriptor: int) -> str:
+    # The owner may be between taking the lock and writing its name.
+    with contextlib.suppress(msgspec.DecodeError):
+        return str(msgspec.json.decode(os.pread(descriptor, 1000, 0), type=Owner))
+    return "a process that has just started"

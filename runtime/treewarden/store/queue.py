@@ -1,0 +1,605 @@
+"""A durable queue that belongs to an agent: one row an item, of any length.
+
+What a handler does is staged and commits with the handler's unit. A look at the queue sees,
+from the newest to the oldest layer, what this handler staged, what earlier handlers left
+uncommitted, and the file. Of the file only a window is in memory:
+
+- `_known`: rows of the file whose content we know. All free rows up to number `_last` are
+  in it (or hidden by a newer layer), and when `_exhausted` there are none beyond.
+- Rows that wait for their time are read when it comes: all of them up to `_cursor` have
+  been, and the next is due at `_next_due`.
+- `_order` and `_timers` are heaps of hints; a hint counts only if the row it names is
+  still as the hint says.
+
+So a put or a take costs the same in a queue of ten and of ten million. What makes the
+window sound: numbers only rise, one agent writes the queue, and its units commit in order;
+so a row that becomes free in the file has a number above `_last`, or its time is up.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
+
+import msgspec
+import trio
+
+from treewarden.errors import RestoreError, StateNotEncodable, StoreError
+from treewarden.ids import new_id
+
+from .snapshots import checksum
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable, Iterator
+
+    from .store import Store
+    from .unit import Unit, Write
+
+T = TypeVar("T")
+
+PAGE_ROWS: Final = 256
+"""Rows read ahead at a time: 0.3 ms, so that the hop to a thread is paid once for many."""
+DUE_ROWS: Final = 256
+"""Of the rows whose time is up, so many are read at a time."""
+PAGE_BYTES: Final = 1 << 20
+"""Bytes read ahead at a time, roughly."""
+KNOWN_ROWS: Final = 1024
+"""Rows remembered after their commit, which saves reading them back."""
+ITEM_BYTES: Final = 1 << 20
+"""An item may not be larger: it is a message, not a file."""
+
+_COUNT = "SELECT count(*) FROM queue_item WHERE path = ? AND name = ?"
+_BY_KEY = (
+    "SELECT key, seq, payload, attempts, free_at, crc FROM queue_item"
+    " WHERE path = ? AND name = ? AND key = ? LIMIT ?"
+)
+_FREE = (
+    "SELECT key, seq, payload, attempts, free_at, crc FROM queue_item"
+    " WHERE path = ? AND name = ? AND free_at IS NULL AND seq > ?"
+    " ORDER BY seq LIMIT ?"
+)
+_DUE = (
+    "SELECT key, seq, payload, attempts, free_at, crc FROM queue_item"
+    " WHERE path = ? AND name = ? AND free_at IS NOT NULL"
+    " AND (free_at, seq) > (?, ?) AND free_at <= ? ORDER BY free_at, seq LIMIT ?"
+)
+_NEXT_DUE = (
+    "SELECT min(free_at) FROM queue_item WHERE path = ? AND name = ? AND free_at > ?"
+)
+_INSERT = (
+    "INSERT INTO queue_item (seq, payload, attempts, free_at, crc, path, name, key)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_UPDATE = (
+    "UPDATE queue_item SET seq = ?, payload = ?, attempts = ?, free_at = ?, crc = ?"
+    " WHERE path = ? AND name = ? AND key = ?"
+)
+_DELETE = "DELETE FROM queue_item WHERE path = ? AND name = ? AND key = ?"
+
+
+class _Row(NamedTuple):
+    """An item as stored. `free_at` (the queue's clock) is None when it may be taken.
+
+    The checksum covers what never changes: whose it is, its key and its value.
+    """
+
+    key: str
+    seq: int
+    payload: bytes
+    attempts: int
+    free_at: float | None
+    crc: int
+
+
+class _Page(NamedTuple):
+    """What one reading of the file brought."""
+
+    free: list[_Row]
+    exhausted: bool
+    due: list[_Row]
+    cursor: tuple[float, float]
+    more_due: bool
+    next_due: float
+
+
+@dataclass(slots=True, eq=False)
+class _Sealed:
+    """What one handler changed, until its unit is decided."""
+
+    epoch: int
+    rows: dict[str, _Row | None]
+    growth: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item(Generic[T]):
+    """An item of a queue; `attempts` counts how often it was taken, this time included."""
+
+    queue: DurableQueue[T]
+    key: str
+    value: T
+    attempts: int
+
+    async def ack(self) -> bool:
+        """It is done: remove it. False if it is not in the queue any more."""
+        return await self.queue.ack(self.key)
+
+    async def nack(self, delay: float = 0.0) -> bool:
+        """It is not done: to the back, to be taken again after `delay` seconds."""
+        return await self.queue.nack(self.key, delay)
+
+
+class DurableQueue(Generic[T]):
+    """Items in the order of their arrival, leased to whoever takes them.
+
+    Declared on an agent as an annotation, `pending: DurableQueue[Url]`; the agent makes
+    it. A taken item stays in the queue until it is acknowledged by key, in the same
+    handler or in a later message. Leases and delays count in the clock's seconds and hold
+    within one run of the store: after it every item is free again.
+
+    All changes belong to the running handler: they commit with it, or not at all.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        path: str,
+        name: str,
+        item_type: type[T],
+        *,
+        clock: Callable[[], float] = trio.current_time,
+    ) -> None:
+        self.path = path
+        self.name = name
+        self._store = store
+        self._clock = clock
+        self._decoder = msgspec.json.Decoder(item_type)
+        self._reading = trio.Lock()
+        self._opened = False
+        self._count = 0  # items in the file and in `_uncommitted`
+        self._growth = 0  # what this handler added to that, less what it removed
+        self._uncommitted_growth = 0
+        self._epoch = 0
+        self._staged: dict[str, _Row | None] = {}
+        self._was_there: dict[str, bool] = {}  # below the staging, by staged key
+        self._hidden: dict[str, _Row] = {}  # known rows under the staging
+        self._uncommitted: dict[str, _Row | None] = {}
+        self._owners: dict[str, _Sealed] = {}
+        self._deferred: list[_Sealed] | None = None
+        self._forget_window()
+
+    # --- what users call --------------------------------------------------------------
+
+    async def put(
+        self, value: T, *, key: str | None = None, delay: float = 0.0
+    ) -> bool:
+        """Add an item at the back; False, and nothing added, when `key` is in the queue.
+
+        It can be taken after `delay` seconds. Without a key it gets one of its own.
+
+        Raises:
+            StateNotEncodable: the value cannot be stored and read back as the item type.
+        """
+        free_at = self._free_at(delay)
+        payload = self._encode(value)
+        if key is None:
+            key = new_id()
+            await self.open()
+        elif await self._find(key) is not None:
+            return False
+        crc = checksum(payload, self.path, self.name, key)
+        row = _Row(key, self._store.next_sequence(), payload, 0, free_at, crc)
+        self._stage(key, row, None)
+        return True
+
+    async def take(self, *, lease: float = 60.0) -> Item[T] | None:
+        """The oldest free item, leased for `lease` seconds, or None when there is none.
+
+        When the lease runs out before it is acknowledged the item is free again, in its
+        old place. When more than `DUE_ROWS` become free at once, they come in the order
+        of their times.
+
+        Raises:
+            RestoreError: the item is damaged or is not of the item type.
+        """
+        if not lease > 0:
+            raise ValueError(f"lease must be > 0 seconds, not {lease}")
+        row = next(iter(await self._oldest(1)), None)
+        if row is None:
+            return None
+        item = self._item(row._replace(attempts=row.attempts + 1))
+        free_at = self._clock() + lease
+        taken = row._replace(attempts=item.attempts, free_at=free_at)
+        self._stage(row.key, taken, row)
+        return item
+
+    async def peek(self, limit: int = 1) -> list[Item[T]]:
+        """The free items that `take` would give next, without taking them.
+
+        At most `PAGE_ROWS`.
+        """
+        if not 0 < limit <= PAGE_ROWS:
+            raise ValueError(f"limit must be between 1 and {PAGE_ROWS}, not {limit}")
+        return [self._item(row) for row in await self._oldest(limit)]
+
+    async def ack(self, key: str) -> bool:
+        """Remove an item, taken or not; False if there is none of this key."""
+        row = await self._find(key)
+        if row is None:
+            return False
+        self._stage(key, None, row)
+        return True
+
+    async def nack(self, key: str, delay: float = 0.0) -> bool:
+        """Put an item at the back, to be taken after `delay` seconds; False if unknown.
+
+        Its place is at the back as of now, not as of the delay's end.
+        """
+        free_at = self._free_at(delay)
+        row = await self._find(key)
+        if row is None:
+            return False
+        seq = self._store.next_sequence()
+        self._stage(key, row._replace(seq=seq, free_at=free_at), row)
+        return True
+
+    def __len__(self) -> int:
+        """Items in the queue, the leased ones and this handler's changes included."""
+        if not self._opened:
+            raise StoreError(f"the queue {self.path}.{self.name} is not open yet")
+        return self._count + self._growth
+
+    # --- what the agent drives --------------------------------------------------------
+
+    async def open(self) -> None:
+        """Count the items, once; every other method does it if need be."""
+        await trio.lowlevel.checkpoint()
+        if self._opened:
+            return
+        async with self._reading:
+            if not self._opened:
+                self._count += await self._store.read(self._count_in)
+                self._opened = True
+
+    @property
+    def dirty(self) -> bool:
+        """Whether the running handler has changed the queue."""
+        return bool(self._staged)
+
+    def seal(self, unit: Unit) -> None:
+        """Move what the handler staged into its unit."""
+        if not self._staged:
+            return
+        if unit.writes is None:
+            unit.writes = []
+        unit.writes += self._writes()
+        sealed = _Sealed(self._epoch, self._staged, self._growth)
+        self._uncommitted.update(self._staged)
+        self._owners.update(dict.fromkeys(self._staged, sealed))
+        self._count += self._growth
+        self._uncommitted_growth += self._growth
+        self._clear_staging()
+        unit.release.append(partial(self._decided, sealed))
+
+    def discard(self) -> None:
+        """Forget what the handler staged."""
+        staged, hidden = self._staged, self._hidden
+        self._clear_staging()
+        self._known.update(hidden)
+        for key in staged:
+            row = self._view(key)
+            if row is not None:
+                self._hint(row)
+
+    def reset(self) -> None:
+        """Forget everything that is not committed."""
+        self._epoch += 1
+        self._clear_staging()
+        self._uncommitted.clear()
+        self._owners.clear()
+        self._count -= self._uncommitted_growth
+        self._uncommitted_growth = 0
+        self._forget_window()
+
+    # --- layers -----------------------------------------------------------------------
+
+    def _view(self, key: str) -> _Row | None:
+        """The row as this handler sees it, as far as it is in memory."""
+        if key in self._staged:
+            return self._staged[key]
+        if key in self._uncommitted:
+            return self._uncommitted[key]
+        return self._known.get(key)
+
+    def _is_in_memory(self, key: str) -> bool:
+        return key in self._staged or key in self._uncommitted or key in self._known
+
+    def _stage(self, key: str, row: _Row | None, before: _Row | None) -> None:
+        """What handlers change, they change here; `before` is what they saw."""
+        self._growth += (row is not None) - (before is not None)
+        if key not in self._staged:
+            self._was_there[key] = before is not None
+            hidden = self._known.pop(key, None)
+            if hidden is not None:
+                self._hidden[key] = hidden
+        self._staged[key] = row
+        self._due.discard(key)
+        if row is not None:
+            self._hint(row)
+
+    def _clear_staging(self) -> None:
+        # New ones: what is sealed keeps the old.
+        self._staged, self._was_there, self._hidden = {}, {}, {}
+        self._growth = 0
+
+    def _writes(self) -> Iterator[Write]:
+        for key, row in self._staged.items():
+            place = (self.path, self.name, key)
+            if row is None:
+                if self._was_there[key]:
+                    yield _DELETE, place
+                continue
+            text = row.payload.decode()
+            values = (row.seq, text, row.attempts, row.free_at, row.crc, *place)
+            yield _UPDATE if self._was_there[key] else _INSERT, values
+
+    def _decided(self, sealed: _Sealed, error: StoreError | None) -> None:
+        if error is not None:
+            # The agent resets as well; whoever is second finds nothing left to do.
+            if sealed.epoch == self._epoch:
+                self.reset()
+        elif self._deferred is not None:
+            self._deferred.append(sealed)
+        else:
+            self._forget(sealed)
+
+    def _forget(self, sealed: _Sealed) -> None:
+        """A handler's changes are in the file now: they are not kept above it."""
+        if sealed.epoch != self._epoch:
+            self._count += sealed.growth
+            self._hidden.clear()
+            self._forget_window()
+            return
+        self._uncommitted_growth -= sealed.growth
+        for key, row in sealed.rows.items():
+            if self._owners.get(key) is not sealed:
+                continue
+            del self._owners[key], self._uncommitted[key]
+            if row is None:
+                continue
+            if key in self._staged:
+                self._hidden[key] = row
+            else:
+                self._remember(row)
+
+    # --- the window -------------------------------------------------------------------
+
+    def _forget_window(self) -> None:
+        self._known: dict[str, _Row] = {}
+        self._last = 0
+        self._exhausted = False
+        self._cursor = (-math.inf, 0.0)
+        self._next_due = -math.inf
+        self._more_due = False
+        self._due: set[str] = set()  # rows of the last reading whose time was up
+        self._rebuild_hints()
+
+    def _remember(self, row: _Row) -> None:
+        """A row has just come into the file; keep the window's promises about it."""
+        room = len(self._known) < KNOWN_ROWS
+        if row.free_at is None:
+            if self._exhausted and (room or row.seq <= self._last):
+                self._last = max(self._last, row.seq)
+            elif row.seq > self._last:
+                self._exhausted = False
+                return
+        elif (row.free_at, row.seq) > self._cursor and not room:
+            self._next_due = min(self._next_due, row.free_at)
+            return
+        self._known[row.key] = row
+        self._hint(row)
+
+    def _hint(self, row: _Row) -> None:
+        if row.free_at is None:
+            heapq.heappush(self._order, (row.seq, row.key))
+        else:
+            heapq.heappush(self._timers, (row.free_at, row.seq, row.key))
+        hints = len(self._order) + len(self._timers)
+        rows = len(self._known) + len(self._uncommitted) + len(self._staged)
+        if hints > 2 * rows + PAGE_ROWS:
+            self._rebuild_hints()
+
+    def _rebuild_hints(self) -> None:
+        rows = list(self._rows())
+        self._order = [(row.seq, row.key) for row in rows if row.free_at is None]
+        self._timers = [
+            (row.free_at, row.seq, row.key) for row in rows if row.free_at is not None
+        ]
+        heapq.heapify(self._order)
+        heapq.heapify(self._timers)
+
+    def _rows(self) -> Iterator[_Row]:
+        layers = {**self._known, **self._uncommitted, **self._staged}
+        return (row for row in layers.values() if row is not None)
+
+    def _first(self, limit: int) -> list[_Row]:
+        """The oldest free rows in memory, at most `limit`."""
+        now = self._clock()
+        if limit > 1:
+            free = (row for row in self._rows() if _is_free(row, now))
+            return heapq.nsmallest(limit, free, key=lambda row: row.seq)
+        while self._timers and self._timers[0][0] <= now:
+            _, seq, key = heapq.heappop(self._timers)
+            heapq.heappush(self._order, (seq, key))
+        while self._order:
+            seq, key = self._order[0]
+            row = self._view(key)
+            if row is not None and row.seq == seq and _is_free(row, now):
+                return [row]
+            heapq.heappop(self._order)
+        return []
+
+    def _must_read(self, rows: list[_Row], limit: int) -> bool:
+        """Whether the file may have an older free row than the last of `rows`."""
+        if not self._exhausted and (len(rows) < limit or rows[-1].seq > self._last):
+            return True
+        if self._more_due and not self._due:
+            return True
+        return self._clock() >= self._next_due
+
+    # --- reading the file -------------------------------------------------------------
+
+    async def _oldest(self, limit: int) -> list[_Row]:
+        await self.open()
+        while self._must_read(rows := self._first(limit), limit):
+            await self._read_page(limit)
+        return rows
+
+    async def _read_page(self, limit: int) -> None:
+        async with self._reading:
+            if not self._must_read(self._first(limit), limit):
+                return
+            epoch, page = self._epoch, None
+            # What is committed during the reading may be in it or not; so it stays in
+            # its upper layer until the reading is taken in.
+            self._deferred = []
+            try:
+                page = await self._store.read(partial(self._page_in, now=self._clock()))
+            finally:
+                deferred, self._deferred = self._deferred, None
+                if page is not None and epoch == self._epoch:
+                    self._take_in(page)
+                for sealed in deferred:
+                    self._forget(sealed)
+
+    def _take_in(self, page: _Page) -> None:
+        for row in (*page.free, *page.due):
+            if row.key in self._uncommitted:
+                continue
+            if row.key in self._staged:
+                self._hidden[row.key] = row
+                continue
+            self._known[row.key] = row
+            self._hint(row)
+        if page.free:
+            self._last = page.free[-1].seq
+        self._exhausted = page.exhausted
+        self._cursor = page.cursor
+        self._more_due = page.more_due
+        self._next_due = page.next_due
+        self._due = {row.key for row in page.due if row.key in self._known}
+
+    def _page_in(self, connection: sqlite3.Connection, now: float) -> _Page:
+        """Read on; runs in another thread while `_reading` is held."""
+        place = (self.path, self.name)
+        above = (*place, self._last, PAGE_ROWS)
+        until = (*place, *self._cursor, now, DUE_ROWS)
+        with _snapshot(connection):
+            free, exhausted = _fetch(connection, _FREE, above)
+            due, all_due = _fetch(connection, _DUE, until)
+            (next_due,) = connection.execute(_NEXT_DUE, (*place, now)).fetchone()
+        last_due = due[-1] if due else None
+        unread = last_due is not None and not all_due
+        return _Page(
+            free=free,
+            exhausted=exhausted,
+            due=due,
+            cursor=(last_due.free_at or 0.0, last_due.seq)
+            if last_due is not None and unread
+            else (now, math.inf),
+            more_due=unread,
+            next_due=math.inf if unread or next_due is None else next_due,
+        )
+
+    async def _find(self, key: str) -> _Row | None:
+        """The row of this key as the handler sees it, from the file if need be."""
+        await self.open()
+        if self._is_in_memory(key):
+            return self._view(key)
+        async with self._reading:
+            if self._is_in_memory(key):
+                return self._view(key)
+            row = await self._store.read(partial(self._one_in, key=key))
+        if self._is_in_memory(key):
+            return self._view(key)
+        return row
+
+    def _one_in(self, connection: sqlite3.Connection, key: str) -> _Row | None:
+        rows, _ = _fetch(connection, _BY_KEY, (self.path, self.name, key, 1))
+        return rows[0] if rows else None
+
+    def _count_in(self, connection: sqlite3.Connection) -> int:
+        row = connection.execute(_COUNT, (self.path, self.name)).fetchone()
+        return int(row[0])
+
+    # --- values -----------------------------------------------------------------------
+
+    def _free_at(self, delay: float) -> float | None:
+        if not delay >= 0:
+            raise ValueError(f"delay must be >= 0 seconds, not {delay}")
+        return self._clock() + delay if delay else None
+
+    def _encode(self, value: T) -> bytes:
+        try:
+            payload = msgspec.json.encode(value)
+            # What cannot be read back must not be acknowledged.
+            self._decoder.decode(payload)
+        except (msgspec.MsgspecError, TypeError, ValueError, RecursionError) as error:
+            kind = type(value).__name__
+            raise StateNotEncodable(
+                f"a {kind} cannot be an item of {self.path}.{self.name}: {error}"
+            ) from error
+        if len(payload) > ITEM_BYTES:
+            raise StateNotEncodable(
+                f"an item of {self.path}.{self.name} may have {ITEM_BYTES} bytes,"
+                f" not {len(payload)}"
+            )
+        return payload
+
+    def _item(self, row: _Row) -> Item[T]:
+        name = f"item {row.key!r} of {self.path}.{self.name}"
+        if row.crc != checksum(row.payload, self.path, self.name, row.key):
+            raise RestoreError(
+                f"{name} is damaged (its checksum does not match); ack it to go on"
+            )
+        try:
+            value = self._decoder.decode(row.payload)
+        except msgspec.MsgspecError as error:
+            raise RestoreError(
+                f"{name} is not of the queue's type any more: {error}"
+            ) from error
+        return Item(queue=self, key=row.key, value=value, attempts=row.attempts)
+
+
+def _is_free(row: _Row, now: float) -> bool:
+    return row.free_at is None or row.free_at <= now
+
+
+def _fetch(
+    connection: sqlite3.Connection, query: str, values: tuple[Any, ...]
+) -> tuple[list[_Row], bool]:
+    """Rows up to a page's size, and whether these are all; the limit comes last."""
+    rows: list[_Row] = []
+    size = 0
+    for key, seq, text, attempts, free_at, crc in connection.execute(query, values):
+        row = _Row(key, seq, text.encode(), attempts, free_at, crc)
+        rows.append(row)
+        size += len(row.payload)
+        if size > PAGE_BYTES:
+            return rows, False
+    return rows, len(rows) < values[-1]
+
+
+@contextmanager
+def _snapshot(connection: sqlite3.Connection) -> Iterator[None]:
+    """Let several questions see the same state of the file."""
+    connection.execute("BEGIN")
+    try:
+        yield
+    finally:
+        connection.execute("COMMIT")

@@ -1,0 +1,560 @@
+"""The store: where units of work are handed over, and where what is committed is read.
+
+Everything here runs in the trio thread; SQLite is in the writer's thread and in readers.
+
+Theory of operation. The first unit handed over schedules a flush for the end of the tick,
+so that all of the tick go in. A flush gives what is pending to the writer as one group; the
+next flush comes when that group is decided. So there is no timer: while the writer is busy
+the next group piles up by itself, and the busier it is the larger the groups. Replies wait
+(in their unit's `release`), agents do not.
+
+A failure of the world fails the group and everything piled up behind it, because later
+states build on lost ones. Reports and crash records are kept and ride in the next group.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING, Final, Literal, TypeVar
+
+import msgspec
+import trio
+
+from treewarden.clock import wall_ns
+from treewarden.errors import StoreBroken, StoreClosed, StoreError
+from treewarden.exits import Fault
+from treewarden.ids import new_id
+
+from .database import open_database
+from .group import Decision, Group
+from .journal import JournalEntry, entry_of, load_entries
+from .level import Level
+from .reader import FileReader, Reader, WriterReader
+from .snapshots import CrashRecord, StoredState, load_crashes, load_state
+from .thread import WriterThread
+from .unit import StagedEvent, Unit
+from .writer import Writer
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import AsyncIterator, Callable, Sequence
+    from pathlib import Path
+
+    from .database import Opened
+
+T = TypeVar("T")
+
+QUEUE_UNITS: Final = 10_000
+"""Units handed over and not decided, beyond which senders should wait."""
+QUEUE_BYTES: Final = 64 << 20
+"""The same in bytes."""
+GROUP_UNITS: Final = 1024
+"""Units in one transaction. Larger groups pay no more (the sync is 1 % of such a group)
+and make the first in it wait for the last."""
+GROUP_BYTES: Final = 256 << 10
+"""Bytes in one transaction, unless its first unit alone is larger."""
+REPORTS: Final = 10_000
+"""Reports that wait for a commit; then the oldest is dropped and counted."""
+GROUP_REPORTS: Final = 1024
+"""Reports that ride in one transaction."""
+CRASHES: Final = 1000
+"""Crash records that wait for a commit; then the oldest is dropped and counted."""
+CLOSE_SECONDS: Final = 10.0
+"""How long closing waits for a disk that does not answer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreStatistics:
+    """Totals since the store was opened; seconds and bytes.
+
+    `units` counts the committed ones, `failed_units` those that were not; `failed_commits`
+    are groups that failed as a whole. `degraded` until a commit succeeds again.
+    """
+
+    level: Level
+    health: Literal["ok", "degraded"]
+    commits: int
+    failed_commits: int
+    units: int
+    failed_units: int
+    rows: int
+    queued: int
+    largest_group: int
+    reports_dropped: int
+    last_commit_seconds: float
+    commit_seconds_total: float
+    file_bytes: int
+    wal_bytes: int
+    last_error: str
+
+
+class _Settling:
+    """Somebody who waits until the first `target` units are decided."""
+
+    __slots__ = ("decided", "error", "target")
+
+    def __init__(self, target: int) -> None:
+        self.target = target
+        self.decided = trio.Event()
+        self.error: StoreError | None = None
+
+
+class Store:
+    """One open database. Made by `open_store`; used in the trio thread only."""
+
+    def __init__(self, opened: Opened, boot: str) -> None:
+        self.path = opened.database.path
+        self.level = opened.database.level
+        self.boot = boot
+        self.position = opened.tail.position
+        self.recovered = opened.recovered
+        """Whether the run before this one ended without closing the store."""
+        self._database = opened.database
+        self._sequence = opened.sequence
+        self._token = trio.lowlevel.current_trio_token()
+
+        self._pending: list[Unit] = []
+        self._reports: deque[tuple[int, StagedEvent]] = deque()
+        self._crash_records: deque[CrashRecord] = deque()
+        self._busy = False  # a flush is scheduled, or the writer has a group
+        self._closing = False
+
+        self._handed_over = 0
+        self._decided = 0
+        self._queued_bytes = 0
+        self._room = trio.lowlevel.ParkingLot()
+        self._quiet = trio.Event()
+        self._settling: list[_Settling] = []
+        self._sinks: list[Callable[[list[JournalEntry]], None]] = []
+        self._observers: list[Callable[[bool], None]] = []
+        self._commit_observer: Callable[[float, int], None] | None = None
+        self._awaited = 0
+
+        self._trouble: StoreBroken | None = None
+        self._last_error = ""
+        self._commits = self._failed_commits = 0
+        self._units = self._failed_units = self._rows = 0
+        self._largest_group = self._reports_dropped = 0
+        self._last_seconds = self._total_seconds = 0.0
+
+        self._thread = WriterThread(Writer(opened), self._on_decision, self._on_health)
+        self._reader: Reader = (
+            WriterReader(self._thread)
+            if self.path is None
+            else FileReader(opened.readers)
+        )
+
+    # --- handing over -----------------------------------------------------------------
+
+    def hand_over(self, unit: Unit) -> None:
+        """Have `unit` committed after all that were handed over before it.
+
+        Returns at once; the outcome goes to `unit.release`. Never refuses for want of
+        room: look at `has_room` before the work that leads here.
+
+        Raises:
+            StoreClosed: the store is closing.
+        """
+        if self._closing:
+            raise StoreClosed("the store is closed")
+        self._queued_bytes += unit.weigh()
+        self._handed_over += 1
+        self._pending.append(unit)
+        if not self._busy:
+            self._flush_soon()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether fewer than `QUEUE_UNITS` and `QUEUE_BYTES` are undecided."""
+        return (
+            self._handed_over - self._decided < QUEUE_UNITS
+            and self._queued_bytes < QUEUE_BYTES
+        )
+
+    async def wait_room(self) -> None:
+        """Wait until `has_room`."""
+        await trio.lowlevel.checkpoint()
+        while not self.has_room:
+            await self._room.park()
+
+    async def wait(self, unit: Unit) -> None:
+        """Wait until `unit`, handed over before, is decided.
+
+        Cancelled, it stops waiting; the unit is decided all the same.
+
+        Raises:
+            StoreError: the unit failed, and nothing of it happened.
+        """
+        if unit.decided:
+            await trio.lowlevel.checkpoint()
+        else:
+            decided = trio.Event()
+            unit.release.append(lambda _: decided.set())
+            await decided.wait()
+        if unit.error is not None:
+            raise StoreBroken(str(unit.error)) from unit.error
+
+    async def settled(self) -> None:
+        """Wait until everything handed over before now is decided.
+
+        What leaves the store (a request, a reply to somebody outside) waits for this,
+        so that it never tells of something that is then lost.
+
+        Raises:
+            StoreBroken: a unit that was undecided when this was called has failed.
+        """
+        if self._decided == self._handed_over:
+            await trio.lowlevel.checkpoint()
+            return
+        settling = _Settling(self._handed_over)
+        self._settling.append(settling)
+        await settling.decided.wait()
+        if settling.error is not None:
+            raise StoreBroken(str(settling.error)) from settling.error
+
+    def report(
+        self, topic: str, payload: bytes, *, source: str = "", trace: str = ""
+    ) -> None:
+        """Have something noted in the journal; never waits and never fails.
+
+        `payload` is JSON. A report rides in the next group commit, after the units handed
+        over before it; what waits beyond `REPORTS` is dropped, oldest first, and counted.
+        """
+        event = StagedEvent(topic, payload, wall_ns(), source, trace, kind="report")
+        self._reports.append((self._handed_over, event))
+        self._bound(self._reports, REPORTS)
+        if not self._busy and not self._closing:
+            self._flush_soon()
+
+    def record_crash(self, record: CrashRecord) -> None:
+        """Keep what an agent knew before a crash; rides like a report."""
+        self._crash_records.append(record)
+        self._bound(self._crash_records, CRASHES)
+        if not self._busy and not self._closing:
+            self._flush_soon()
+
+    def next_sequence(self) -> int:
+        """A number larger than any given before, in this run or an earlier one."""
+        self._sequence += 1
+        return self._sequence
+
+    # --- reading ----------------------------------------------------------------------
+
+    async def load(self, path: str, store_as: str) -> StoredState | None:
+        """The last committed state of the agent at `path`, or None.
+
+        Raises:
+            RestoreError: the row is damaged, or of another type; it was left untouched.
+        """
+        return await self.read(partial(load_state, path=path, store_as=store_as))
+
+    async def crashes(self, path: str) -> list[CrashRecord]:
+        """The last crashes of the agent at `path`, oldest first."""
+        return await self.read(partial(load_crashes, path=path))
+
+    async def entries(
+        self, *, since: int | None, limit: int, pattern: str = ">"
+    ) -> list[JournalEntry]:
+        """Journal entries that match `pattern`, oldest first, at most `limit`.
+
+        Those after position `since`; None: the newest ones.
+        """
+        return await self.read(
+            partial(load_entries, since=since, limit=limit, pattern=pattern)
+        )
+
+    async def read(self, question: Callable[[sqlite3.Connection], T]) -> T:
+        """Ask the database something short; `question` runs in another thread.
+
+        Raises:
+            StoreClosed: the store is closing.
+        """
+        if self._closing:
+            raise StoreClosed("the store is closed")
+        self._owe(+1)
+        try:
+            return await self._reader.read(question)
+        finally:
+            self._owe(-1)
+
+    # --- watching ---------------------------------------------------------------------
+
+    def follow(self, sink: Callable[[list[JournalEntry]], None]) -> Callable[[], None]:
+        """Have `sink` called with what each commit added to the journal.
+
+        It runs in the trio thread, after the units' `release`; what it raises is
+        reported and stops nobody. Returns what ends it.
+        """
+        self._sinks.append(sink)
+        return partial(self._sinks.remove, sink)
+
+    def observe_waiting(self, callback: Callable[[bool], None]) -> None:
+        """Have `callback` told when a thread begins (True) and ends to owe an answer.
+
+        For virtual clocks, which must stand still meanwhile.
+        """
+        self._observers.append(callback)
+
+    def observe_commits(self, observer: Callable[[float, int], None] | None) -> None:
+        """Have `observer` told of each commit: its seconds and its number of units."""
+        self._commit_observer = observer
+
+    def statistics(self) -> StoreStatistics:
+        """How the store is doing."""
+        return StoreStatistics(
+            level=self.level,
+            health="ok" if self._trouble is None else "degraded",
+            commits=self._commits,
+            failed_commits=self._failed_commits,
+            units=self._units,
+            failed_units=self._failed_units,
+            rows=self._rows,
+            queued=self._handed_over - self._decided,
+            largest_group=self._largest_group,
+            reports_dropped=self._reports_dropped,
+            last_commit_seconds=self._last_seconds,
+            commit_seconds_total=self._total_seconds,
+            file_bytes=self._database.file_bytes(),
+            wal_bytes=self._database.wal_bytes(),
+            last_error=self._last_error,
+        )
+
+    # --- groups -----------------------------------------------------------------------
+
+    def _flush_soon(self) -> None:
+        # After this tick's handlers: what they hand over goes into the same group.
+        self._busy = True
+        self._token.run_sync_soon(self._flush)
+
+    def _flush(self) -> None:
+        count = self._group_size()
+        units, self._pending = self._pending[:count], self._pending[count:]
+        group = Group(
+            units=units,
+            reports=self._riding_reports(self._decided + count),
+            crashes=list(self._crash_records),
+            handed_over=self._decided,
+        )
+        self._crash_records.clear()
+        self._owe(+1)
+        self._thread.submit(group)
+
+    def _group_size(self) -> int:
+        count = min(len(self._pending), GROUP_UNITS)
+        if self._queued_bytes <= GROUP_BYTES:
+            return count
+        size = 0
+        for number, unit in enumerate(islice(self._pending, count)):
+            size += unit.bytes
+            if size > GROUP_BYTES and number > 0:
+                return number
+        return count
+
+    def _riding_reports(self, handed_over: int) -> list[tuple[int, StagedEvent]]:
+        """Reports made before unit number `handed_over` was; later ones wait."""
+        reports = self._reports
+        riding: list[tuple[int, StagedEvent]] = []
+        while reports and reports[0][0] <= handed_over and len(riding) < GROUP_REPORTS:
+            riding.append(reports.popleft())
+        return riding
+
+    def _on_decision(self, decision: Decision) -> None:
+        self._owe(-1)
+        self._count(decision)
+        units = decision.group.units
+        if decision.broken is None:
+            for unit, error in decision.errors.items():
+                unit.error = error
+        else:
+            self._put_back(decision.group)
+            units, self._pending = units + self._pending, []
+            for unit in units:
+                # One exception each: a shared one would gather everybody's traceback.
+                unit.error = StoreBroken(str(decision.broken))
+        self._decide(units)
+        # The writer gets its next group before anybody is told, so that it is not idle.
+        self._go_on(broken=decision.broken is not None)
+        self._release(units)
+        self._tell_sinks(decision.journal)
+        self._settle()
+
+    def _decide(self, units: Sequence[Unit]) -> None:
+        for number, unit in enumerate(units, self._decided + 1):
+            unit.decided = True
+            unit.needs = ()
+            self._queued_bytes -= unit.bytes
+            if unit.error is not None:
+                self._failed_units += 1
+                self._spoil(number, unit.error)
+        self._decided += len(units)
+
+    def _go_on(self, *, broken: bool) -> None:
+        # What waits after a failure of the world waits for the next unit, or for the
+        # disk: trying again at once would only spin.
+        riding = self._reports or self._crash_records
+        self._busy = bool(self._pending or (riding and not broken))
+        if self._busy:
+            self._flush()
+        else:
+            self._quiet.set()
+        if self.has_room:
+            self._room.unpark_all()
+
+    def _release(self, units: Sequence[Unit]) -> None:
+        for unit in units:
+            for tell in unit.release:
+                try:
+                    tell(unit.error)
+                except Exception as error:  # noqa: BLE001 - one listener's failure must not silence the others
+                    self._note_failure(unit.path, error)
+            unit.release.clear()
+
+    def _tell_sinks(self, journal: list[StagedEvent]) -> None:
+        if not journal:
+            return
+        self.position = journal[-1].position
+        if not self._sinks:
+            return
+        entries = [entry_of(event) for event in journal]
+        for sink in tuple(self._sinks):
+            try:
+                sink(entries)
+            except Exception as error:  # noqa: BLE001 - as above
+                self._note_failure("", error)
+
+    def _settle(self) -> None:
+        if not self._settling:
+            return
+        waiting, self._settling = self._settling, []
+        for settling in waiting:
+            if settling.target <= self._decided:
+                settling.decided.set()
+            else:
+                self._settling.append(settling)
+
+    def _spoil(self, number: int, error: StoreError) -> None:
+        for settling in self._settling:
+            if number <= settling.target:
+                settling.error = settling.error or error
+
+    def _put_back(self, group: Group) -> None:
+        self._reports.extendleft(reversed(group.reports))
+        self._bound(self._reports, REPORTS)
+        self._crash_records.extendleft(reversed(group.crashes))
+        self._bound(self._crash_records, CRASHES)
+
+    def _bound(self, waiting: deque[T], limit: int) -> None:
+        while len(waiting) > limit:
+            waiting.popleft()
+            self._reports_dropped += 1
+
+    # --- accounts ---------------------------------------------------------------------
+
+    def _count(self, decision: Decision) -> None:
+        units = len(decision.group.units)
+        self._last_seconds = decision.seconds
+        self._total_seconds += decision.seconds
+        self._largest_group = max(self._largest_group, units)
+        self._trouble = decision.broken
+        self._reports_dropped += decision.refused
+        if decision.broken is not None:
+            self._failed_commits += 1
+            self._last_error = str(decision.broken)
+            return
+        self._commits += 1
+        self._units += units - len(decision.errors)
+        self._rows += decision.rows
+        if self._commit_observer is not None:
+            self._commit_observer(decision.seconds, units)
+        for error in decision.errors.values():
+            self._last_error = str(error)
+            break
+
+    def _on_health(self, trouble: StoreBroken | None) -> None:
+        self._trouble = trouble
+        if trouble is not None:
+            self._last_error = str(trouble)
+        elif not self._busy and (self._reports or self._crash_records):
+            self._flush_soon()
+
+    def _note_failure(self, path: str, error: Exception) -> None:
+        fault = Fault.capture(error, path=path)
+        self._last_error = fault.summary()
+        self.report(
+            "system.store.release_failed",
+            msgspec.json.encode({"path": path, "error": fault.format()}),
+            source="/system/store",
+        )
+
+    def _owe(self, change: int) -> None:
+        before = self._awaited
+        self._awaited = before + change
+        if not before or not self._awaited:
+            for observer in self._observers:
+                observer(self._awaited > 0)
+
+    # --- closing ----------------------------------------------------------------------
+
+    async def aclose(self) -> None:
+        """Commit what was handed over, end the run in the file and let go of it.
+
+        Not cut short by cancellation, but by `CLOSE_SECONDS`.
+
+        Raises:
+            StoreBroken: the disk did not answer; the lock is kept until the process ends.
+        """
+        with trio.move_on_after(CLOSE_SECONDS, shield=True) as waiting:
+            await self._drain()
+            self._owe(+1)
+            # Readers first: whoever closes last tidies up the log's files.
+            await self._reader.aclose()
+            await self._thread.close()
+            self._owe(-1)
+        if waiting.cancelled_caught:
+            raise StoreBroken(
+                f"{self._database.name} could not be closed within {CLOSE_SECONDS:g} s:"
+                " the disk does not answer"
+            )
+        self._database.close()
+
+    async def _drain(self) -> None:
+        self._closing = True
+        if not self._busy and (self._reports or self._crash_records):
+            self._flush_soon()
+        while self._busy:
+            self._quiet = trio.Event()
+            await self._quiet.wait()
+
+
+@asynccontextmanager
+async def open_store(
+    path: Path | None, *, level: Level = Level.DURABLE, application: str = ""
+) -> AsyncIterator[Store]:
+    """Open the database at `path`, making it if it is not there; close it at the end.
+
+    `application` is kept in the file, and a file of another application is refused. Level
+    `volatile` opens no file. On leaving, everything handed over is committed first.
+
+    Raises:
+        StoreLocked: another runtime owns the file.
+        DowngradeRefused: a newer version wrote it; it was not touched.
+        StoreError: it is no treewarden database, or another application's.
+        StoreBroken: it cannot be opened, or is damaged.
+        MigrationFailed: its schema could not be brought up to date.
+    """
+    boot = new_id()
+    opened = await trio.to_thread.run_sync(
+        partial(
+            open_database, path, level=Level(level), application=application, boot=boot
+        ),
+        limiter=trio.CapacityLimiter(1),
+    )
+    store = Store(opened, boot)
+    try:
+        yield store
+    finally:
+        await store.aclose()

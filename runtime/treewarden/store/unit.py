@@ -1,0 +1,97 @@
+"""A unit of work: what one handler changed, applied as a whole or not at all.
+
+An agent makes a unit when a handler returns, fills it and hands it to the store. Units
+commit in the order of their hand-over; many share one transaction. When a group fails on
+somebody's row it is tried again unit by unit, each in a savepoint, so that a unit that
+cannot be stored harms only those that build on it (`needs`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from treewarden.errors import StoreError
+
+Write: TypeAlias = tuple[str, tuple[Any, ...]]
+"""One statement of a collection, and its parameters. The same text is prepared once."""
+
+
+class StateWrite(NamedTuple):
+    """An agent's state as it is to be stored; `payload` is JSON, one row an agent."""
+
+    store_as: str
+    state_version: int
+    revision: int
+    payload: bytes
+
+
+@dataclass(slots=True, eq=False)
+class StagedEvent:
+    """An event or report on its way into the journal.
+
+    Mutable, unlike other records: the writer sets `position` once it is committed, and
+    until then it is 0. `payload` is JSON; `at_ns` is when it was staged.
+    """
+
+    topic: str
+    payload: bytes
+    at_ns: int
+    source: str = ""
+    trace: str = ""
+    kind: Literal["event", "report"] = "event"
+    position: int = 0
+
+
+class Unit:
+    """One handler's work. Cheap to make; the maker fills what it needs.
+
+    `release` is run in the trio thread, in order, once the unit is decided: with None
+    when it is committed (at the store's level), else with the error, and then nothing of
+    it happened. `needs` is emptied at that moment, so that units do not keep each other.
+    """
+
+    __slots__ = (
+        "bytes",
+        "decided",
+        "error",
+        "events",
+        "needs",
+        "path",
+        "release",
+        "state",
+        "writes",
+    )
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.state: StateWrite | None = None
+        self.writes: list[Write] | None = None
+        self.events: list[StagedEvent] | None = None
+        self.needs: tuple[Unit, ...] = ()
+        self.release: list[Callable[[StoreError | None], None]] = []
+        self.error: StoreError | None = None
+        self.decided = False
+        self.bytes = 0
+
+    def weigh(self) -> int:
+        """Bytes that this unit keeps in memory, roughly; remembered in `bytes`."""
+        size = len(self.state.payload) if self.state is not None else 0
+        if self.events:
+            size += sum(len(event.payload) for event in self.events)
+        if self.writes:
+            size += sum(_weight(values) for _, values in self.writes)
+        self.bytes = size
+        return size
+
+    def __repr__(self) -> str:
+        """For debuggers and failing tests."""
+        fate = "undecided" if not self.decided else self.error or "committed"
+        return f"<Unit {self.path} {fate}>"
+
+
+def _weight(values: tuple[Any, ...]) -> int:
+    return sum(len(value) for value in values if isinstance(value, (str, bytes)))

@@ -1,0 +1,370 @@
+"""The single writer: groups of units into transactions, and what a crash leaves of them.
+
+Theory of operation. A group is what piled up while the one before it was written. It
+becomes one transaction: the newest state of each agent, the collections' writes in their
+order, the journal's entries with the next positions, crash records; then one COMMIT, which
+syncs (level durable). Only after COMMIT has returned is anything acknowledged.
+
+What a crash leaves behind:
+
+- Before COMMIT has returned, nothing was acknowledged, and SQLite's log holds all of the
+  group or none of it (`test_store_kill.py`: killed at random, whole units and nothing
+  acknowledged lost).
+- After it, everything is on disk: the log was synced, and a checkpoint copies from the
+  log only what is in it and synced. Checkpoints run here, between commits, never beside
+  one.
+- A group cannot be reordered against another: there is one connection and one thread, and
+  a group is taken only when the one before it is decided
+  (`test_units_commit_in_the_order_of_their_hand_over`).
+- A COMMIT that fails is not an answer: its frames may be in the log, complete. They are
+  not seen, because the readers keep the log's index alive while the connection is
+  replaced, and the next commit writes over them; only if the process dies before that
+  may the next run find them. Hence "did not happen, unless asked by id"
+  (`test_a_full_disk_fails_the_group_and_everything_behind_it`).
+
+Whose fault. A row that cannot be stored is its unit's: the group is rolled back and tried
+again unit by unit, each in a savepoint, and what builds on a failed unit fails with it
+(`test_a_bad_row_fails_its_unit_and_those_that_build_on_it`). An I/O error is the world's:
+the whole group fails, nothing is tried again, and a fresh connection is made for the next.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from typing import TYPE_CHECKING, Final
+
+from treewarden.clock import wall_ns
+
+from . import failures
+from .database import BUSY_MS, end_run
+from .group import Decision
+from .journal import INSERT_ENTRY, KEEP_BYTES, entry_row, prune
+from .snapshots import (
+    CRASHES_KEPT,
+    INSERT_CRASH,
+    TRIM_CRASHES,
+    UPSERT_STATE,
+    CrashRecord,
+    crash_row,
+    state_row,
+)
+from .unit import StagedEvent, Unit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from treewarden.errors import StoreBroken
+
+    from .database import Opened
+    from .group import Group, Step
+    from .journal import Tail
+    from .unit import StateWrite
+
+IDLE_PAGES: Final = 1000
+"""Pages in the log (4 MB) at which it is copied into the file when nobody waits."""
+BUSY_PAGES: Final = 4000
+"""Pages in the log (16 MB) at which it is copied in any case: a stop of some 20 ms."""
+TRUNCATE_BYTES: Final = 16 << 20
+"""A log file larger than this is cut, once everything in it is in the main file."""
+VACUUM_PAGES: Final = 256
+"""Free pages given back in one idle slice: about a millisecond."""
+
+_PROBE = "INSERT OR REPLACE INTO meta (key, value) VALUES ('probed_at_ns', ?)"
+
+
+class Writer:
+    """Owns the read-write connection; every method is called by the writer thread.
+
+    Nothing here raises for what units, reports or the disk do: `commit` answers with a
+    decision, `rest` with the state of health.
+    """
+
+    def __init__(self, opened: Opened) -> None:
+        self.database = opened.database
+        self.connection: sqlite3.Connection | None = opened.connection
+        self.tail: Tail = opened.tail
+        self.trouble: StoreBroken | None = None
+        self.keep_bytes = KEEP_BYTES
+        self._pages = _Pages()
+        # Retention goes by the clock of the start plus what passed since: a wall clock
+        # that jumps ahead must not empty the journal.
+        self._opened_ns = wall_ns() - time.monotonic_ns()
+
+    # --- committing -------------------------------------------------------------------
+
+    def commit(self, group: Group) -> Decision:
+        """Write a group; returns once it is on disk, or once it is known to have failed."""
+        started = time.perf_counter()
+        decision = Decision(group)
+        try:
+            self._commit(self.connected(), decision)
+            self.trouble = None
+        except Exception as error:  # noqa: BLE001 - whatever failed, somebody waits for an answer
+            decision.errors.clear()
+            decision.broken = self._break(error)
+        decision.seconds = time.perf_counter() - started
+        return decision
+
+    def _commit(self, connection: sqlite3.Connection, decision: Decision) -> None:
+        before = connection.total_changes
+        try:
+            self._commit_merged(connection, decision)
+        except Exception as error:
+            if not failures.is_of_the_row(error):
+                raise
+            _roll_back(connection)
+            self._commit_one_by_one(connection, decision)
+        decision.rows = connection.total_changes - before
+        self._pages.add(decision.rows)
+
+    def _commit_merged(
+        self, connection: sqlite3.Connection, decision: Decision
+    ) -> None:
+        group, errors = decision.group, decision.errors
+        _doom(group.units, errors)
+        units = [unit for unit in group.units if unit not in errors]
+        states = {unit.path: unit.state for unit in units if unit.state is not None}
+        writes = [write for unit in units if unit.writes for write in unit.writes]
+        events = _events(group, units)
+        if not (states or writes or events or group.crashes):
+            return
+        connection.execute("BEGIN IMMEDIATE")
+        _write_states(connection, states.items())
+        for statement, values in writes:
+            connection.execute(statement, values)
+        tail = _append(connection, events, self.tail)
+        for record in group.crashes:
+            _insert_crash(connection, record)
+        connection.execute("COMMIT")
+        self._committed(decision, events, tail)
+
+    def _commit_one_by_one(
+        self, connection: sqlite3.Connection, decision: Decision
+    ) -> None:
+        errors = decision.errors
+        errors.clear()
+        journal: list[StagedEvent] = []
+        tail = self.tail
+        connection.execute("BEGIN IMMEDIATE")
+        for step in decision.group.steps():
+            if isinstance(step, Unit) and _is_doomed(step, errors):
+                continue
+            connection.execute("SAVEPOINT step")
+            try:
+                events = _write(connection, step)
+                tail = _append(connection, events, tail)
+                journal += events
+            except Exception as error:
+                if not failures.is_of_the_row(error):
+                    raise
+                connection.execute("ROLLBACK TO step")
+                _blame(step, error, decision)
+            connection.execute("RELEASE step")
+        connection.execute("COMMIT")
+        self._committed(decision, journal, tail)
+
+    def _committed(
+        self, decision: Decision, journal: list[StagedEvent], tail: Tail
+    ) -> None:
+        for position, event in enumerate(journal, self.tail.position + 1):
+            event.position = position
+        decision.journal = journal
+        self.tail = tail
+
+    # --- health -----------------------------------------------------------------------
+
+    def connected(self) -> sqlite3.Connection:
+        """The read-write connection, made anew when a failure has cost the last one."""
+        if self.connection is None:
+            self.connection = self.database.connect()
+        return self.connection
+
+    def _break(self, error: Exception) -> StoreBroken:
+        """Note a failure of the world and drop the connection.
+
+        What it believes of the file may be wrong. In memory it *is* the database and stays.
+        """
+        self.trouble = broken = failures.broken(error, self.database.name)
+        if self.connection is not None:
+            _roll_back(self.connection)
+            if self.database.path is not None:
+                self.connection.close()
+                self.connection = None
+        return broken
+
+    # --- when there is nothing to write -----------------------------------------------
+
+    def after_commit(self) -> None:
+        """Copy the log into the file when it has grown too long to wait for a rest."""
+        if self._pages.estimate >= BUSY_PAGES:
+            self._attempt(self._checkpoint)
+
+    def rest(self) -> None:
+        """Housekeeping while nobody waits; also tries whether a broken disk is back."""
+        if self.trouble is not None:
+            self._attempt(self._probe)
+        if self.trouble is None:
+            self._attempt(self._tidy)
+
+    def _attempt(self, step: Callable[[sqlite3.Connection], None]) -> None:
+        try:
+            step(self.connected())
+        except Exception as error:  # noqa: BLE001 - housekeeping has no caller to raise to
+            self._break(error)
+
+    def _probe(self, connection: sqlite3.Connection) -> None:
+        # A commit, not a look: it also writes over what a failed one left in the log.
+        connection.execute(_PROBE, (str(wall_ns()),))
+        self.trouble = None
+
+    def _tidy(self, connection: sqlite3.Connection) -> None:
+        deleted = prune(
+            connection, self._opened_ns + time.monotonic_ns(), self.keep_bytes
+        )
+        if deleted:
+            connection.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})").fetchall()
+            self._pages.add(deleted)
+        if self._pages.estimate >= IDLE_PAGES:
+            self._checkpoint(connection)
+
+    def _checkpoint(self, connection: sqlite3.Connection) -> None:
+        if self.database.path is None:
+            return
+        _, pages, copied = connection.execute(
+            "PRAGMA wal_checkpoint(PASSIVE)"
+        ).fetchone()
+        if pages == copied and self.database.wal_bytes() > TRUNCATE_BYTES:
+            _truncate(connection)
+        # What a reader kept from being copied counts again from here.
+        self._pages.learn(pages)
+
+    def close(self) -> None:
+        """End the run: everything into the main file, and the note that it is so."""
+        if self.connection is None:
+            return
+        self._attempt(end_run)
+        if self.connection is not None:
+            self.connection.close()
+            self.connection = None
+
+
+class _Pages:
+    """How many pages the log holds, estimated from rows written.
+
+    SQLite tells only at a checkpoint, so each one corrects the number of pages a row
+    takes. A wrong guess costs a checkpoint too early or too late, nothing else.
+    """
+
+    def __init__(self) -> None:
+        self.estimate = 0.0
+        self._pages_a_row = 1.0
+        self._rows = 0
+
+    def add(self, rows: int) -> None:
+        """A commit wrote `rows`; it touched at least two pages."""
+        self._rows += rows
+        self.estimate += max(2.0, rows * self._pages_a_row)
+
+    def learn(self, pages: int) -> None:
+        """A checkpoint found this many pages."""
+        if self._rows:
+            self._pages_a_row = min(max(pages / self._rows, 0.05), 4.0)
+        self.estimate = 0.0
+        self._rows = 0
+
+
+def _doom(units: list[Unit], errors: dict[Unit, StoreBroken]) -> None:
+    for unit in units:
+        if unit.needs:
+            _is_doomed(unit, errors)
+
+
+def _is_doomed(unit: Unit, errors: dict[Unit, StoreBroken]) -> bool:
+    """Fail a unit that builds on one that failed, in an earlier group or in this one."""
+    for need in unit.needs:
+        cause = need.error or errors.get(need)
+        if cause is not None:
+            errors[unit] = failures.orphaned(unit.path, cause)
+            return True
+    return False
+
+
+def _blame(step: Step, error: Exception, decision: Decision) -> None:
+    if isinstance(step, Unit):
+        decision.errors[step] = failures.refused(error, step.path)
+    else:
+        decision.refused += 1
+
+
+def _events(group: Group, units: list[Unit]) -> list[StagedEvent]:
+    """What the journal gets of `units` and of the group's reports, in order."""
+    if not group.reports:
+        return [event for unit in units if unit.events for event in unit.events]
+    alive = set(units)
+    events: list[StagedEvent] = []
+    for step in group.steps():
+        if isinstance(step, StagedEvent):
+            events.append(step)
+        elif isinstance(step, Unit) and step.events and step in alive:
+            events += step.events
+    return events
+
+
+def _write(connection: sqlite3.Connection, step: Step) -> list[StagedEvent]:
+    """Write all of one step but its events, which are returned for the journal."""
+    if isinstance(step, StagedEvent):
+        return [step]
+    if isinstance(step, CrashRecord):
+        _insert_crash(connection, step)
+        return []
+    if step.state is not None:
+        _write_states(connection, [(step.path, step.state)])
+    for statement, values in step.writes or ():
+        connection.execute(statement, values)
+    return step.events or []
+
+
+def _write_states(
+    connection: sqlite3.Connection, states: Collection[tuple[str, StateWrite]]
+) -> None:
+    if states:
+        at_ns = wall_ns()
+        connection.executemany(
+            UPSERT_STATE, [state_row(path, state, at_ns) for path, state in states]
+        )
+
+
+def _append(
+    connection: sqlite3.Connection, events: list[StagedEvent], tail: Tail
+) -> Tail:
+    """Add `events` to the journal after `tail`; returns the new tail."""
+    rows = []
+    for event in events:
+        row, tail = entry_row(event, tail)
+        rows.append(row)
+    if rows:
+        connection.executemany(INSERT_ENTRY, rows)
+    return tail
+
+
+def _truncate(connection: sqlite3.Connection) -> None:
+    """Cut the log file, unless a reader is in it: that is not worth waiting for."""
+    connection.execute("PRAGMA busy_timeout = 0")
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    connection.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
+
+
+def _insert_crash(connection: sqlite3.Connection, record: CrashRecord) -> None:
+    connection.execute(INSERT_CRASH, crash_row(record))
+    connection.execute(TRIM_CRASHES, (record.path, CRASHES_KEPT))
+
+
+def _roll_back(connection: sqlite3.Connection) -> None:
+    """Undo what is open; after some errors SQLite has done so by itself."""
+    try:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+    except sqlite3.Error:
+        # The connection is unusable; the caller drops it.
+        return
