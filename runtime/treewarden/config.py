@@ -176,16 +176,17 @@ def load_config(
     file: Path | None = None,
     environ: Mapping[str, str] | None = None,
     flags: Mapping[str, object] | None = None,
+    defaults: Mapping[str, object] | None = None,
 ) -> Config:
     """The configuration of a TOML file, of `TREEWARDEN_*` in `environ`, and of `flags`.
 
     Paths in the file are relative to its folder, all others to the current one. Flags
-    that are None were not given.
+    that are None were not given. `defaults` stand in for those of `Config`.
 
     Raises:
         ConfigError: the file cannot be read, a key is unknown, a value does not fit.
     """
-    values: dict[str, object] = {}
+    values: dict[str, object] = dict(defaults or {})
     if file is not None:
         values |= _from_file(file)
     values |= _from_environment(environ or {})

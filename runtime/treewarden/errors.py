@@ -292,8 +292,8 @@ class CircuitOpen(ResilienceError):
     """
 
     def __init__(self, name: str, state: str, retry_after: float | None) -> None:
-        # The text is made only when asked for: rejections must stay cheap.
-        super().__init__(name, state, retry_after)
+        # The text is made only when asked for, and `args` are set already: rejections
+        # must stay cheap.
         self.name = name
         self.state = state
         self.retry_after = retry_after

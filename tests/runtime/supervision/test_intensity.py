@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from treewarden.supervision import Intensity, RestartWindow
@@ -74,6 +74,7 @@ def test_the_window_names_whose_restarts_it_counts() -> None:
     assert window.children() == ("b", "c")
 
 
+@settings(deadline=None)
 @given(
     limit=st.integers(0, 5),
     period=st.sampled_from([0.5, 1.0, 3.0]),

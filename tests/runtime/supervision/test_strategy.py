@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from treewarden.exits import Crash, Exit, Fault, Killed, Normal, Shutdown
@@ -104,6 +104,7 @@ def families(draw: st.DrawFn) -> tuple[list[Member], str]:
     return family, draw(st.sampled_from(lasting or ids))
 
 
+@settings(deadline=None)
 @given(families(), st.sampled_from(Strategy))
 def test_every_plan_keeps_the_rules_of_its_strategy(
     case: tuple[list[Member], str], strategy: Strategy

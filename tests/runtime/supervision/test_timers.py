@@ -4,7 +4,7 @@ import math
 from functools import partial
 
 import trio
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
@@ -86,6 +86,7 @@ def test_one_long_deadline_keeps_no_others_alive() -> None:
     assert len(timers) < 200
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 10), st.booleans()), max_size=60))
 def test_what_fires_is_what_was_armed_and_not_called_off(
     plan: list[tuple[float, bool]],

@@ -1,0 +1,769 @@
+"""What can be typed. Each command imports what it needs when it is run."""
+
+# No postponed annotations here: they are what typer reads.
+import math
+import os
+import signal
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+if TYPE_CHECKING:
+    from treewarden import Config
+
+    from .asking import Conversation
+
+STATUSES = """
+Exit status: 0 done; 1 what was asked for is wrong or failed; 2 the command line cannot be
+parsed; 3 no such runtime; 130 interrupted.
+"""
+
+
+class Commands(TyperGroup):
+    """The commands, and what their failures look like: one line and a status."""
+
+    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - click's own signature
+        """Run one command."""
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None
+        except BrokenPipeError:
+            # The reader, say `head`, has seen enough. Python would say so at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(0) from None
+        except Exception as error:  # noqa: BLE001 - re-raised unless it is for the user
+            fail(error)
+        return result
+
+
+def fail(error: Exception) -> NoReturn:
+    """End with one line about `error`; one that is not ours is a bug, and shown as such."""
+    from treewarden.control.plain import plain
+    from treewarden.errors import NoRuntime, TreewardenError
+
+    if not isinstance(error, TreewardenError):
+        raise error
+    print(f"treewarden: {plain(str(error))}", file=sys.stderr)
+    raise typer.Exit(3 if isinstance(error, NoRuntime) else 1) from None
+
+
+app = typer.Typer(
+    cls=Commands,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    help="Erlang-grade supervision for Python: run applications, watch and steer them.",
+    epilog=STATUSES,
+)
+
+
+class RightsWord(StrEnum):
+    """What an operator may do."""
+
+    RO = "ro"
+    RW = "rw"
+    CHAOS = "chaos"
+
+
+class LevelWord(StrEnum):
+    """What an acknowledged change survives."""
+
+    DURABLE = "durable"
+    CRASH_SAFE = "crash_safe"
+    VOLATILE = "volatile"
+
+
+class LogWord(StrEnum):
+    """What is logged."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class InjectionWord(StrEnum):
+    """What can be broken."""
+
+    CRASH = "crash"
+
+
+class CircuitWord(StrEnum):
+    """What can be done to a circuit."""
+
+    TRIP = "trip"
+    RESET = "reset"
+    DISABLE = "disable"
+
+
+# --- options that several commands have --------------------------------------------------
+
+Socket = Annotated[
+    Path | None, typer.Option("--socket", metavar="PATH", help="The runtime's socket.")
+]
+RuntimeName = Annotated[
+    str | None,
+    typer.Option(
+        "--runtime", metavar="NAME", help="The runtime's name; the only one needs none."
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Headless = Annotated[
+    bool,
+    typer.Option("--headless", help="No console (so it is anyway without a terminal)."),
+]
+Db = Annotated[
+    Path | None,
+    typer.Option("--db", metavar="FILE", help="The database file [the state folder]."),
+]
+ListenAt = Annotated[
+    str | None,
+    typer.Option("--socket", metavar="PATH", help="Where to listen; false: nowhere."),
+]
+Otlp = Annotated[
+    str | None,
+    typer.Option("--otlp", metavar="URL", help="Export telemetry to this collector."),
+]
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE", help="A TOML file.")
+]
+Name = Annotated[
+    str | None, typer.Option("--name", help="The runtime's name [the application's].")
+]
+Level = Annotated[
+    LevelWord | None, typer.Option("--level", help="What a change survives [durable].")
+]
+Cap = Annotated[
+    RightsWord | None, typer.Option("--rights", help="The most that anybody gets [rw].")
+]
+LogLevel = Annotated[LogWord | None, typer.Option("--log-level", help="[info]")]
+UntilConsoleGone = Annotated[
+    float | None, typer.Option("--until-console-gone", hidden=True)
+]
+
+
+def _flags(**given: object) -> dict[str, object]:
+    words = {"db": "store"}
+    return {
+        words.get(key, key): str(value) if isinstance(value, StrEnum) else value
+        for key, value in given.items()
+        if value is not None
+    }
+
+
+def _as_arguments(config: Path | None, flags: dict[str, object]) -> list[str]:
+    """The command line that gives a child the same configuration."""
+    words = [] if config is None else ["--config", str(config)]
+    for key, value in flags.items():
+        option = "--db" if key == "store" else f"--{key.replace('_', '-')}"
+        words += [option, str(value)]
+    return words
+
+
+def _load(file: Path | None, flags: dict[str, object], **defaults: object) -> "Config":
+    from treewarden.config import load_config
+
+    return load_config(file, os.environ, flags, defaults)
+
+
+def _has_terminal() -> bool:
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def _check_console(config: "Config") -> None:
+    if config.socket is False:
+        from treewarden.errors import ConfigError
+
+        raise ConfigError("a console needs the control socket; or run it --headless")
+
+
+def _run_here(target: str, config: "Config") -> None:
+    import treewarden
+
+    from .loading import load_application
+
+    treewarden.run(load_application(target), config)
+
+
+def _end(status: int) -> None:
+    if status:
+        raise typer.Exit(status)
+
+
+# --- running ---------------------------------------------------------------------------------
+
+
+@app.command()
+def run(
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODULE:APP", help="An Application, or a function that makes one."
+        ),
+    ],
+    headless: Headless = False,
+    db: Db = None,
+    socket: ListenAt = None,
+    otlp: Otlp = None,
+    config: ConfigFile = None,
+    name: Name = None,
+    level: Level = None,
+    rights: Cap = None,
+    log_level: LogLevel = None,
+    until_console_gone: UntilConsoleGone = None,
+) -> None:
+    """Run an application, with a console to watch it or --headless.
+
+    With a console the runtime is a process of its own, and leaving the console asks
+    whether it should go on. Options win over TREEWARDEN_* variables, and these over the
+    file.
+    """
+    flags = _flags(
+        db=db,
+        socket=socket,
+        otlp=otlp,
+        name=name,
+        level=level,
+        rights=rights,
+        log_level=log_level,
+        until_console_gone=until_console_gone,
+    )
+    settings = _load(config, flags)
+    if headless or not _has_terminal():
+        _run_here(target, settings)
+        return
+    _check_console(settings)
+    from .launching import launch
+
+    words = ["run", target, "--headless", *_as_arguments(config, flags)]
+    _end(
+        launch(
+            words,
+            label=settings.name or target,
+            socket=settings.socket or None,
+            owner="run",
+            rights="rw",
+        )
+    )
+
+
+demo = typer.Typer(
+    rich_markup_mode=None,
+    help="Crawl the standard library's documentation and watch it heal.",
+)
+app.add_typer(demo, name="demo")
+
+
+@demo.callback(invoke_without_command=True)
+def run_demo(
+    ctx: typer.Context,
+    headless: Headless = False,
+    seconds: Annotated[
+        float | None,
+        typer.Option(min=0, help="End after so many seconds; without a console."),
+    ] = None,
+    url: Annotated[
+        str | None, typer.Option(metavar="URL", help="Crawl this site instead.")
+    ] = None,
+    db: Db = None,
+    socket: ListenAt = None,
+    otlp: Otlp = None,
+    config: ConfigFile = None,
+    name: Name = None,
+    level: Level = None,
+    rights: Annotated[
+        RightsWord | None,
+        typer.Option("--rights", help="The most that anybody gets [chaos]."),
+    ] = None,
+    log_level: LogLevel = None,
+    until_console_gone: UntilConsoleGone = None,
+) -> None:
+    """Crawl the standard library's documentation, or a site, and watch it heal.
+
+    Without a terminal it prints what it does, breaks two of its own parts, and ends with a
+    summary.
+    """
+    flags = _flags(
+        db=db,
+        socket=socket,
+        otlp=otlp,
+        name=name,
+        level=level,
+        rights=rights,
+        log_level=log_level,
+        until_console_gone=until_console_gone,
+    )
+    if ctx.invoked_subcommand is not None:
+        ctx.obj = (config, flags)
+        return
+    settings = _load(config, flags, rights="chaos")
+    if until_console_gone is not None:
+        _demo_of_a_console(settings, url)
+    elif headless or seconds is not None or not _has_terminal():
+        from treewarden.demo import headless as run_headless
+
+        _end(run_headless(settings, seconds=seconds, url=url))
+    else:
+        _demo_with_console(settings, url, _as_arguments(config, flags))
+
+
+def _demo_of_a_console(settings: "Config", url: str | None) -> None:
+    import treewarden
+    from treewarden.demo import application
+
+    treewarden.run(application(settings, url=url), settings)
+
+
+def _demo_with_console(
+    settings: "Config", url: str | None, arguments: list[str]
+) -> None:
+    from .launching import launch
+
+    _check_console(settings)
+    # A demo that nobody watches any more is of no use to anybody.
+    words = ["demo", "--headless", "--until-console-gone", "10", *arguments]
+    if url is not None:
+        words += ["--url", url]
+    _end(
+        launch(
+            words,
+            label=settings.name or "demo",
+            socket=settings.socket or None,
+            owner="demo",
+            rights="chaos",
+        )
+    )
+
+
+@demo.command("search")
+def search_demo(
+    ctx: typer.Context,
+    words: Annotated[
+        list[str], typer.Argument(metavar="WORDS...", help='"Quotes" make a phrase.')
+    ],
+    as_json: Json = False,
+) -> None:
+    r"""Answer from what the demo has indexed.
+
+    \b
+    --json: {"hits": [{"title", "url", "snippet"}]}
+    """
+    from treewarden.control.plain import plain
+    from treewarden.demo import application, search
+
+    from . import showing
+
+    file, flags = ctx.obj
+    settings = _load(file, flags)
+    hits = search(settings.store_path(application(settings).name), " ".join(words))
+    if as_json:
+        rows = [
+            {"title": hit.title, "url": hit.url, "snippet": hit.snippet} for hit in hits
+        ]
+        print(showing.as_json({"hits": rows}))
+        return
+    for hit in hits:
+        print(f"{plain(hit.title)}\n  {plain(hit.url)}\n  {plain(hit.snippet)}")
+    if not hits:
+        print("treewarden: nothing found; did the demo run?", file=sys.stderr)
+        _end(1)
+
+
+@app.command()
+def attach(
+    name: Annotated[str | None, typer.Argument(metavar="NAME")] = None,
+    socket: Socket = None,
+    rights: Annotated[
+        RightsWord, typer.Option(help="What to ask for.")
+    ] = RightsWord.RO,
+) -> None:
+    """Open a console on a running runtime; it can look, unless told otherwise."""
+    from treewarden.errors import ConfigError
+
+    from .asking import find
+
+    if not _has_terminal():
+        raise ConfigError("a console needs a terminal; `treewarden tree` needs none")
+    path = find(socket, name)
+    from treewarden_console.app import run_console
+
+    _end(run_console(path, rights=str(rights), owner="attach"))
+
+
+# --- looking ---------------------------------------------------------------------------------
+
+
+def _ask(
+    socket: Path | None,
+    name: str | None,
+    conversation: "Conversation",
+    rights: RightsWord = RightsWord.RO,
+    patience: float | None = None,
+) -> None:
+    from treewarden.control.protocol import Rights
+
+    from .asking import ANSWER_SECONDS, ask
+
+    ask(
+        socket,
+        name,
+        conversation,
+        rights=Rights(rights),
+        patience=ANSWER_SECONDS if patience is None else patience,
+    )
+
+
+@app.command()
+def ps(as_json: Json = False) -> None:
+    r"""List the runtimes on this machine.
+
+    \b
+    --json: {"runtimes": [{"name", "socket", "runtime": {"name", "pid", "boot",
+             "version", "started_at_ns", "level", "store", "rights"} or null}]}
+    """
+    import trio
+
+    from treewarden.control import find_runtimes
+
+    from . import showing
+
+    found = trio.run(find_runtimes)
+    if as_json:
+        print(showing.runtimes_json(found))
+    elif found:
+        print(showing.runtimes_text(found))
+    else:
+        print("no runtime runs")
+
+
+@app.command()
+def tree(
+    root: Annotated[str, typer.Argument(metavar="[PATH]")] = "/",
+    as_json: Json = False,
+    socket: Socket = None,
+    runtime: RuntimeName = None,
+) -> None:
+    r"""Show the tree, or the part below PATH.
+
+    \b
+    --json: {"nodes": [{"path", "id", "kind", "state", "incarnation", "restarts",
+             "children": [...]}]}
+    """
+    from treewarden.control.protocol import GetTree, Tree
+
+    from . import showing
+    from .asking import request_and_print
+
+    show = showing.tree_json if as_json else showing.tree_text
+    conversation = request_and_print(
+        "tree", GetTree(root=root), Tree, lambda answer: show(answer.rows)
+    )
+    _ask(socket, runtime, conversation)
+
+
+@app.command()
+def agents(
+    as_json: Json = False, socket: Socket = None, runtime: RuntimeName = None
+) -> None:
+    r"""List the agents.
+
+    \b
+    --json: {"agents": [{"path", "type", "incarnation", "mailbox", "capacity",
+             "waiting_senders", "handled", "failed", "refused", "doing",
+             "state_version", "state_bytes", "uncommitted"}]}
+    """
+    from treewarden.control.protocol import Agents, GetAgents
+
+    from . import showing
+    from .asking import request_and_print
+
+    def show(answer: Agents) -> str:
+        if as_json:
+            return showing.as_json({"agents": answer.rows})
+        return showing.agents_text(answer.rows)
+
+    _ask(socket, runtime, request_and_print("agents", GetAgents(), Agents, show))
+
+
+@app.command()
+def state(
+    agent: Annotated[str, typer.Argument(metavar="AGENT", help="A path or unique id.")],
+    as_json: Json = False,
+    socket: Socket = None,
+    runtime: RuntimeName = None,
+) -> None:
+    r"""Show the last committed state of an agent.
+
+    \b
+    --json: {"path", "type", "version", "incarnation", "state", "size_bytes",
+             "committed_at_ns", "durable"}
+    """
+    from treewarden.control.protocol import AgentState, GetState
+
+    from . import showing
+    from .asking import request_and_print
+
+    show = showing.as_json if as_json else showing.state_text
+    conversation = request_and_print("state", GetState(agent=agent), AgentState, show)
+    _ask(socket, runtime, conversation)
+
+
+@app.command()
+def why(
+    path: str,
+    as_json: Json = False,
+    socket: Socket = None,
+    runtime: RuntimeName = None,
+) -> None:
+    r"""Tell why a node restarted, or ended, last.
+
+    \b
+    --json: {"path", "incarnation", "cause", "sentence", "at_ns", "origin", "by",
+             "message", "fault", "took_down", "state_before", "state_after", "chain"}
+    """
+    from treewarden.control.protocol import Explanation, Why
+
+    from . import showing
+    from .asking import request_and_print
+
+    show = showing.as_json if as_json else showing.why_text
+    _ask(socket, runtime, request_and_print("why", Why(path=path), Explanation, show))
+
+
+@app.command()
+def circuits(
+    as_json: Json = False, socket: Socket = None, runtime: RuntimeName = None
+) -> None:
+    r"""List the circuits.
+
+    \b
+    --json: {"circuits": [{"name", "state", "since_ns", "window_calls",
+             "window_failures", "threshold", "retry_after", "calls", "succeeded",
+             "failed", "rejected", "not_counted", "opened", "last_error"}]}
+    """
+    from treewarden.control.protocol import Circuits, GetCircuits
+
+    from . import showing
+    from .asking import request_and_print
+
+    def show(answer: Circuits) -> str:
+        if as_json:
+            return showing.as_json({"circuits": answer.rows})
+        return showing.circuits_text(answer.rows)
+
+    _ask(socket, runtime, request_and_print("circuits", GetCircuits(), Circuits, show))
+
+
+@app.command()
+def events(
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on.")] = False,
+    limit: Annotated[int, typer.Option(min=0, max=1000, help="At most so many.")] = 20,
+    since: Annotated[
+        int | None, typer.Option(metavar="POSITION", help="Those after it.")
+    ] = None,
+    pattern: Annotated[str, typer.Option(help="Which topics.")] = ">",
+    as_json: Json = False,
+    socket: Socket = None,
+    runtime: RuntimeName = None,
+) -> None:
+    r"""Show what happened last, and with --follow what happens.
+
+    \b
+    --json: one line an event: {"position", "topic", "at_ns", "kind", "source", "trace",
+             "payload"}
+    """
+    from treewarden.control.protocol import EventRow, Events, GetEvents
+
+    from . import asking, showing
+
+    show = showing.as_json if as_json else showing.event_text
+
+    async def once(remote: Any) -> None:  # noqa: ANN401 - a RemoteRuntime, not loaded yet
+        ask = GetEvents(since=since, limit=max(limit, 1), pattern=pattern)
+        answer = await asking.request(remote, "events", ask, Events)
+        rows: list[EventRow] = answer.rows if limit else []
+        for row in rows:
+            print(show(row))
+
+    asking.check(pattern)
+    if follow:
+        # This only reads, so there is nothing to bring in order first.
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+        conversation = asking.follow(show, last=limit, pattern=pattern)
+        _ask(socket, runtime, conversation, patience=math.inf)
+    else:
+        _ask(socket, runtime, once)
+
+
+# --- acting ----------------------------------------------------------------------------------
+
+
+@app.command()
+def call(
+    agent: Annotated[str, typer.Argument(metavar="AGENT", help="A path or unique id.")],
+    operation: str,
+    pairs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE...]",
+            help="Values are JSON, or else text: name=ada, name='\"7\"', n=7.",
+        ),
+    ] = None,
+    seconds: Annotated[
+        float | None, typer.Option(min=0, help="How long to wait [the agent's own].")
+    ] = None,
+    as_json: Json = False,
+    socket: Socket = None,
+    runtime: RuntimeName = None,
+) -> None:
+    r"""Call an operation of an agent and print its answer.
+
+    \b
+    --json: {"value": ...}
+    """
+    from treewarden.control.protocol import Call, CallResult
+    from treewarden.ids import new_id
+
+    from . import showing
+    from .asking import ANSWER_SECONDS, arguments, request_and_print
+
+    params = Call(
+        agent=agent,
+        operation=operation,
+        arguments=arguments(pairs or []),
+        key=new_id(),
+        seconds=seconds,
+    )
+
+    def show(answer: CallResult) -> str:
+        if as_json:
+            return showing.as_json(answer)
+        return "\n".join(showing.value_lines(answer.value))
+
+    conversation = request_and_print("call", params, CallResult, show)
+    # Without --seconds the agent's own deadline ends it, whatever that is.
+    patience = math.inf if seconds is None else seconds + ANSWER_SECONDS
+    _ask(socket, runtime, conversation, RightsWord.RW, patience)
+
+
+@app.command()
+def restart(
+    path: str,
+    as_json: Json = False,
+    socket: Socket = None,
+    runtime: RuntimeName = None,
+) -> None:
+    r"""Restart a node.
+
+    \b
+    --json: {"sentence", "path", "incarnation"}
+    """
+    from treewarden.control.protocol import Restart
+    from treewarden.ids import new_id
+
+    from .asking import act
+
+    conversation = act("restart", Restart(path=path, key=new_id()), as_json=as_json)
+    _ask(socket, runtime, conversation, RightsWord.RW)
+
+
+@app.command()
+def stop(
+    path: str,
+    as_json: Json = False,
+    socket: Socket = None,
+    runtime: RuntimeName = None,
+) -> None:
+    r"""Stop a node and leave it stopped.
+
+    \b
+    --json: {"sentence", "path", "incarnation"}
+    """
+    from treewarden.control.protocol import Stop
+    from treewarden.ids import new_id
+
+    from .asking import act
+
+    conversation = act("stop", Stop(path=path, key=new_id()), as_json=as_json)
+    _ask(socket, runtime, conversation, RightsWord.RW)
+
+
+@app.command()
+def circuit(
+    what: Annotated[CircuitWord, typer.Argument(metavar="trip|reset|disable")],
+    name: str,
+    as_json: Json = False,
+    socket: Socket = None,
+    runtime: RuntimeName = None,
+) -> None:
+    r"""Trip, reset or disable a circuit.
+
+    \b
+    --json: {"sentence", "path", "incarnation"}
+    """
+    from treewarden.control.protocol import CircuitAct
+    from treewarden.ids import new_id
+
+    from .asking import act
+
+    params = CircuitAct(name=name, act=what.value, key=new_id())
+    _ask(socket, runtime, act("circuit", params, as_json=as_json), RightsWord.RW)
+
+
+@app.command()
+def inject(
+    kind: Annotated[InjectionWord, typer.Argument(metavar="crash")],
+    path: str,
+    as_json: Json = False,
+    socket: Socket = None,
+    runtime: RuntimeName = None,
+) -> None:
+    r"""Break a node on purpose, and see it heal.
+
+    \b
+    --json: {"sentence", "path", "incarnation"}
+    """
+    from treewarden.control.protocol import Inject
+    from treewarden.ids import new_id
+
+    from .asking import act
+
+    params = Inject(kind=kind.value, path=path, key=new_id())
+    _ask(socket, runtime, act("inject", params, as_json=as_json), RightsWord.CHAOS)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"treewarden {version('treewarden')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print it."
+        ),
+    ] = False,
+) -> None:
+    """Erlang-grade supervision for Python: run applications, watch and steer them."""
+
+
+def main() -> None:
+    """Run the command line of this process."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that lacks a letter gets its code instead of a traceback.
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")
+    app(prog_name="treewarden")

@@ -1,0 +1,540 @@
+"""The desk of the control server: what it shows of a runtime and does for an operator.
+
+It answers from statistics, plans a blast radius with the same pure functions that restart
+children, and writes every act into the journal with the name of who asked for it.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, cast
+
+import msgspec
+import trio
+
+from treewarden.agents import AgentBody, AgentRef, Surroundings
+from treewarden.errors import NotAllowed, NotRunning, Outdated, UnknownChild
+from treewarden.exits import Crash, describe
+from treewarden.supervision import (
+    CauseKind,
+    Directory,
+    Kind,
+    Member,
+    Node,
+    Restart,
+    Supervisor,
+    as_supervisor,
+    plan_restart,
+    statistics,
+)
+
+from . import protocol as wire
+from .views import (
+    agent_row,
+    circuit_row,
+    event_row,
+    fault_row,
+    node_row,
+    stored_fault_row,
+    subscription_row,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+    from treewarden.injection import Injections
+    from treewarden.resilience import Circuits
+
+    from .protocol import Message, Topic
+    from .target import Client
+
+_CHAIN = 12
+_LONGEST_ANSWER = wire.MAX_FRAME_BYTES - 4096
+
+
+@dataclass(slots=True, kw_only=True)
+class Vitals:
+    """What a process says of itself; the runtime's heartbeat keeps it fresh."""
+
+    started_at_ns: int = field(default_factory=time.time_ns)
+    started: float = field(default_factory=time.monotonic)
+    loop_lag: float = 0.0
+    dead_letters: int = 0
+    clients: int = 0
+
+
+class Desk:
+    """A `Target` for the control server."""
+
+    def __init__(
+        self,
+        *,
+        runtime: Callable[[], wire.RuntimeRow],
+        directory: Directory,
+        surroundings: Surroundings,
+        circuits: Circuits,
+        injections: Injections,
+        vitals: Vitals,
+        stop: Callable[[], None],
+        record: Callable[[str, dict[str, Any], str], None],
+    ) -> None:
+        self._runtime = runtime
+        self._directory = directory
+        self._surroundings = surroundings
+        self._circuits = circuits
+        self._injections = injections
+        self._vitals = vitals
+        self._stop_runtime = stop
+        self._record = record
+        self._kept: dict[Topic, dict[str, Message]] = {}
+        self._acts: dict[str, Callable[[Any, Client], Awaitable[Message]]] = {
+            "tree": self._tree,
+            "agents": self._agents,
+            "state": self._state,
+            "circuits": self._circuits_list,
+            "events": self._events,
+            "process": self._process,
+            "why": self._why,
+            "preview": self._preview,
+            "restart": self._restart,
+            "stop": self._stop,
+            "inject": self._inject,
+            "circuit": self._circuit,
+            "call": self._call,
+            "shutdown": self._shutdown,
+        }
+
+    # --- a Target ----------------------------------------------------------------------------
+
+    def runtime_row(self) -> wire.RuntimeRow:
+        """Who answers."""
+        return self._runtime()
+
+    def version(self, topic: Topic) -> int:
+        """A number that changes when the topic's rows may have."""
+        match topic:
+            case wire.Topic.TREE:
+                return self._directory.version
+            case wire.Topic.CIRCUITS:
+                return self._circuits.version
+            case _:
+                return time.monotonic_ns()
+
+    def rows(self, topic: Topic) -> Mapping[str, Message]:
+        """The rows of a topic; one that did not change is the same object as before."""
+        kept = self._kept.get(topic, {})
+        rows: dict[str, Message] = {}
+        for key, row in self._fresh(topic):
+            before = kept.get(key)
+            rows[key] = before if before == row else row
+        self._kept[topic] = rows
+        return rows
+
+    def _fresh(self, topic: Topic) -> list[tuple[str, Message]]:
+        match topic:
+            case wire.Topic.TREE:
+                return [(row.path, row) for row in self._node_rows(self._root())]
+            case wire.Topic.AGENTS:
+                return [(row.path, row) for row in self._agent_rows()]
+            case wire.Topic.CIRCUITS:
+                return [(row.name, row) for row in self._circuit_rows()]
+            case wire.Topic.BUS:
+                return [(row.id, row) for row in self._subscription_rows()]
+            case _:
+                return [("process", self._process_row())]
+
+    def follow_events(
+        self, sink: Callable[[Sequence[wire.EventRow]], None]
+    ) -> Callable[[], None]:
+        """Give every new entry of the journal to `sink`."""
+        unfollow: Callable[[], None] = self._store().follow(
+            lambda entries: sink([event_row(e) for e in entries])
+        )
+        return unfollow
+
+    async def perform(self, method: str, params: Message, client: Client) -> Message:
+        """Carry out a request."""
+        return await self._acts[method](params, client)
+
+    def refused(self, method: str, client: Client) -> None:
+        """A client asked for what is above its rights."""
+        self._record("operator.refused", {"method": method}, client.operator)
+
+    # --- looking -----------------------------------------------------------------------------
+
+    def _store(self) -> Any:  # noqa: ANN401 - a Store, which is there or is not
+        if self._surroundings.store is None:
+            raise NotRunning("the store is not running")
+        return self._surroundings.store
+
+    def _root(self) -> Node:
+        if self._directory.root is None:
+            raise NotRunning("the tree is not running")
+        return self._directory.root
+
+    def _node_rows(self, root: Node) -> list[wire.NodeRow]:
+        now = trio.current_time()
+        return [node_row(statistics(node, now)) for node in _subtree(root)]
+
+    def _agent_rows(self) -> list[wire.AgentRow]:
+        return [
+            agent_row(cast("AgentBody", node.body).statistics())
+            for node in self._directory.nodes()
+            if node.body.kind is Kind.AGENT
+        ]
+
+    def _circuit_rows(self) -> list[wire.CircuitRow]:
+        return [circuit_row(one) for one in self._circuits.statistics()]
+
+    def _subscription_rows(self) -> list[wire.SubscriptionRow]:
+        bus = self._surroundings.bus
+        if bus is None:
+            return []
+        return [subscription_row(one) for one in bus.statistics().subscriptions]
+
+    def _process_row(self) -> wire.ProcessRow:
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        store, bus = self._surroundings.store, self._surroundings.bus
+        stored = store.statistics() if store is not None else None
+        events = bus.statistics() if bus is not None else None
+        telemetry = self._surroundings.telemetry
+        spans = telemetry.statistics().spans_dropped if telemetry is not None else 0
+        return wire.ProcessRow(
+            at_ns=time.time_ns(),
+            uptime=time.monotonic() - self._vitals.started,
+            cpu_seconds=usage.ru_utime + usage.ru_stime,
+            rss_bytes=_resident_bytes(),
+            tasks=trio.lowlevel.current_statistics().tasks_living,
+            loop_lag=self._vitals.loop_lag,
+            nodes=len(self._directory),
+            commits=stored.commits if stored is not None else 0,
+            units=stored.units if stored is not None else 0,
+            commit_seconds=stored.commit_seconds_total if stored is not None else 0.0,
+            store_bytes=stored.file_bytes if stored is not None else 0,
+            store_health=stored.health if stored is not None else "not running",
+            published=events.published if events is not None else 0,
+            dropped=events.dropped if events is not None else 0,
+            dead_letters=self._vitals.dead_letters,
+            spans_dropped=spans,
+            clients=self._vitals.clients,
+        )
+
+    async def _tree(self, params: wire.GetTree, _: Client) -> wire.Tree:
+        return wire.Tree(rows=self._node_rows(self._directory.resolve(params.root)))
+
+    async def _agents(self, _: wire.GetAgents, __: Client) -> wire.Agents:
+        return wire.Agents(rows=self._agent_rows())
+
+    async def _circuits_list(self, _: wire.GetCircuits, __: Client) -> wire.Circuits:
+        return wire.Circuits(rows=self._circuit_rows())
+
+    async def _process(self, _: wire.GetProcess, __: Client) -> wire.ProcessRow:
+        return self._process_row()
+
+    async def _events(self, params: wire.GetEvents, _: Client) -> wire.Events:
+        store = self._store()
+        entries = await store.entries(
+            since=params.since,
+            limit=max(1, min(params.limit, 1000)),
+            pattern=params.pattern,
+        )
+        rows: list[wire.EventRow] = []
+        size = 0
+        for entry in entries:
+            size += len(entry.payload) + 256
+            if size > _LONGEST_ANSWER:
+                break
+            rows.append(event_row(entry))
+        return wire.Events(rows=rows, position=store.position)
+
+    async def _state(self, params: wire.GetState, _: Client) -> wire.AgentState:
+        body = self._body(params.agent)
+        seen = body.statistics()
+        state = body.committed_state
+        return wire.AgentState(
+            path=body.node.path,
+            type=seen.type,
+            version=seen.state_revision,
+            incarnation=seen.incarnation,
+            state=wire.Raw(state or b"null"),
+            size_bytes=len(state),
+            committed_at_ns=body.committed_at_ns,
+            durable=body.agent_type.persistence == "write_through",
+        )
+
+    def _body(self, name: str) -> AgentBody:
+        node = self._directory.resolve(name)
+        if node.body.kind is not Kind.AGENT:
+            raise NotAllowed(f"{node.path} is a {node.body.kind}, not an agent")
+        return cast("AgentBody", node.body)
+
+    # --- why -----------------------------------------------------------------------------------
+
+    async def _why(self, params: wire.Why, _: Client) -> wire.Explanation:
+        node = self._directory.resolve(params.path)
+        cause = node.cause
+        if cause is None:
+            return wire.Explanation(
+                path=node.path,
+                incarnation=node.incarnation,
+                cause="none",
+                sentence=_never_restarted(node),
+            )
+        fault = fault_row(cause.exit.fault) if isinstance(cause.exit, Crash) else None
+        message, before = "", None
+        if cause.kind in {CauseKind.CRASH, CauseKind.INJECTION}:
+            message, before, stored = await self._crash_of(node)
+            fault = (
+                fault if stored is None or cause.kind is not CauseKind.CRASH else stored
+            )
+        body = node.body if node.body.kind is Kind.AGENT else None
+        after = cast("AgentBody", body).committed_state if body is not None else b""
+        return wire.Explanation(
+            path=node.path,
+            incarnation=node.incarnation,
+            cause=cause.kind.value,
+            sentence=_sentence(node),
+            at_ns=cause.at_ns,
+            origin=cause.origin,
+            by=cause.by,
+            message=message,
+            fault=fault,
+            took_down=list(cause.took_down),
+            state_before=wire.Raw(before or b"null"),
+            state_after=wire.Raw(after or b"null"),
+            chain=await self._chain(node),
+        )
+
+    async def _crash_of(
+        self, node: Node
+    ) -> tuple[str, bytes | None, wire.FaultRow | None]:
+        records = await self._store().crashes(node.path)
+        if node.body.kind is Kind.AGENT:
+            # The newest may still be on its way to the file.
+            last = cast("AgentBody", node.body).last_crash
+            records = [*records, last] if last is not None else records
+        for record in reversed(records):
+            if record.incarnation == node.incarnation - 1:
+                said = f"{record.operation} {record.message.decode(errors='replace')}"
+                return said, record.payload, stored_fault_row(record.fault)
+        return "", None, None
+
+    async def _chain(self, node: Node) -> list[wire.EventRow]:
+        entries = await self._store().entries(since=None, limit=400, pattern=">")
+        origin = node.cause.origin if node.cause is not None else node.path
+        about = [e for e in entries if e.source in {node.path, origin}]
+        return [event_row(entry) for entry in about[-_CHAIN:]]
+
+    # --- blast radius --------------------------------------------------------------------------
+
+    async def _preview(self, params: wire.GetPreview, _: Client) -> wire.Preview:
+        node = self._directory.resolve(params.path)
+        if params.act is wire.Act.STOP:
+            return self._planned(params.act, node, stops=[node], starts=[])
+        if params.act is wire.Act.RESTART:
+            return self._planned(params.act, node, stops=[node], starts=[node])
+        return self._preview_crash(node)
+
+    def _preview_crash(self, node: Node) -> wire.Preview:
+        parent = node.parent
+        crash = wire.Act.CRASH
+        if not isinstance(parent, Supervisor):
+            return self._planned(crash, node, stops=[node], starts=[], gives_up=True)
+        if node.spec.restart == Restart.TEMPORARY:
+            return self._planned(crash, node, stops=[node], starts=[])
+        window = node.window or parent.window
+        now = trio.current_time()
+        if window.spent(now) + 1 > window.budget.limit:
+            stops = [node] if node.window is not None else [parent.node]
+            return self._planned(crash, node, stops=stops, starts=[], gives_up=True)
+        members = [
+            Member(id=n.id, restart=Restart(n.spec.restart), running=n.running)
+            for n in parent.children.values()
+        ]
+        plan = plan_restart(parent.strategy, members, node.id)
+        return self._planned(
+            crash,
+            node,
+            stops=[node, *(parent.children[id_] for id_ in plan.stops)],
+            starts=[parent.children[id_] for id_ in plan.starts],
+        )
+
+    def _planned(
+        self,
+        act: wire.Act,
+        node: Node,
+        *,
+        stops: Sequence[Node],
+        starts: Sequence[Node],
+        gives_up: bool = False,
+    ) -> wire.Preview:
+        parent = node.parent
+        window = node.window or (
+            parent.window if isinstance(parent, Supervisor) else None
+        )
+        waiting = sum(
+            len(cast("AgentBody", n.body).mailbox)
+            for top in stops
+            for n in _subtree(top)
+            if n.body.kind is Kind.AGENT
+        )
+        return wire.Preview(
+            act=act,
+            path=node.path,
+            incarnation=node.incarnation,
+            stops=[n.path for top in stops for n in reversed(list(_subtree(top)))],
+            starts=[n.path for top in starts for n in _subtree(top)],
+            sentence=_preview_sentence(act, node, stops, starts, gives_up=gives_up),
+            spent=window.spent(trio.current_time()) if window is not None else 0,
+            limit=window.budget.limit if window is not None else None,
+            period=window.budget.period if window is not None else None,
+            gives_up=gives_up,
+            messages_waiting=waiting,
+        )
+
+    # --- acting --------------------------------------------------------------------------------
+
+    def _aim(self, path: str, incarnation: int | None) -> tuple[Node, Supervisor]:
+        node = self._directory.resolve(path)
+        if incarnation is not None and node.incarnation != incarnation:
+            raise Outdated(
+                f"{node.path} is in incarnation {node.incarnation} now, not "
+                f"{incarnation}; look again"
+            )
+        if not isinstance(node.parent, Supervisor):
+            raise NotAllowed("this is the root: shut the runtime down instead")
+        return node, node.parent
+
+    async def _restart(self, params: wire.Restart, client: Client) -> wire.Done:
+        node, parent = self._aim(params.path, params.incarnation)
+        by = client.operator or client.name
+        self._record("operator.restart", {"path": node.path}, by)
+        await parent.ask(lambda: parent.bounce(node.id, by), about=node.id)
+        return wire.Done(
+            sentence=f"{node.path} was restarted and is in incarnation "
+            f"{node.incarnation}",
+            path=node.path,
+            incarnation=node.incarnation,
+        )
+
+    async def _stop(self, params: wire.Stop, client: Client) -> wire.Done:
+        node, parent = self._aim(params.path, params.incarnation)
+        by = client.operator or client.name
+        self._record("operator.stop", {"path": node.path}, by)
+        await parent.ask(lambda: parent.terminate(node.id), about=node.id)
+        return wire.Done(
+            sentence=f"{node.path} was stopped",
+            path=node.path,
+            incarnation=node.incarnation,
+        )
+
+    async def _inject(self, params: wire.Inject, client: Client) -> wire.Done:
+        node, _ = self._aim(params.path, params.incarnation)
+        self._injections.crash(node.path, by=client.operator or client.name)
+        return wire.Done(
+            sentence=f"a crash was injected into {node.path}",
+            path=node.path,
+            incarnation=node.incarnation,
+        )
+
+    async def _circuit(self, params: wire.CircuitAct, client: Client) -> wire.Done:
+        circuit = self._circuits.get(params.name)
+        if circuit is None:
+            known = ", ".join(one.name for one in self._circuits.list()) or "none"
+            raise UnknownChild("the runtime", f"circuit {params.name}; it has: {known}")
+        by = client.operator or client.name
+        self._record(f"operator.{params.act}", {"circuit": params.name}, by)
+        acts = {
+            "trip": circuit.trip,
+            "reset": circuit.reset,
+            "disable": circuit.disable,
+        }
+        acts[params.act](by=by)
+        return wire.Done(sentence=f"circuit {circuit.name} is {circuit.state} now")
+
+    async def _call(self, params: wire.Call, client: Client) -> wire.CallResult:
+        body = self._body(params.agent)
+        operation = body.operation(params.operation)
+        arguments = operation.parse(params.arguments)
+        by = client.operator or client.name
+        self._record(
+            "operator.call", {"path": body.node.path, "operation": operation.name}, by
+        )
+        ref: AgentRef[Any] = AgentRef(self._directory, body.node.path)
+        if params.seconds is not None:
+            ref = ref.with_timeout(params.seconds)
+        value = await ref.send_call(operation.name, (), arguments)
+        return wire.CallResult(value=wire.Raw(msgspec.json.encode(value)))
+
+    async def _shutdown(self, _: wire.Shutdown, client: Client) -> wire.Done:
+        self._record("operator.shutdown", {}, client.operator or client.name)
+        self._stop_runtime()
+        return wire.Done(sentence="the runtime is stopping")
+
+
+def _subtree(node: Node) -> list[Node]:
+    found = [node]
+    supervisor = as_supervisor(node)
+    if supervisor is not None:
+        for child in supervisor.children.values():
+            found += _subtree(child)
+    return found
+
+
+def _never_restarted(node: Node) -> str:
+    if node.last_exit is not None:
+        return f"{node.path} was never restarted; it {describe(node.last_exit)}"
+    return f"{node.path} was never restarted in this run"
+
+
+def _sentence(node: Node) -> str:
+    cause = node.cause
+    assert cause is not None  # noqa: S101 - asked before
+    how = describe(cause.exit)
+    who = f" by {cause.by}" if cause.by else ""
+    match cause.kind:
+        case CauseKind.GROUP:
+            return f"{node.path} was restarted because {cause.origin} {how}"
+        case CauseKind.OPERATOR:
+            return f"{node.path} was restarted{who or ' by an operator'}"
+        case CauseKind.INJECTION:
+            by = cause.exit.fault.message if isinstance(cause.exit, Crash) else how
+            return f"{node.path} was made to crash on purpose: {by}"
+        case CauseKind.ROLLBACK:
+            return f"{node.path} went back to its last committed state: {how}"
+        case _:
+            return f"{node.path} {how}"
+
+
+def _preview_sentence(
+    act: wire.Act,
+    node: Node,
+    stops: Sequence[Node],
+    starts: Sequence[Node],
+    *,
+    gives_up: bool,
+) -> str:
+    others = [n.path for n in stops if n is not node]
+    if gives_up:
+        who = others[0] if others else node.path
+        return f"this spends the restart budget: {who} gives up"
+    if act is wire.Act.STOP:
+        return f"{node.path} stops and stays stopped"
+    if not starts:
+        return f"{node.path} ends and is not started again ({node.spec.restart})"
+    if others:
+        return f"{node.path} restarts and takes along {', '.join(others)}"
+    return f"only {node.path} restarts"
+
+
+def _resident_bytes() -> int:
+    try:
+        with open("/proc/self/statm", "rb") as file:  # noqa: PTH123 - asked every second
+            return int(file.read().split()[1]) * resource.getpagesize()
+    except OSError:
+        # macOS has no /proc; the largest size so far, in bytes there, is what it tells.
+        scale = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale

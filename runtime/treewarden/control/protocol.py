@@ -1,0 +1,598 @@
+"""The control protocol: every message between a runtime and those who watch it.
+
+Newline-delimited JSON-RPC 2.0 over a Unix socket, so that `socat` and `jq` are enough to
+talk to it. A client says `hello` first; then it asks (requests, answered by id) and
+watches topics (notices `<topic>.update`: a snapshot, then changes, coalesced). This module
+defines shapes only; `session` knows their order, `server` and `client` carry the bytes.
+
+Everything that can come from user code (names, messages, payloads, state) is untrusted
+text: who shows it makes it plain first.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final, Literal
+
+import msgspec
+
+PROTOCOL: Final = 1
+"""The version spoken here; a peer below `OLDEST` is refused with a sentence."""
+OLDEST: Final = 1
+
+MAX_FRAME_BYTES: Final = 1 << 20
+"""No frame is longer, in either direction; long lists are sent in several frames: replies
+of the same id, or updates of the same sequence, `more` in all but the last."""
+
+Raw = msgspec.Raw
+# JSON `null` where there is nothing: msgspec cannot decode `Raw | None`.
+
+
+class Rights(StrEnum):
+    """What a client may do: look, operate, or break things on purpose."""
+
+    RO = "ro"
+    RW = "rw"
+    CHAOS = "chaos"
+
+    def allow(self, needed: Rights) -> bool:
+        """Whether these rights include `needed`."""
+        order = (Rights.RO, Rights.RW, Rights.CHAOS)
+        return order.index(self) >= order.index(needed)
+
+
+class Topic(StrEnum):
+    """What can be watched."""
+
+    TREE = "tree"
+    AGENTS = "agents"
+    CIRCUITS = "circuits"
+    BUS = "bus"
+    EVENTS = "events"
+    PROCESS = "process"
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Anything that travels."""
+
+
+# --- rows ----------------------------------------------------------------------------------
+
+
+class RuntimeRow(Message, frozen=True, kw_only=True):
+    """Who answers; `boot` differs in every run."""
+
+    name: str
+    pid: int
+    boot: str
+    version: str
+    started_at_ns: int
+    level: str
+    store: str | None = None
+    rights: Rights = Rights.RW
+
+
+class FaultRow(Message, frozen=True, kw_only=True):
+    """A failure as text; frames are (file, line, function), outermost first."""
+
+    type: str
+    message: str
+    frames: list[tuple[str, int, str]] = []
+    path: str = ""
+    incarnation: int = 0
+    at_ns: int = 0
+    trace: str = ""
+    cause: FaultRow | None = None
+
+
+class NodeRow(Message, frozen=True, kw_only=True):
+    """One node of the tree.
+
+    `order` sorts siblings by start order; the root's `parent` is None. `restarts` counts
+    those of this run. `strategy` and the budget are a supervisor's.
+    """
+
+    path: str
+    id: str
+    kind: Literal["supervisor", "agent", "task", "process", "pool"]
+    state: Literal[
+        "starting",
+        "running",
+        "restarting",
+        "stopping",
+        "stopped",
+        "failed",
+        "suspended",
+        "stuck",
+    ]
+    parent: str | None = None
+    order: int = 0
+    incarnation: int = 0
+    restarts: int = 0
+    restart: str = "permanent"
+    started_at_ns: int | None = None
+    last_exit: str = ""
+    label: str = ""
+    strategy: str = ""
+    budget_limit: int | None = None
+    budget_period: float | None = None
+    budget_spent: int = 0
+    system: bool = False
+
+
+class AgentRow(Message, frozen=True, kw_only=True):
+    """What an agent is doing: depths in messages, counters since the run began."""
+
+    path: str
+    incarnation: int
+    mailbox: int
+    capacity: int
+    waiting_senders: int = 0
+    handled: int = 0
+    failed: int = 0
+    refused: int = 0
+    doing: str = ""
+    state_version: int = 0
+    state_bytes: int = 0
+    uncommitted: bool = False
+    type: str = ""
+
+
+class CircuitRow(Message, frozen=True, kw_only=True):
+    """A circuit and its window; counters since the run began."""
+
+    name: str
+    state: Literal[
+        "closed", "open", "half_open", "forced_open", "disabled", "metrics_only"
+    ]
+    since_ns: int
+    window_calls: int = 0
+    window_failures: int = 0
+    threshold: str = ""
+    retry_after: float | None = None
+    calls: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    rejected: int = 0
+    not_counted: int = 0
+    opened: int = 0
+    last_error: str = ""
+
+
+class SubscriptionRow(Message, frozen=True, kw_only=True):
+    """published = delivered + dropped + pending, at all times."""
+
+    id: str
+    pattern: str
+    owner: str = ""
+    capacity: int = 0
+    overflow: str = "wait"
+    published: int = 0
+    delivered: int = 0
+    dropped: int = 0
+    pending: int = 0
+
+
+class EventRow(Message, frozen=True, kw_only=True):
+    """An entry of the journal: a published event or a report.
+
+    `payload` is JSON. `position` is 0 for what is not in the journal (signals).
+    """
+
+    position: int
+    topic: str
+    at_ns: int
+    kind: Literal["event", "report"] = "event"
+    source: str = ""
+    trace: str = ""
+    payload: Raw = Raw(b"null")
+
+
+class ProcessRow(Message, frozen=True, kw_only=True):
+    """The process: seconds, bytes and totals since the run began."""
+
+    at_ns: int
+    uptime: float
+    cpu_seconds: float
+    rss_bytes: int
+    tasks: int
+    loop_lag: float
+    nodes: int
+    commits: int = 0
+    units: int = 0
+    commit_seconds: float = 0.0
+    store_bytes: int = 0
+    store_health: str = "ok"
+    published: int = 0
+    dropped: int = 0
+    dead_letters: int = 0
+    spans_dropped: int = 0
+    clients: int = 0
+
+
+# --- requests and their results ------------------------------------------------------------
+
+
+class Hello(Message, frozen=True, kw_only=True):
+    """Must come first. The runtime may grant less than was asked."""
+
+    protocol: int
+    client: str = ""
+    operator: str = ""
+    rights: Rights = Rights.RO
+
+
+class Welcome(Message, frozen=True, kw_only=True):
+    """The answer to `hello`."""
+
+    protocol: int
+    rights: Rights
+    runtime: RuntimeRow
+
+
+class Watch(Message, frozen=True, kw_only=True):
+    """Start watching; `interval` is the shortest time between updates, in seconds."""
+
+    topics: list[Topic]
+    interval: float = 0.1
+
+
+class Unwatch(Message, frozen=True, kw_only=True):
+    """Stop watching."""
+
+    topics: list[Topic]
+
+
+class Watching(Message, frozen=True, kw_only=True):
+    """What is watched now."""
+
+    topics: list[Topic]
+
+
+class GetTree(Message, frozen=True, kw_only=True):
+    """The tree below `root`."""
+
+    root: str = "/"
+
+
+class Tree(Message, frozen=True, kw_only=True):
+    """Nodes, parents before children, siblings in start order."""
+
+    rows: list[NodeRow]
+    more: bool = False
+
+
+class GetAgents(Message, frozen=True, kw_only=True):
+    """All agents."""
+
+
+class Agents(Message, frozen=True, kw_only=True):
+    """Agents in tree order."""
+
+    rows: list[AgentRow]
+    more: bool = False
+
+
+class GetState(Message, frozen=True, kw_only=True):
+    """The last committed state of an agent, by path or unique id."""
+
+    agent: str
+
+
+class AgentState(Message, frozen=True, kw_only=True):
+    """What the store holds; `state` is JSON, `null` when nothing was committed yet."""
+
+    path: str
+    type: str
+    version: int
+    incarnation: int
+    state: Raw = Raw(b"null")
+    size_bytes: int = 0
+    committed_at_ns: int | None = None
+    durable: bool = True
+
+
+class GetCircuits(Message, frozen=True, kw_only=True):
+    """All circuits."""
+
+
+class Circuits(Message, frozen=True, kw_only=True):
+    """Circuits by name."""
+
+    rows: list[CircuitRow]
+    more: bool = False
+
+
+class GetEvents(Message, frozen=True, kw_only=True):
+    """Entries of the journal after `since`, or the last `limit` when it is None."""
+
+    since: int | None = None
+    limit: int = 100
+    pattern: str = ">"
+
+
+class Events(Message, frozen=True, kw_only=True):
+    """Oldest first; `position` is where the journal ends."""
+
+    rows: list[EventRow]
+    position: int = 0
+    more: bool = False
+
+
+class GetProcess(Message, frozen=True, kw_only=True):
+    """The process."""
+
+
+class Why(Message, frozen=True, kw_only=True):
+    """Why did this node restart (or end) last?"""
+
+    path: str
+
+
+class Explanation(Message, frozen=True, kw_only=True):
+    """One restart, told from its cause to its effects.
+
+    `cause`: crash, group (a sibling's crash took it along), operator, injection,
+    rollback (a commit failed), returned, or none when it never restarted.
+    """
+
+    path: str
+    incarnation: int
+    cause: Literal[
+        "none",
+        "crash",
+        "group",
+        "operator",
+        "injection",
+        "rollback",
+        "returned",
+        "killed",
+    ]
+    sentence: str
+    at_ns: int | None = None
+    origin: str = ""
+    by: str = ""
+    message: str = ""
+    fault: FaultRow | None = None
+    took_down: list[str] = []
+    state_before: Raw = Raw(b"null")
+    state_after: Raw = Raw(b"null")
+    chain: list[EventRow] = []
+
+
+class Act(StrEnum):
+    """What can be done to a node."""
+
+    RESTART = "restart"
+    STOP = "stop"
+    CRASH = "crash"
+
+
+class GetPreview(Message, frozen=True, kw_only=True):
+    """What would happen, without doing it."""
+
+    act: Act
+    path: str
+
+
+class Preview(Message, frozen=True, kw_only=True):
+    """Blast radius: who stops, who starts again, what it spends.
+
+    `stops` are in stopping order, `starts` in starting order.
+    """
+
+    act: Act
+    path: str
+    incarnation: int
+    stops: list[str]
+    starts: list[str]
+    sentence: str
+    spent: int = 0
+    limit: int | None = None
+    period: float | None = None
+    gives_up: bool = False
+    messages_waiting: int = 0
+
+
+class Restart(Message, frozen=True, kw_only=True):
+    """Restart a node; refused when its incarnation is not the one that was seen."""
+
+    path: str
+    incarnation: int | None = None
+    key: str = ""
+
+
+class Stop(Message, frozen=True, kw_only=True):
+    """Stop a node and leave it stopped."""
+
+    path: str
+    incarnation: int | None = None
+    key: str = ""
+
+
+class Inject(Message, frozen=True, kw_only=True):
+    """Break something on purpose: `crash` makes a node fail now."""
+
+    kind: Literal["crash"]
+    path: str
+    incarnation: int | None = None
+    key: str = ""
+
+
+class CircuitAct(Message, frozen=True, kw_only=True):
+    """Trip, reset or disable a circuit."""
+
+    name: str
+    act: Literal["trip", "reset", "disable"]
+    key: str = ""
+
+
+class Call(Message, frozen=True, kw_only=True):
+    """Call an agent's operation; arguments are checked against its annotations."""
+
+    agent: str
+    operation: str
+    arguments: dict[str, Raw] = {}
+    key: str = ""
+    seconds: float | None = None
+
+
+class CallResult(Message, frozen=True, kw_only=True):
+    """The operation's answer, as JSON."""
+
+    value: Raw
+
+
+class Shutdown(Message, frozen=True, kw_only=True):
+    """Stop the runtime, in order."""
+
+    key: str = ""
+
+
+class Done(Message, frozen=True, kw_only=True):
+    """An act was carried out; `sentence` tells what happened."""
+
+    sentence: str
+    path: str = ""
+    incarnation: int = 0
+
+
+# --- notices -------------------------------------------------------------------------------
+
+
+class Update(Message, frozen=True, kw_only=True):
+    """Changes of one topic since the last update.
+
+    `full`: a snapshot begins, forget what you had; `more`: the next frame continues it.
+    `lost` counts updates (for events: entries) left out because the client was slow.
+    """
+
+    sequence: int
+    full: bool = False
+    more: bool = False
+    lost: int = 0
+    gone: list[str] = []
+
+
+class TreeUpdate(Update, frozen=True, kw_only=True):
+    """`gone` are paths."""
+
+    rows: list[NodeRow] = []
+
+
+class AgentsUpdate(Update, frozen=True, kw_only=True):
+    """`gone` are paths."""
+
+    rows: list[AgentRow] = []
+
+
+class CircuitsUpdate(Update, frozen=True, kw_only=True):
+    """`gone` are names."""
+
+    rows: list[CircuitRow] = []
+
+
+class BusUpdate(Update, frozen=True, kw_only=True):
+    """`gone` are subscription ids."""
+
+    rows: list[SubscriptionRow] = []
+
+
+class EventsUpdate(Update, frozen=True, kw_only=True):
+    """New entries, oldest first."""
+
+    rows: list[EventRow] = []
+
+
+class ProcessUpdate(Update, frozen=True, kw_only=True):
+    """One row."""
+
+    rows: list[ProcessRow] = []
+
+
+# --- the tables ----------------------------------------------------------------------------
+
+
+class Method(msgspec.Struct, frozen=True):
+    """A request's shapes and the rights that it needs."""
+
+    params: type[Message]
+    result: type[Message]
+    rights: Rights = Rights.RO
+
+
+METHODS: Final[dict[str, Method]] = {
+    "hello": Method(Hello, Welcome),
+    "watch": Method(Watch, Watching),
+    "unwatch": Method(Unwatch, Watching),
+    "tree": Method(GetTree, Tree),
+    "agents": Method(GetAgents, Agents),
+    "state": Method(GetState, AgentState),
+    "circuits": Method(GetCircuits, Circuits),
+    "events": Method(GetEvents, Events),
+    "process": Method(GetProcess, ProcessRow),
+    "why": Method(Why, Explanation),
+    "preview": Method(GetPreview, Preview),
+    "restart": Method(Restart, Done, Rights.RW),
+    "stop": Method(Stop, Done, Rights.RW),
+    "circuit": Method(CircuitAct, Done, Rights.RW),
+    "call": Method(Call, CallResult, Rights.RW),
+    "shutdown": Method(Shutdown, Done, Rights.RW),
+    "inject": Method(Inject, Done, Rights.CHAOS),
+}
+
+NOTICES: Final[dict[str, type[Update]]] = {
+    "tree.update": TreeUpdate,
+    "agents.update": AgentsUpdate,
+    "circuits.update": CircuitsUpdate,
+    "bus.update": BusUpdate,
+    "events.update": EventsUpdate,
+    "process.update": ProcessUpdate,
+}
+
+# --- JSON-RPC envelopes --------------------------------------------------------------------
+
+
+class RequestFrame(msgspec.Struct, kw_only=True):
+    """`{"jsonrpc": "2.0", "id": 1, "method": "tree", "params": {...}}`."""
+
+    jsonrpc: Literal["2.0"] = "2.0"
+    id: int | str
+    method: str
+    params: Raw = Raw(b"{}")
+
+
+class ErrorBody(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """`kind` in `data` is the name of an error of `treewarden.errors`."""
+
+    code: int
+    message: str
+    data: dict[str, str] = {}
+
+
+class ReplyFrame(msgspec.Struct, kw_only=True):
+    """A result or an error, with the request's id (None: it could not be read)."""
+
+    jsonrpc: Literal["2.0"] = "2.0"
+    id: int | str | None
+    result: Raw | msgspec.UnsetType = msgspec.UNSET
+    error: ErrorBody | msgspec.UnsetType = msgspec.UNSET
+
+
+class NoticeFrame(msgspec.Struct, kw_only=True):
+    """Unasked news: no id, no answer."""
+
+    jsonrpc: Literal["2.0"] = "2.0"
+    method: str
+    params: Raw
+
+
+class ErrorCode:
+    """JSON-RPC's codes, and one of ours for everything in the error tree."""
+
+    PARSE: Final = -32700
+    INVALID_REQUEST: Final = -32600
+    METHOD_NOT_FOUND: Final = -32601
+    INVALID_PARAMS: Final = -32602
+    INTERNAL: Final = -32603
+    REFUSED: Final = -32000

@@ -1,0 +1,687 @@
+"""The composed whole: one tree of system and application, wired together.
+
+`open_runtime` builds the system's tree (store, bus, circuits, telemetry, control) under
+`/system`, then the application; rest_for_one, so that what stands on a part that failed is
+started again after it. It is the same in every environment. This module is the only one
+that knows everybody; what it wires together does not know each other.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import os
+import signal
+from collections import deque
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
+
+import msgspec
+import trio
+
+from .agents import Agent, AgentBody, AgentRef, Surroundings, current_body
+from .bus import Bus, Decided
+from .clock import wall_ns
+from .config import Config
+from .control import ControlServer, Desk, Vitals, report_payload, socket_path
+from .control.protocol import Rights, RuntimeRow
+from .errors import (
+    ChildStartFailed,
+    ConfigError,
+    ControlError,
+    NameUnknown,
+    NotRunning,
+    ShuttingDown,
+    StoreBusy,
+    StoreError,
+)
+from .injection import Injections
+from .resilience import Circuits, Transition
+from .store import Level, StagedEvent, Store, Unit, open_store
+from .supervision import (
+    Application,
+    ChildInfo,
+    ChildSpec,
+    Directory,
+    Intensity,
+    Kind,
+    Node,
+    Report,
+    SupervisorRef,
+    SupervisorSpec,
+    TreeSnapshot,
+    as_supervisor,
+    open_tree,
+)
+from .telemetry import (
+    BUS_DROPPED,
+    BUS_PENDING,
+    BUS_PUBLISHED,
+    CIRCUIT_STATE,
+    CIRCUIT_TRANSITIONS,
+    DURATION_BOUNDS,
+    LOOP_LAG,
+    MAILBOX_DEPTH,
+    NODE_EXITS,
+    NODE_RESTARTS,
+    SIZE_BOUNDS,
+    STORE_COMMIT_DURATION,
+    STORE_GROUP_SIZE,
+    TASKS,
+    Severity,
+    SpanKind,
+    Telemetry,
+    export,
+    new_context,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+    from .exits import Fault
+
+A = TypeVar("A", bound=Agent[Any])
+
+# How often the loop's lateness is measured: 4 wake-ups a second, under 0.1 % of a core.
+_BEAT = 0.25
+# Reports that come before the store is up (its own start) wait here for it.
+_EARLY_REPORTS = 256
+
+_current: ContextVar[Runtime | None] = ContextVar("treewarden_runtime", default=None)
+
+
+def current_runtime() -> Runtime:
+    """The runtime around the running child.
+
+    Raises:
+        NotRunning: outside a runtime.
+    """
+    runtime = _current.get()
+    if runtime is None:
+        raise NotRunning("there is no runtime here: this is not one of its children")
+    return runtime
+
+
+class Runtime:
+    """A running application and the system under it; made by `open_runtime`."""
+
+    def __init__(self, app: Application, config: Config) -> None:
+        self.app = app
+        self.config = config
+        self.name = config.name or app.name
+        self.directory = Directory()
+        self.telemetry = Telemetry()
+        self.vitals = Vitals()
+        self.circuits = Circuits(
+            clock=trio.current_time, on_transition=self._circuit_moved
+        )
+        self.injections = Injections(self._breakable, self._injected)
+        self.surroundings = Surroundings(
+            telemetry=self.telemetry, runtime=self, dead_letter=self._dead_letter
+        )
+        self.directory.services = self.surroundings
+        self.directory.transparent = frozenset({"/", "/application", "/system/edge"})
+        self.directory.reporter = self._report
+        self.control: ControlServer | None = None
+        self.store_file: Path | None = None
+        self._early: deque[tuple[str, bytes, str, str]] = deque(maxlen=_EARLY_REPORTS)
+        self.stop_scope = trio.CancelScope()
+        self.takes_signals = False
+        self.signals: list[int] = []
+        self._had_console_at: float | None = None
+        self._vanished = 0
+        self._exits: dict[str, int] = {}
+        self._moves: dict[tuple[str, str], int] = {}
+
+    # --- for users ---------------------------------------------------------------------------
+
+    @property
+    def store(self) -> Store:
+        """The store.
+
+        Raises:
+            NotRunning: it is down at this moment.
+        """
+        if self.surroundings.store is None:
+            raise NotRunning("the store is not running")
+        return self.surroundings.store
+
+    @property
+    def bus(self) -> Bus:
+        """The bus.
+
+        Raises:
+            NotRunning: it is down at this moment.
+        """
+        if self.surroundings.bus is None:
+            raise NotRunning("the bus is not running")
+        return self.surroundings.bus
+
+    @overload
+    def ref(self, name: str | ChildInfo, agent_type: type[A]) -> AgentRef[A]: ...
+
+    @overload
+    def ref(self, name: str | ChildInfo, agent_type: None = None) -> AgentRef[Any]: ...
+
+    def ref(
+        self, name: str | ChildInfo, agent_type: type[A] | None = None
+    ) -> AgentRef[Any]:
+        """The address of an agent: by path, by an id that only one node has, by info.
+
+        Raises:
+            NameUnknown, NameAmbiguous: there is none, or several.
+            TypeError: it is another type of agent.
+        """
+        path = name.path if isinstance(name, ChildInfo) else name
+        node = self.directory.resolve(path)
+        if node.body.kind is not Kind.AGENT:
+            raise NameUnknown(path)
+        found = cast("AgentBody", node.body).agent_type
+        if agent_type is not None and not issubclass(found, agent_type):
+            raise TypeError(
+                f"{node.path} is a {found.__qualname__}, not a {agent_type.__qualname__}"
+            )
+        return AgentRef(self.directory, node.path)
+
+    def supervisor(self, path: str) -> SupervisorRef:
+        """The address of a supervisor, by path or unique id.
+
+        Raises:
+            NameUnknown, NameAmbiguous: there is none, or several.
+        """
+        node = self.directory.resolve(path)
+        if as_supervisor(node) is None:
+            raise NameUnknown(path)
+        return SupervisorRef(self.directory, node.path)
+
+    def tree(self) -> TreeSnapshot:
+        """The whole tree at this moment."""
+        return self.directory.snapshot(trio.current_time())
+
+    def stop(self) -> None:
+        """Stop the runtime: leave the `open_runtime` block, or `run`, in order."""
+        self.stop_scope.cancel()
+        root = self.directory.root
+        if root is not None and root.life is not None and not root.life.ready:
+            root.body.ask_to_stop(root.life)
+
+    def row(self) -> RuntimeRow:
+        """Who this is, for those who attach."""
+        store = self.surroundings.store
+        return RuntimeRow(
+            name=self.name,
+            pid=os.getpid(),
+            boot=store.boot if store is not None else "",
+            version=version(),
+            started_at_ns=self.vitals.started_at_ns,
+            level=self.config.level,
+            store=str(self.store_file) if self.store_file is not None else None,
+            rights=Rights(self.config.rights),
+        )
+
+    # --- the trees ---------------------------------------------------------------------------
+
+    def root_spec(self) -> SupervisorSpec:
+        """The system first, then the application."""
+        return SupervisorSpec(
+            [
+                ChildSpec("system", self._system()),
+                ChildSpec("application", self.app.supervisor()),
+            ],
+            strategy="rest_for_one",
+            intensity=Intensity(3, 5.0),
+        )
+
+    def _system(self) -> SupervisorSpec:
+        children = [ChildSpec("signals", self._signals)] if self.takes_signals else []
+        children += [
+            ChildSpec("store", self._store_part, shutdown=30.0, start_timeout=60.0),
+            ChildSpec("bus", self._bus_part),
+            ChildSpec("edge", self._edge()),
+        ]
+        # Agents hold on to the store and the bus: when one of these fails, it is not
+        # restarted under them. /system gives up, and the root starts it and the
+        # application again, in order.
+        return SupervisorSpec(
+            children, strategy="rest_for_one", intensity=Intensity(0, 5.0)
+        )
+
+    def _edge(self) -> SupervisorSpec:
+        """Parts that nobody stands on; each is restarted alone."""
+        children = [
+            ChildSpec("telemetry", self._telemetry_part, shutdown=4.0),
+            ChildSpec("heartbeat", self._heartbeat),
+        ]
+        if self.config.socket is not False:
+            children.append(ChildSpec("control", self._control_part))
+        return SupervisorSpec(children, intensity=Intensity(3, 5.0))
+
+    async def _signals(self, *, task_status: trio.TaskStatus[None]) -> None:
+        """Started first and stopped last, so that a second signal still counts."""
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
+            task_status.started()
+            async for number in received:
+                self.signals.append(number)
+                if len(self.signals) == 1:
+                    self.stop()
+                elif len(self.signals) == 2:
+                    self.directory.hurry()
+                else:
+                    os._exit(130 if signal.SIGINT in self.signals else 143)
+
+    @asynccontextmanager
+    async def _store_part(self) -> AsyncIterator[Store]:
+        level = Level(self.config.level)
+        path = (
+            None if level is Level.VOLATILE else self.config.store_path(self.app.name)
+        )
+        async with open_store(path, level=level, application=self.app.name) as store:
+            self.surroundings.store = store
+            self.store_file = path
+            while self._early:
+                topic, payload, source, trace = self._early.popleft()
+                store.report(topic, payload, source=source, trace=trace)
+            try:
+                yield store
+            finally:
+                self.surroundings.store = None
+
+    @asynccontextmanager
+    async def _bus_part(self) -> AsyncIterator[Bus]:
+        bus = Bus(_StoreJournal(self.store), inside_handler=_inside, hold=_hold)
+        self.surroundings.bus = bus
+        try:
+            yield bus
+        finally:
+            self.surroundings.bus = None
+            bus.close()
+
+    @asynccontextmanager
+    async def _telemetry_part(self) -> AsyncIterator[None]:
+        self._measure()
+        async with export(
+            self.telemetry,
+            endpoint=self.config.otlp,
+            service_name=self.name,
+            service_instance=self.store.boot,
+        ):
+            yield
+
+    async def _control_part(
+        self, *, task_status: trio.TaskStatus[ControlServer]
+    ) -> None:
+        desk = self.desk()
+        path = self.config.socket or socket_path(self.name)
+        self.control = ControlServer(desk, path=path, cap=Rights(self.config.rights))
+        try:
+            await self.control.serve(task_status=task_status)
+        finally:
+            self.control = None
+
+    def desk(self) -> Desk:
+        """What the control server shows and does."""
+        return Desk(
+            runtime=self.row,
+            directory=self.directory,
+            surroundings=self.surroundings,
+            circuits=self.circuits,
+            injections=self.injections,
+            vitals=self.vitals,
+            stop=self.stop,
+            record=self._operator,
+        )
+
+    async def _heartbeat(self) -> None:
+        """Measure how late the loop is; end a demo whose console is gone."""
+        while True:
+            due = trio.current_time() + _BEAT
+            await trio.sleep_until(due)
+            self.vitals.loop_lag = max(0.0, trio.current_time() - due)
+            self._look_for_consoles()
+
+    def _look_for_consoles(self) -> None:
+        if self.control is None:
+            return
+        statistics = self.control.statistics()
+        self.vitals.clients = statistics.clients
+        patience = self.config.until_console_gone
+        if patience is None:
+            return
+        now = trio.current_time()
+        if statistics.consoles:
+            self._had_console_at, self._vanished = now, statistics.vanished
+        elif self._had_console_at is None or statistics.vanished == self._vanished:
+            # There was none, or the last one said goodbye: the runtime is to go on.
+            self._had_console_at = None
+        elif now - self._had_console_at > patience:
+            self.stop()
+
+    # --- reports -----------------------------------------------------------------------------
+
+    def record(
+        self, topic: str, payload: dict[str, Any], *, source: str = "", trace: str = ""
+    ) -> None:
+        """Put a report into the journal; never waits, never fails."""
+        encoded = msgspec.json.encode(payload)
+        store = self.surroundings.store
+        if store is not None:
+            store.report(topic, encoded, source=source, trace=trace)
+        else:
+            self._early.append((topic, encoded, source, trace))
+
+    def _report(self, report: Report) -> None:
+        self.record(
+            report.topic, report_payload(report), source=report.path, trace=report.trace
+        )
+        if report.topic == "supervision.restarted":
+            self._restart_span(report)
+        elif report.topic == "supervision.exited" and report.exit is not None:
+            kind = type(report.exit).__name__.lower()
+            self._exits[kind] = self._exits.get(kind, 0) + 1
+        if self.telemetry.logs.enabled:
+            self._log(report)
+
+    def _restart_span(self, report: Report) -> None:
+        spans = self.telemetry.spans
+        if not spans.enabled or report.cause is None:
+            return
+
+        spans.record(
+            "restart",
+            new_context(),
+            None,
+            report.cause.at_ns,
+            report.at_ns,
+            SpanKind.INTERNAL,
+            {
+                "treewarden.path": report.path,
+                "treewarden.incarnation": report.incarnation,
+                "treewarden.cause": report.cause.kind.value,
+                "treewarden.origin": report.cause.origin,
+            },
+            (),
+            report_payload(report).get("exit"),
+        )
+
+    def _log(self, report: Report) -> None:
+        crashed = report.topic in {"supervision.gave_up", "supervision.failed"}
+        self.telemetry.logs.record(
+            Severity.ERROR if crashed else Severity.INFO,
+            f"{report.topic} {report.path}",
+            attributes={
+                "treewarden.path": report.path,
+                "treewarden.incarnation": report.incarnation,
+                "treewarden.exit": str(report_payload(report).get("exit", "")),
+            },
+            at_ns=report.at_ns,
+        )
+
+    def _operator(self, topic: str, payload: dict[str, Any], by: str) -> None:
+        self.record(topic, {**payload, "by": by}, source=payload.get("path", ""))
+
+    def _circuit_moved(self, moved: Transition) -> None:
+        move = (moved.name, moved.new.value)
+        self._moves[move] = self._moves.get(move, 0) + 1
+        self.record(
+            "circuit." + moved.new,
+            {
+                "circuit": moved.name,
+                "from": moved.old,
+                "reason": moved.reason,
+                "calls": moved.window_calls,
+                "failures": moved.window_failures,
+                "by": moved.by,
+            },
+            source=moved.name,
+        )
+
+    def _dead_letter(self, path: str, operation: str, reason: str) -> None:
+        self.vitals.dead_letters += 1
+        self.record(
+            "agent.dead_letter", {"operation": operation, "reason": reason}, source=path
+        )
+
+    def _injected(self, fault: Fault, by: str) -> None:
+        self.record(
+            "injection.crash",
+            {"incarnation": fault.incarnation, "by": by},
+            source=fault.path,
+        )
+
+    def _breakable(self, name: str) -> _Breakable:
+        node = self.directory.resolve(name)
+        return _Breakable(node, node.path, node.incarnation)
+
+    # --- metrics -----------------------------------------------------------------------------
+
+    def _measure(self) -> None:
+        observe = self.telemetry.metrics.observe
+        observe(MAILBOX_DEPTH, "{message}", "Messages waiting", self._mailbox_depths)
+        observe(
+            NODE_RESTARTS, "{restart}", "Restarts",
+            lambda: [({"path": n.path}, n.restarts) for n in self.directory.nodes()],
+            "counter",
+        )  # fmt: skip
+        observe(
+            NODE_EXITS, "{exit}", "Ends by kind",
+            lambda: [({"kind": kind}, n) for kind, n in self._exits.items()], "counter",
+        )  # fmt: skip
+        observe(
+            BUS_PUBLISHED, "{event}", "Events published", self._published, "counter"
+        )
+        observe(BUS_DROPPED, "{event}", "Events dropped", self._dropped, "counter")
+        observe(BUS_PENDING, "{event}", "Events waiting", self._pending)
+        observe(CIRCUIT_STATE, "1", "1 for the state a circuit is in", self._states)
+        observe(
+            LOOP_LAG, "s", "Lateness of the loop", lambda: [({}, self.vitals.loop_lag)]
+        )
+        observe(TASKS, "{task}", "Tasks alive", _tasks)
+        observe(
+            CIRCUIT_TRANSITIONS, "{transition}", "Moves into a state",
+            lambda: [
+                ({"circuit": circuit, "state": state}, n)
+                for (circuit, state), n in self._moves.items()
+            ],
+            "counter",
+        )  # fmt: skip
+        self._observe_commits()
+
+    def _observe_commits(self) -> None:
+        metrics, spans = self.telemetry.metrics, self.telemetry.spans
+        seconds = metrics.histogram(STORE_COMMIT_DURATION, "s", DURATION_BOUNDS)
+        sizes = metrics.histogram(STORE_GROUP_SIZE, "{unit}", SIZE_BOUNDS)
+
+        def committed(took: float, units: int) -> None:
+            seconds.record(took)
+            sizes.record(units)
+            if spans.enabled:
+                ended = wall_ns()
+                began = ended - int(took * 1e9)
+                spans.record(
+                    "commit",
+                    new_context(),
+                    None,
+                    began,
+                    ended,
+                    SpanKind.CLIENT,
+                    {"db.system.name": "sqlite", "treewarden.units": units},
+                )
+
+        self.store.observe_commits(committed)
+
+    def _mailbox_depths(self) -> list[tuple[dict[str, str], float]]:
+        return [
+            ({"path": node.path}, len(cast("AgentBody", node.body).mailbox))
+            for node in self.directory.nodes()
+            if node.body.kind is Kind.AGENT
+        ]
+
+    def _published(self) -> list[tuple[dict[str, str], float]]:
+        return [({}, self.bus.statistics().published)]
+
+    def _dropped(self) -> list[tuple[dict[str, str], float]]:
+        return [({}, self.bus.statistics().dropped)]
+
+    def _pending(self) -> list[tuple[dict[str, str], float]]:
+        subscriptions = self.bus.statistics().subscriptions
+        return [({"pattern": one.pattern}, one.pending) for one in subscriptions]
+
+    def _states(self) -> list[tuple[dict[str, str], float]]:
+        return [
+            ({"circuit": one.name, "state": one.state.value}, 1)
+            for one in self.circuits.statistics()
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Breakable:
+    node: Node
+    path: str
+    incarnation: int
+
+    def crash(self, fault: Fault) -> None:
+        """Fail now."""
+        life = self.node.life
+        if life is None or life.ended or life.stopping:
+            raise NotRunning(f"{self.path} is not running; there is nothing to crash")
+        supervisor = as_supervisor(self.node)
+        if supervisor is not None:
+            supervisor.crash(fault)
+        else:
+            life.fail(fault)
+
+
+class _StoreJournal:
+    """The bus's journal, kept by the store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def wait_room(self) -> None:
+        await self._store.wait_room()
+
+    def append_nowait(
+        self, topic: str, payload: bytes, source: str, trace: str, decided: Decided
+    ) -> None:
+        if not self._store.has_room:
+            raise StoreBusy("the store's write queue is full; nothing was published")
+        event = StagedEvent(
+            topic=topic, payload=payload, at_ns=wall_ns(), source=source, trace=trace
+        )
+        unit = Unit(source)
+        unit.events = [event]
+        unit.release.append(
+            lambda error: decided(
+                error if error is not None else (event.position, event.at_ns)
+            )
+        )
+        self._store.hand_over(unit)
+
+
+def _inside() -> bool:
+    return current_body.get() is not None
+
+
+def _hold(send: Callable[[], None]) -> bool:
+    """Hold a signal until what its sender did is committed, or drop it if it is not."""
+    sender = current_body.get()
+    newest = sender.uncommitted() if sender is not None else None
+    if newest is None:
+        return False
+    newest.release.append(lambda error: send() if error is None else None)
+    return True
+
+
+def _tasks() -> list[tuple[dict[str, str], float]]:
+    return [({}, trio.lowlevel.current_statistics().tasks_living)]
+
+
+def version() -> str:
+    """The installed version of treewarden."""
+    try:
+        return importlib.metadata.version("treewarden")
+    except importlib.metadata.PackageNotFoundError:
+        return "0"
+
+
+@asynccontextmanager
+async def open_runtime(
+    app: Application, *, config: Config | None = None
+) -> AsyncIterator[Runtime]:
+    """Run an application for as long as the block lasts.
+
+    Entered once every child is ready. Leaving it, in whatever way, stops the application,
+    then the system, each in reverse order and within its shutdown times.
+
+    Raises:
+        ConfigError, StoreError, ControlError: a part of the system cannot start; bare.
+        ChildStartFailed: a child of the application did not start.
+        IntensityExceeded: the tree gave up; the block was cancelled.
+    """
+    if not isinstance(app, Application):
+        raise TypeError(f"open_runtime takes an Application, not {app!r}")
+    async with _open(
+        Runtime(app, config if config is not None else Config())
+    ) as runtime:
+        yield runtime
+
+
+@asynccontextmanager
+async def _open(runtime: Runtime) -> AsyncIterator[Runtime]:
+    before = _current.get()
+    _current.set(runtime)
+    try:
+        async with open_tree(runtime.root_spec(), directory=runtime.directory):
+            with runtime.stop_scope:
+                yield runtime
+    except ChildStartFailed as failure:
+        cause = _root_cause(failure)
+        if cause is failure:
+            raise
+        raise cause from cause.__cause__
+    finally:
+        _current.set(before)
+
+
+def _root_cause(failure: ChildStartFailed) -> BaseException:
+    """What the system could not start for, without the levels of the tree around it."""
+    innermost: BaseException = failure
+    while isinstance(innermost, ChildStartFailed) and innermost.__cause__ is not None:
+        innermost = innermost.__cause__
+    if isinstance(innermost, (ConfigError, StoreError, ControlError)):
+        return innermost
+    return failure
+
+
+def run(app: Application, config: Config | None = None) -> None:
+    """Run an application until it is told to stop; blocks.
+
+    SIGTERM and SIGINT stop the tree in order; a second one turns every stop into a kill; a
+    third ends the process at once.
+
+    Raises:
+        KeyboardInterrupt: it was stopped by SIGINT.
+        What `open_runtime` raises.
+    """
+    if not isinstance(app, Application):
+        raise TypeError(f"run takes an Application, not {app!r}")
+    configuration = config if config is not None else Config()
+    logging.basicConfig(level=configuration.log_level.upper())
+    runtime = Runtime(app, configuration)
+    runtime.takes_signals = True
+    trio.run(_run, runtime)
+    if signal.SIGINT in runtime.signals:
+        raise KeyboardInterrupt
+
+
+async def _run(runtime: Runtime) -> None:
+    try:
+        async with _open(runtime):
+            await trio.sleep_forever()
+    except ShuttingDown:
+        # Told to stop before it was up.
+        if not runtime.signals:
+            raise

@@ -1,0 +1,47 @@
+"""Which runtime is meant, and what is sent to it."""
+
+from pathlib import Path
+
+import pytest
+
+from treewarden.cli.asking import arguments, choose
+from treewarden.control.protocol import Raw
+from treewarden.errors import ConfigError, NoRuntime
+
+
+def test_values_are_json_and_else_text() -> None:
+    words = ["n=3", "name=ada", 'text="3"', "list=[1, 2]", "empty=", "sum=1+1=2"]
+    assert arguments(words) == {
+        "n": Raw(b"3"),
+        "name": Raw(b'"ada"'),
+        "text": Raw(b'"3"'),
+        "list": Raw(b"[1,2]"),
+        "empty": Raw(b'""'),
+        "sum": Raw(b'"1+1=2"'),
+    }
+
+
+@pytest.mark.parametrize("words", [["n"], ["=3"], ["n=1", "n=2"]])
+def test_what_is_no_argument_is_refused(words: list[str]) -> None:
+    with pytest.raises(ConfigError, match=r"key=value|twice"):
+        arguments(words)
+
+
+async def test_a_socket_that_is_named_is_the_one(tmp_path: Path) -> None:
+    assert await choose(tmp_path / "x.sock", "other") == tmp_path / "x.sock"
+
+
+@pytest.fixture
+def nobody_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No runtime anywhere that this user looks."""
+    tmp_path.chmod(0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+
+@pytest.mark.usefixtures("nobody_home")
+async def test_without_any_runtime_the_error_says_how_to_start_one() -> None:
+    with pytest.raises(NoRuntime, match=r"no runtime runs; start one with `treewarden"):
+        await choose(None, None)
+    with pytest.raises(NoRuntime, match="no runtime is called 'x'"):
+        await choose(None, "x")
