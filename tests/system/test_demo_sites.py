@@ -1,0 +1,225 @@
+"""The demo's web sites and its way out, over real sockets."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import socket
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+import trio
+
+from treewarden import (
+    Application,
+    ChildSpec,
+    CircuitOpen,
+    Config,
+    ConfigError,
+    Runtime,
+    open_runtime,
+)
+from treewarden.demo import application
+from treewarden.demo.frontier import Frontier
+from treewarden.demo.index import indexed
+from treewarden.demo.pages import SITES, site_of
+from treewarden.demo.sites import Habit, log_path, serve_site
+from treewarden.demo.web import TROUBLE, Web, circuit_of
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from treewarden.demo.sites import Ports
+
+HOST = "healthy.localhost"
+NAMES = [
+    name for name in map("page{}".format, range(40)) if site_of(name) == "healthy"
+][:3]
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Path:
+    """Three pages, all at the healthy site."""
+    for name in NAMES:
+        (tmp_path / f"{name}.html").write_text(f"<title>{name}</title>{name}")
+    found = {"rendered": NAMES, "skipped": {}}
+    (tmp_path / "pages.json").write_text(json.dumps(found))
+    return tmp_path
+
+
+@asynccontextmanager
+async def open_site(
+    library: Path, ports: Ports, habit: Habit | None = None
+) -> AsyncIterator[None]:
+    serve = partial(serve_site, library=library, logs=library, habit=habit or Habit())
+    async with trio.open_nursery() as nursery:
+        await nursery.start(serve, "healthy", ports)
+        yield
+        nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def open_web(folder: Path, web: Web) -> AsyncIterator[Runtime]:
+    app = Application("web", [ChildSpec("web", web.connect)])
+    config = Config(store=folder / "web.db", socket=False)
+    async with open_runtime(app, config=config) as runtime:
+        yield runtime
+
+
+def requests(library: Path) -> list[dict[str, Any]]:
+    lines = log_path(library, "healthy").read_text().splitlines()
+    return [entry for entry in map(json.loads, lines) if "path" in entry]
+
+
+async def test_a_site_serves_its_pages_and_logs_what_it_serves_and_answers(
+    library: Path,
+) -> None:
+    ports: Ports = {}
+    async with open_site(library, ports), httpx.AsyncClient() as client:
+        site = f"http://127.0.0.1:{ports[HOST]}"
+        page = await client.get(f"{site}/{NAMES[0]}.html")
+        assert page.text == f"<title>{NAMES[0]}</title>{NAMES[0]}"
+        assert NAMES[2] in (await client.get(f"{site}/")).text
+        assert (await client.get(f"{site}/robots.txt")).status_code == 200
+        assert (await client.get(f"{site}/../pages.json")).status_code == 404
+        assert (
+            await client.post(f"{site}/", content=b"x" * 100_000)
+        ).status_code == 405
+        assert (await client.head(f"{site}/")).text == ""
+
+    first = json.loads(log_path(library, "healthy").read_text().splitlines()[0])
+    assert first["serves"] == sorted(["/", *(f"/{name}.html" for name in NAMES)])
+    statuses = [entry["status"] for entry in requests(library)]
+    assert statuses == [200, 200, 200, 404, 405, 200]
+
+
+async def test_a_site_outlives_clients_that_talk_nonsense_or_hang_up(
+    library: Path,
+) -> None:
+    ports: Ports = {}
+    async with open_site(library, ports):
+        for nonsense in (b"\x16\x03\x01 this is TLS\r\n\r\n", b"GET / HT", b""):
+            stream = await trio.open_tcp_stream("127.0.0.1", ports[HOST])
+            await stream.send_all(nonsense)
+            await stream.aclose()
+        async with httpx.AsyncClient() as client:
+            answer = await client.get(f"http://127.0.0.1:{ports[HOST]}/")
+        assert answer.status_code == 200
+
+
+async def test_a_site_comes_back_at_the_port_it_had_unless_that_was_taken(
+    library: Path,
+) -> None:
+    ports: Ports = {}
+    async with open_site(library, ports):
+        port = ports[HOST]
+    async with open_site(library, ports):
+        assert ports[HOST] == port
+    with socket.create_server(("127.0.0.1", port)):
+        async with open_site(library, ports):
+            assert ports[HOST] != port
+
+
+async def test_a_flaky_site_fails_the_same_requests_in_every_run(library: Path) -> None:
+    runs = []
+    for _ in range(2):
+        ports: Ports = {}
+        statuses = []
+        habit = Habit(fails=0.3, hangs_up=0.3)
+        async with open_site(library, ports, habit), httpx.AsyncClient() as client:
+            for _ in range(20):
+                try:
+                    answer = await client.get(f"http://127.0.0.1:{ports[HOST]}/")
+                    statuses.append(answer.status_code)
+                except httpx.RemoteProtocolError:
+                    statuses.append(0)
+        runs.append(statuses)
+    assert runs[0] == runs[1]
+    assert set(runs[0]) == {0, 200, 500}
+
+
+async def test_the_circuit_of_a_site_opens_when_it_dies_and_closes_when_it_is_back(
+    library: Path,
+) -> None:
+    ports: Ports = {}
+    web = Web(ports)
+    url = f"http://{HOST}/"
+    async with open_web(library, web) as runtime:
+        async with open_site(library, ports):
+            assert (await web.get(url)).status == 200
+            circuit = circuit_of(url)
+        assert circuit.name == "healthy"
+        for _ in range(4):
+            with pytest.raises(TROUBLE):
+                await web.get(url)
+        assert runtime.circuits.circuit("healthy").state == "open"
+        with pytest.raises(CircuitOpen) as rejected:
+            await web.get(url)
+        assert rejected.value.retry_after is not None
+        async with open_site(library, ports):
+            with trio.fail_after(10):
+                while circuit.state != "half_open":  # noqa: ASYNC110 - it opens by time
+                    await trio.sleep(0.02)
+            assert (await web.get(url)).status == 200
+        assert circuit.state == "closed"
+
+
+async def test_an_answer_that_says_later_is_trouble_and_not_found_is_an_answer(
+    library: Path,
+) -> None:
+    ports: Ports = {}
+    web = Web(ports)
+    async with open_web(library, web):
+        async with open_site(library, ports, Habit(fails=1.0)):
+            with pytest.raises(httpx.HTTPStatusError):
+                await web.get(f"http://{HOST}/")
+            assert (await web.get(f"http://{HOST}/nowhere")).status == 404
+        with pytest.raises(httpx.ConnectError, match="not up yet"):
+            await web.get("http://slow.localhost/")
+
+
+async def test_a_guest_asks_a_site_for_its_rules_first_and_then_once_a_second(
+    library: Path, tmp_path: Path
+) -> None:
+    ports: Ports = {}
+    async with open_site(library, ports):
+        url = f"http://127.0.0.1:{ports[HOST]}"
+        config = Config(store=tmp_path / "guest.db", socket=False)
+        app = application(config, url=url, pages=2)
+        assert app.name == f"demo-127.0.0.1-{ports[HOST]}"
+        with trio.fail_after(30):
+            async with open_runtime(app, config=config) as runtime:
+                frontier = runtime.ref("/frontier", Frontier)
+                while (  # noqa: ASYNC110 - a bounded wait, from outside
+                    await frontier.call(Frontier.account)
+                ).pending:
+                    await trio.sleep(0.05)
+
+    urls, twice = indexed(tmp_path / "guest.db")
+    assert len(urls) == 2
+    assert f"{url}/" in urls
+    assert twice == 0
+    asked = requests(library)
+    assert [entry["path"] for entry in asked[:2]] == ["/robots.txt", "/"]
+    gaps = [b["at"] - a["at"] for a, b in itertools.pairwise(asked)]
+    assert len(gaps) == 2
+    assert min(gaps) >= 900_000_000
+
+
+def test_the_demo_is_refused_a_url_that_is_none_and_a_store_in_memory() -> None:
+    with pytest.raises(ConfigError, match="--url"):
+        application(Config(), url="example.org")
+    with pytest.raises(ConfigError, match="volatile"):
+        application(Config(level="volatile"))
+
+
+def test_the_demo_names_every_part_that_the_documentation_names(tmp_path: Path) -> None:
+    app = application(Config(store=tmp_path / "demo.db"))
+    ids = {child.id for child in app.children}
+    assert {"sites", "frontier", "fetchers", "indexer", "web", "lookout"} <= ids
+    sites = next(child for child in app.children if child.id == "sites").start
+    assert [child.id for child in getattr(sites, "children", ())] == list(SITES)
