@@ -1,0 +1,60 @@
+"""The parts that screens are made of: rows, pages, lines, and how things look.
+
+Widgets get plain records and draw them; they send messages up and never ask for anything.
+All text of the runtime passes through `Ink`.
+"""
+
+from .bar import Bar
+from .circuit_page import circuit_page
+from .event_page import event_page
+from .event_table import EventTable
+from .header import headline, tabs
+from .ink import (
+    DEGRADED,
+    Ink,
+    Look,
+    Span,
+    Spans,
+    Tone,
+    circuit_look,
+    event_look,
+    node_look,
+    wrap,
+)
+from .node_page import node_page
+from .page import BLANK, Page, heading, labelled
+from .preview_page import preview_page
+from .state_page import state_page
+from .table_tree import BLANK_ROW, Cell, Column, TableTree
+from .why_page import why_page
+
+__all__ = [
+    "BLANK",
+    "BLANK_ROW",
+    "DEGRADED",
+    "Bar",
+    "Cell",
+    "Column",
+    "EventTable",
+    "Ink",
+    "Look",
+    "Page",
+    "Span",
+    "Spans",
+    "TableTree",
+    "Tone",
+    "circuit_look",
+    "circuit_page",
+    "event_look",
+    "event_page",
+    "heading",
+    "headline",
+    "labelled",
+    "node_look",
+    "node_page",
+    "preview_page",
+    "state_page",
+    "tabs",
+    "why_page",
+    "wrap",
+]

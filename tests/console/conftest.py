@@ -1,0 +1,558 @@
+"""A canned crawler: frames as a runtime would send them, at a frozen time.
+
+`console()` makes an app over a `CannedLink`, which tells these frames and writes down
+what is asked of it. Nothing ticks by itself: a test calls `app.tick()`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from datetime import UTC
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+
+from treewarden.control.protocol import (
+    Act,
+    AgentRow,
+    AgentState,
+    AgentsUpdate,
+    CircuitRow,
+    CircuitsUpdate,
+    Done,
+    EventRow,
+    Events,
+    EventsUpdate,
+    Explanation,
+    FaultRow,
+    Message,
+    NodeRow,
+    Preview,
+    ProcessRow,
+    ProcessUpdate,
+    Raw,
+    Rights,
+    RuntimeRow,
+    TreeUpdate,
+    Update,
+    Watching,
+    Welcome,
+)
+from treewarden_console.app import TreewardenConsole
+from treewarden_console.link import Connected, Lost, RequestFailed, Told
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from textual.pilot import Pilot
+
+NOON = 1_767_614_400_000_000_000  # 2026-01-05 12:00:00 UTC
+NOW = NOON + 275_882_000_000  # 12:04:35.882
+UPTIME = 1083.0
+
+
+def ago(seconds: float) -> int:
+    """An instant before the frozen present."""
+    return NOW - int(seconds * 1e9)
+
+
+def raw(value: object) -> Raw:
+    """A value as it travels."""
+    return Raw(msgspec.json.encode(value))
+
+
+def node(
+    path: str,
+    kind: Any = "agent",
+    state: Any = "running",
+    *,
+    order: int = 0,
+    up: float = UPTIME,
+    **more: Any,
+) -> NodeRow:
+    """A node; parent and id come from its path."""
+    parent, _, id_ = path.rpartition("/")
+    more.setdefault("incarnation", 1 + more.get("restarts", 0))
+    return NodeRow(
+        path=path,
+        id=more.pop("id", id_),
+        kind=kind,
+        state=state,
+        parent=more.pop("parent", parent or "/"),
+        order=order,
+        started_at_ns=ago(up),
+        system=path.startswith("/system"),
+        **more,
+    )
+
+
+def nodes() -> list[NodeRow]:
+    """The crawler's tree: one fetcher restarts, one site has died for good."""
+    budget: dict[str, Any] = {"budget_limit": 3, "budget_period": 5.0}
+    return [
+        node(
+            "/",
+            "supervisor",
+            id="crawler",
+            parent=None,
+            strategy="one_for_one",
+            **budget,
+        ),
+        node("/system", "supervisor", strategy="rest_for_one", order=0, **budget),
+        node("/system/store", "task", order=0),
+        node("/system/bus", "task", order=1),
+        node("/system/control", "task", order=2),
+        node("/sites", "supervisor", strategy="one_for_one", order=1, **budget),
+        node("/sites/healthy", "task", order=0),
+        node("/sites/slow", "task", order=1),
+        node("/sites/flaky", "task", order=2),
+        node(
+            "/sites/dying",
+            "task",
+            "failed",
+            order=3,
+            restarts=4,
+            last_exit="crashed: OSError: address already in use",
+        ),
+        node("/frontier", order=2, restarts=1, up=212, last_exit="crashed: Injected"),
+        node(
+            "/fetchers",
+            "supervisor",
+            strategy="dynamic",
+            order=3,
+            budget_spent=1,
+            **budget,
+        ),
+        node("/fetchers/f-1", order=0, label="asyncio.html"),
+        node("/fetchers/f-2", order=1, label="email.policy.html"),
+        node(
+            "/fetchers/f-3",
+            order=2,
+            restarts=2,
+            up=4.2,
+            last_exit="crashed: httpx.ReadTimeout: no answer within 2 s",
+        ),
+        node("/fetchers/f-4", state="restarting", order=3, restarts=1),
+        node("/fetchers/f-5", order=4, state="suspended"),
+        node("/fetchers/f-6", order=5, state="starting"),
+        node("/indexer", order=4),
+        node("/progress", order=5),
+    ]
+
+
+def agent(path: str, mailbox: int = 0, **more: Any) -> AgentRow:
+    """An agent's row."""
+    more.setdefault("incarnation", 1)
+    more.setdefault("type", "Fetcher")
+    return AgentRow(
+        path=path,
+        mailbox=mailbox,
+        capacity=1000,
+        handled=more.pop("handled", 40),
+        state_version=more.pop("state_version", 12),
+        state_bytes=more.pop("state_bytes", 412),
+        **more,
+    )
+
+
+def agents() -> list[AgentRow]:
+    """The agents of the crawler."""
+    return [
+        agent("/frontier", 3, type="Frontier", incarnation=2, handled=1204),
+        *(agent(f"/fetchers/f-{n}", handled=40 + n) for n in (1, 2)),
+        agent("/fetchers/f-3", 14, incarnation=3, handled=31, failed=2, doing="fetch"),
+        agent("/fetchers/f-4", 1000, incarnation=2, waiting_senders=2),
+        agent("/fetchers/f-5", 611),
+        agent("/fetchers/f-6"),
+        agent("/indexer", 1, type="Indexer", state_version=188, handled=188),
+        agent("/progress", type="Progress", state_version=3, state_bytes=80),
+    ]
+
+
+def circuits() -> list[CircuitRow]:
+    """A circuit in every state that matters."""
+    return [
+        CircuitRow(
+            name="site:healthy",
+            state="closed",
+            since_ns=ago(UPTIME),
+            window_calls=20,
+            threshold="5 failures",
+            calls=412,
+            succeeded=412,
+        ),
+        CircuitRow(
+            name="site:slow",
+            state="half_open",
+            since_ns=ago(2.5),
+            window_calls=3,
+            window_failures=1,
+            threshold="5 failures",
+            calls=88,
+            succeeded=80,
+            failed=8,
+            rejected=4,
+            opened=1,
+            last_error="httpx.ReadTimeout: no answer within 2 s",
+        ),
+        CircuitRow(
+            name="site:flaky",
+            state="forced_open",
+            since_ns=ago(62),
+            threshold="5 failures",
+            calls=120,
+            succeeded=70,
+            failed=50,
+            opened=2,
+        ),
+        CircuitRow(
+            name="site:dying",
+            state="open",
+            since_ns=ago(4),
+            window_calls=5,
+            window_failures=5,
+            threshold="5 failures",
+            retry_after=18.0,
+            calls=31,
+            succeeded=12,
+            failed=19,
+            rejected=41,
+            opened=3,
+            last_error="httpx.ConnectError: all connection attempts failed",
+        ),
+        CircuitRow(name="smtp", state="disabled", since_ns=ago(UPTIME)),
+    ]
+
+
+def event(position: int, seconds: float, topic: str, **payload: Any) -> EventRow:
+    """A report of the journal, as the runtime words it."""
+    return EventRow(
+        position=position,
+        topic=topic,
+        at_ns=ago(seconds),
+        kind="report",
+        source=payload.pop("source", ""),
+        trace=payload.pop("trace", ""),
+        payload=raw(payload),
+    )
+
+
+def events() -> list[EventRow]:
+    """What happened last."""
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    return [
+        EventRow(
+            position=1201,
+            topic="page.indexed",
+            at_ns=ago(9.1),
+            source="/indexer",
+            payload=raw({"url": "email.policy.html", "words": 2140}),
+        ),
+        event(
+            1202,
+            4.3,
+            "circuit.open",
+            source="site:dying",
+            circuit="site:dying",
+            **{"from": "closed"},
+            reason="5 of 5 calls failed",
+            calls=5,
+            failures=5,
+            trace=trace,
+        ),
+        event(
+            1203,
+            4.25,
+            "supervision.exited",
+            source="/fetchers/f-3",
+            incarnation=2,
+            exit="crashed: httpx.ReadTimeout: no answer within 2 s",
+            where="fetchers.py:88",
+            trace=trace,
+        ),
+        event(
+            1204,
+            4.2,
+            "supervision.restarted",
+            source="/fetchers/f-3",
+            incarnation=3,
+            exit="crashed: httpx.ReadTimeout: no answer within 2 s",
+            cause="crash",
+            origin="/fetchers/f-3",
+            trace=trace,
+        ),
+        EventRow(
+            position=1205,
+            topic="page.fetched",
+            at_ns=ago(0.4),
+            source="/fetchers/f-1",
+            payload=raw({"url": "asyncio.html", "bytes": 18201, "status": 200}),
+        ),
+    ]
+
+
+def process() -> ProcessRow:
+    """The process, now."""
+    return ProcessRow(
+        at_ns=NOW,
+        uptime=UPTIME,
+        cpu_seconds=41.2,
+        rss_bytes=88 << 20,
+        tasks=61,
+        loop_lag=0.0028,
+        nodes=20,
+        commits=900,
+        units=4100,
+        store_bytes=3 << 20,
+        published=2210,
+        clients=1,
+    )
+
+
+def explanation() -> Explanation:
+    """Why f-3 restarted."""
+    return Explanation(
+        path="/fetchers/f-3",
+        incarnation=3,
+        cause="crash",
+        sentence="f-3 crashed in fetch: no answer within 2 s; it was restarted alone",
+        at_ns=ago(4.2),
+        origin="/fetchers/f-3",
+        message="fetch('dying', 'xml.sax.html')",
+        fault=FaultRow(
+            type="httpx.ReadTimeout",
+            message="no answer within 2 s",
+            frames=[
+                ("treewarden/agents/agent.py", 212, "_handle"),
+                ("treewarden/demo/fetchers.py", 88, "fetch"),
+                ("httpx/_transports/default.py", 118, "map_httpcore_exceptions"),
+            ],
+            path="/fetchers/f-3",
+            incarnation=2,
+            cause=FaultRow(
+                type="httpcore.ReadTimeout",
+                message="",
+                frames=[("httpcore/_backends/trio.py", 33, "read")],
+            ),
+        ),
+        took_down=[],
+        state_before=raw({"pages": 31, "site": "dying", "url": "xml.sax.html"}),
+        state_after=raw({"pages": 31, "site": "dying", "url": None, "tries": 1}),
+        chain=events()[1:4],
+    )
+
+
+def preview() -> Preview:
+    """What a crash of f-3 would do."""
+    return Preview(
+        act=Act.CRASH,
+        path="/fetchers/f-3",
+        incarnation=3,
+        stops=["/fetchers/f-3"],
+        starts=["/fetchers/f-3"],
+        sentence="f-3 crashes and is restarted alone (dynamic under /fetchers)",
+        spent=1,
+        limit=3,
+        period=5.0,
+        messages_waiting=14,
+    )
+
+
+def agent_state() -> AgentState:
+    """What the frontier knows."""
+    return AgentState(
+        path="/frontier",
+        type="Frontier",
+        version=12,
+        incarnation=2,
+        state=raw(
+            {
+                "site": "all",
+                "handed_out": 1188,
+                "acknowledged": 1181,
+                "limits": {"healthy": 4, "slow": 1, "flaky": 2, "dying": 1},
+                "note": "crawl of 3.11",
+            }
+        ),
+        size_bytes=412,
+        committed_at_ns=ago(0.4),
+    )
+
+
+def welcome(boot: str = "boot-1", rights: Rights = Rights.CHAOS) -> Welcome:
+    """The runtime's answer to hello."""
+    return Welcome(
+        protocol=1,
+        rights=rights,
+        runtime=RuntimeRow(
+            name="crawler",
+            pid=4711,
+            boot=boot,
+            version="0.1.0",
+            started_at_ns=ago(UPTIME),
+            level="durable",
+            rights=rights,
+        ),
+    )
+
+
+def snapshot() -> list[Update]:
+    """A full update of every topic."""
+    return [
+        TreeUpdate(sequence=1, full=True, rows=nodes()),
+        AgentsUpdate(sequence=1, full=True, rows=agents()),
+        CircuitsUpdate(sequence=1, full=True, rows=circuits()),
+        EventsUpdate(sequence=1, full=True, rows=events()),
+        ProcessUpdate(sequence=1, full=True, rows=[process()]),
+    ]
+
+
+def answers() -> dict[str, Message | Exception]:
+    """A reply for each method."""
+    return {
+        "why": explanation(),
+        "preview": preview(),
+        "state": agent_state(),
+        "events": Events(rows=events(), position=1205),
+        "inject": Done(sentence="f-3 crashed and runs again as incarnation 4"),
+        "restart": Done(sentence="f-3 was restarted, incarnation 4"),
+        "stop": Done(sentence="f-3 was stopped"),
+        "circuit": Done(sentence="site:dying is closed"),
+        "shutdown": Done(sentence="the runtime stops"),
+        "unwatch": Watching(topics=[]),
+    }
+
+
+@dataclass
+class CannedLink:
+    """Tells frames and answers requests as it was told to; writes down every request."""
+
+    news: list[Connected | Lost | Told] = field(default_factory=list)
+    answers: dict[str, Message | Exception] = field(default_factory=answers)
+    asked: list[tuple[str, Message]] = field(default_factory=list)
+    tell: Callable[[Connected | Lost | Told], None] | None = None
+
+    async def run(self, tell: Callable[[Connected | Lost | Told], None]) -> None:
+        """Tell what was canned, then wait for more through `send`."""
+        self.tell = tell
+        for one in self.news:
+            tell(one)
+        await asyncio.Event().wait()
+
+    def send(self, *updates: Update) -> None:
+        """Tell more."""
+        assert self.tell is not None
+        for update in updates:
+            self.tell(Told(update=update))
+
+    async def request(self, method: str, params: Message) -> Message:
+        """Answer from the table."""
+        self.asked.append((method, params))
+        answer = self.answers.get(method)
+        if isinstance(answer, Exception):
+            raise answer
+        if answer is None:
+            raise RequestFailed("ControlError", f"no answer to {method} is canned")
+        return answer
+
+    async def farewell(self) -> None:
+        """Leave."""
+        self.asked.append(("farewell", Message()))
+
+    def acts(self) -> list[tuple[str, Message]]:
+        """The requests that change something."""
+        looks = {"why", "preview", "state", "events", "farewell"}
+        return [one for one in self.asked if one[0] not in looks]
+
+
+class Clock:
+    """The console's monotonic clock, moved by hand."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """The clock of the app that `console` makes."""
+    return Clock()
+
+
+@pytest.fixture
+def canned() -> Any:
+    """This module's canned rows and frames, by name."""
+    return _Canned
+
+
+class _Canned:
+    ago = staticmethod(ago)
+    raw = staticmethod(raw)
+    node = staticmethod(node)
+    nodes = staticmethod(nodes)
+    agent = staticmethod(agent)
+    agents = staticmethod(agents)
+    circuits = staticmethod(circuits)
+    event = staticmethod(event)
+    events = staticmethod(events)
+    process = staticmethod(process)
+    explanation = staticmethod(explanation)
+    preview = staticmethod(preview)
+    agent_state = staticmethod(agent_state)
+    welcome = staticmethod(welcome)
+    snapshot = staticmethod(snapshot)
+    Link = CannedLink
+
+
+@pytest.fixture
+def console(clock: Clock) -> Callable[..., TreewardenConsole]:
+    """Make an app over canned frames; `news` None is a live runtime in full."""
+
+    def make(
+        *,
+        news: list[Connected | Lost | Told] | None = None,
+        rights: Rights = Rights.CHAOS,
+        answers: dict[str, Message | Exception] | None = None,
+        **options: Any,
+    ) -> TreewardenConsole:
+        if news is None:
+            told = [Told(update=update) for update in snapshot()]
+            news = [Connected(welcome=welcome(rights=rights)), *told]
+        link = CannedLink(news=news)
+        link.answers.update(answers or {})
+        return TreewardenConsole(
+            link, operator="alice", zone=UTC, now=clock, ticking=False, **options
+        )
+
+    return make
+
+
+@pytest.fixture
+def drive() -> Callable[..., None]:
+    """Run a journey through an app: `drive(app, journey, size=(120, 36))`."""
+
+    def run(
+        app: TreewardenConsole,
+        journey: Callable[[Pilot[None]], Awaitable[None]],
+        size: tuple[int, int] = (120, 36),
+    ) -> None:
+        async def main() -> None:
+            async with app.run_test(size=size) as pilot:
+                await pilot.pause()
+                app.tick()
+                await pilot.pause()
+                await journey(pilot)
+
+        asyncio.run(main())
+
+    return run
+
+
+@pytest.fixture(autouse=True)
+def _steady_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Colour is on unless a test switches it off."""
+    monkeypatch.delenv("NO_COLOR", raising=False)
