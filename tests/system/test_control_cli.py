@@ -102,9 +102,9 @@ class Home:
 
     def names(self) -> list[str]:
         """The sockets on which somebody answers; asked in this process, which is quick."""
-        return [
-            path.stem for path in sorted(self.folder.rglob("*.sock")) if answers(path)
-        ]
+        return sorted(
+            path.stem for path in self.folder.rglob("*.sock") if answers(path)
+        )
 
     @contextmanager
     def running(self, *words: str) -> Iterator[subprocess.Popen[str]]:

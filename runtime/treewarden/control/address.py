@@ -71,4 +71,6 @@ def short_path(path: Path) -> Path:
 def sockets() -> list[Path]:
     """All sockets in this user's folders, live or not, by name."""
     folders = (socket_folder(), fallback_folder())
-    return [path for folder in folders for path in sorted(folder.glob(f"*{SUFFIX}"))]
+    found = [path for folder in folders for path in folder.glob(f"*{SUFFIX}")]
+    # By name, not by path: as a path, `shop-2.sock` comes before `shop.sock`.
+    return sorted(found, key=lambda path: path.stem)
