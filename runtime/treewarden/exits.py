@@ -67,12 +67,13 @@ class Fault:
             source = linecache.getline(file, line).strip()
             if source:
                 lines.append(f"    {source}")
-        lines.append(self.summary())
+        lines.append(f"{self.type}: {self.message}" if self.message else self.type)
         return "\n".join(lines)
 
     def summary(self) -> str:
-        """One line: type and message."""
-        return f"{self.type}: {self.message}" if self.message else self.type
+        """One line: the type, without its module, and the message."""
+        name = self.type.rsplit(".", 1)[-1]
+        return f"{name}: {self.message}" if self.message else name
 
     def where(self) -> str:
         """The innermost frame as `file:line`, or an empty string."""

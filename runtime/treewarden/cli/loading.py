@@ -10,6 +10,7 @@ import importlib
 import importlib.util
 import sys
 import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from treewarden.errors import ConfigError, TreewardenError
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from treewarden import Application
+
+
+_PACKAGE = str(Path(__file__).parent.parent)
 
 
 def load_application(target: str) -> Application:
@@ -106,10 +110,6 @@ def _why(what: str, error: BaseException) -> str:
 def _place(error: BaseException) -> str:
     """The innermost line of code that is neither ours nor the import machinery's."""
     frames = traceback.extract_tb(error.__traceback__)
-    foreign = [
-        frame
-        for frame in frames
-        if frame.filename != __file__ and not frame.filename.startswith("<frozen")
-    ]
-    inner = [frame for frame in foreign if frame.filename != importlib.__file__]
+    ours = (_PACKAGE, str(Path(importlib.__file__).parent), "<frozen")
+    inner = [frame for frame in frames if not frame.filename.startswith(ours)]
     return f" ({inner[-1].filename}:{inner[-1].lineno})" if inner else ""

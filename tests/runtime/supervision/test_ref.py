@@ -183,7 +183,7 @@ async def test_two_starts_of_one_id_at_once_are_one_start(world: World) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(start, root)
             nursery.start_soon(start, root)
-        assert told == ["started", "already"]
+        assert sorted(told) == ["already", "started"]  # both are woken in one tick
         assert world.starts["a"] == 1
 
 
