@@ -588,11 +588,9 @@ def _inside() -> bool:
 def _hold(send: Callable[[], None]) -> bool:
     """Hold a signal until what its sender did is committed, or drop it if it is not."""
     sender = current_body.get()
-    newest = sender.uncommitted() if sender is not None else None
-    if newest is None:
+    if sender is None:
         return False
-    newest.release.append(lambda error: send() if error is None else None)
-    return True
+    return sender.when_settled(lambda error: send() if error is None else None)
 
 
 def _tasks() -> list[tuple[dict[str, str], float]]:

@@ -1,8 +1,8 @@
 """Agents: private state behind a mailbox, and handlers that are transactions.
 
 `agent` is what users subclass, `ref` the address that others hold, `body` what outlives
-an agent's incarnations, `mailbox` the bounded queue in front of it, `operation` what it can
-be asked, `codec` its state as bytes.
+an agent's incarnations, `mailbox` the bounded queue in front of it, `outbox` what it sent
+and nobody had room for, `operation` what it can be asked, `codec` its state as bytes.
 """
 
 from .agent import Agent

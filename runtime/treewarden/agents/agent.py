@@ -36,11 +36,11 @@ from .mailbox import MailboxPolicy
 from .operation import Operation, operations_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
     from treewarden.bus import Event, Subscription
     from treewarden.runtime import Runtime
-    from treewarden.supervision import Directory, Ignore, Node
+    from treewarden.supervision import Directory, Ignore, Node, Timer
 
     from .monitor import Down, Monitor
     from .ref import AgentRef
@@ -102,20 +102,11 @@ class Agent(Generic[State]):
         """
         super().__init_subclass__(**kwargs)
         _refuse_clashes(cls)
-        if cls.persistence not in {"write_through", "none"}:
-            raise ValueError(
-                f"{cls.__qualname__}.persistence must be write_through or none, "
-                f"not {cls.persistence!r}"
-            )
-        state_type = _state_type(cls)
-        if state_type is not None and not isinstance(state_type, TypeVar):
-            refuse_any(state_type, cls.__qualname__)
+        _check_options(cls)
         cls.treewarden_class = AgentClass(
             name=vars(cls).get("store_as") or cls.__name__,
             operations=operations_of(cls, Agent),
-            codec=None
-            if state_type is None or isinstance(state_type, TypeVar)
-            else StateCodec(state_type),
+            codec=_codec(cls),
             on_start=Operation("on_start", cls.on_start)
             if cls.on_start is not Agent.on_start
             else None,
@@ -139,7 +130,15 @@ class Agent(Generic[State]):
     def initial_state(self) -> State:
         """The state when the store has none; the default is `State()`."""
         codec = type(self).treewarden_class.codec
-        return codec.type() if codec is not None else typing.cast("State", None)
+        if codec is None:
+            return typing.cast("State", None)
+        try:
+            return typing.cast("State", codec.type())
+        except TypeError as error:
+            raise TypeError(
+                f"{type(self).__qualname__} needs an initial_state(): its state cannot "
+                f"be made without arguments ({error})"
+            ) from error
 
     @classmethod
     def migrate(cls, data: dict[str, Any], version: int) -> dict[str, Any]:
@@ -221,6 +220,9 @@ class Agent(Generic[State]):
         Raises:
             NotRunning: there is no store.
             TypeError, ValueError: the payload cannot be encoded, the topic is none.
+
+        For a `wait` subscription without room the event waits in this agent's outbox,
+        and the agent takes no next message until it has left.
         """
         self.treewarden_body.stage_event(topic, payload)
 
@@ -233,8 +235,12 @@ class Agent(Generic[State]):
     ) -> None:
         """Stage a message: it leaves with this handler's commit, at most once.
 
+        Its arguments are copied now. For a mailbox without room it waits in this agent's
+        outbox (as many as the own mailbox takes), and the agent takes no next message
+        until it has left.
+
         Raises:
-            UnknownOperation, BadArguments, NameUnknown.
+            UnknownOperation, BadArguments, NameUnknown, StateNotEncodable.
         """
         self.treewarden_body.stage_cast(ref, operation, args, kwargs)
 
@@ -250,17 +256,24 @@ class Agent(Generic[State]):
         return self.treewarden_body.subscribe(pattern, capacity, overflow)
 
     def send_after(
-        self,
+        self: A,
         seconds: float,
-        operation: Callable[Concatenate[A, P], Awaitable[Any]],
+        operation: Callable[Concatenate[A, P], object],
         *args: P.args,
         **kwargs: P.kwargs,
-    ) -> None:
-        """Send itself a message in `seconds`; called off when this incarnation ends."""
-        self.treewarden_body.send_after(seconds, operation, args, kwargs)
+    ) -> Timer:
+        """Send itself a message in `seconds`; called off when this incarnation ends.
+
+        It is called off too when the handler fails that asked for it. Its arguments are
+        copied now.
+        """
+        return self.treewarden_body.send_after(seconds, operation, args, kwargs)
 
     def monitor(self, ref: AgentRef[Any]) -> Monitor:
-        """Be told once, through `on_down`, when that incarnation ends."""
+        """Be told once, through `on_down`, when that incarnation ends.
+
+        Called off when this incarnation ends.
+        """
         return self.treewarden_body.monitor(ref)
 
     def stop(self, exit: Exit | None = None) -> None:  # noqa: A002 - design.md
@@ -269,7 +282,7 @@ class Agent(Generic[State]):
 
 
 def _refuse_clashes(cls: type) -> None:
-    for name in vars(cls):
+    for name in {**vars(cls), **inspect.get_annotations(cls)}:
         if name.startswith("__") or name in _HOOKS or name in _OPTIONS:
             continue
         if name in {"state", "treewarden_class"} or not hasattr(Agent, name):
@@ -279,19 +292,77 @@ def _refuse_clashes(cls: type) -> None:
         )
 
 
-def _state_type(cls: type[Agent[Any]]) -> Any:  # noqa: ANN401 - a type, or None
-    for base in typing.cast("Any", cls).__orig_bases__ if _own_bases(cls) else ():
-        origin = typing.get_origin(base)
+def _check_options(cls: type[Agent[Any]]) -> None:
+    if cls.persistence not in {"write_through", "none"}:
+        raise ValueError(
+            f"{cls.__qualname__}.persistence must be write_through or none, "
+            f"not {cls.persistence!r}"
+        )
+    if not isinstance(cls.mailbox, MailboxPolicy):
+        raise TypeError(
+            f"{cls.__qualname__}.mailbox must be a MailboxPolicy, not {cls.mailbox!r}"
+        )
+    if not cls.call_timeout >= 0:
+        raise ValueError(
+            f"{cls.__qualname__}.call_timeout must be >= 0 seconds, "
+            f"not {cls.call_timeout!r}"
+        )
+    for name in ("on_start", "on_stop"):
+        if not inspect.iscoroutinefunction(inspect.unwrap(getattr(cls, name))):
+            raise TypeError(f"{cls.__qualname__}.{name} must be async")
+
+
+def _codec(cls: type[Agent[Any]]) -> StateCodec | None:
+    state_type = _state_type(cls)
+    if state_type is None or _parameters(state_type):
+        # No state; or the class is generic in it, and a subclass will say.
+        return None
+    if isinstance(state_type, (str, typing.ForwardRef)):
+        raise TypeError(
+            f"{cls.__qualname__}: define the state's type above the agent and name it "
+            f"without quotes, not {state_type!r}"
+        )
+    try:
+        refuse_any(state_type, cls.__qualname__)
+    except NameError as error:
+        raise TypeError(
+            f"{cls.__qualname__}: the annotations of its state cannot be read: {error}"
+        ) from error
+    return StateCodec(state_type)
+
+
+def _state_type(cls: type) -> Any:  # noqa: ANN401 - a type, perhaps with variables
+    """What stands for `State` in `cls`, through all generic classes between."""
+    for base in vars(cls).get("__orig_bases__", cls.__bases__):
+        origin = typing.get_origin(base) or base
+        arguments = typing.get_args(base)
+        if origin is Agent:
+            return _no_none(arguments[0]) if arguments else None
         if isinstance(origin, type) and issubclass(origin, Agent):
-            (argument,) = typing.get_args(base)[:1]
-            return None if argument is type(None) else argument
-    parent = next((b for b in cls.__bases__ if issubclass(b, Agent)), Agent)
-    known = getattr(parent, "treewarden_class", None)
-    return known.codec.type if known is not None and known.codec is not None else None
+            return _filled_in(_state_type(origin), origin, arguments)
+    return None
 
 
-def _own_bases(cls: type) -> bool:
-    return "__orig_bases__" in vars(cls)
+def _no_none(argument: Any) -> Any:  # noqa: ANN401 - a type
+    return None if argument is type(None) else argument
+
+
+def _filled_in(state_type: Any, origin: Any, arguments: tuple[Any, ...]) -> Any:  # noqa: ANN401 - types
+    variables = _parameters(state_type)
+    if not (variables and arguments):
+        return state_type
+    values = dict(zip(_parameters(origin), arguments, strict=False))
+    if isinstance(state_type, TypeVar):
+        return _no_none(values.get(state_type, state_type))
+    return state_type[tuple(values.get(one, one) for one in variables)]
+
+
+def _parameters(some_type: Any) -> tuple[Any, ...]:  # noqa: ANN401 - a type
+    if isinstance(some_type, TypeVar):
+        return (some_type,)
+    if isinstance(some_type, type) and not issubclass(some_type, Agent):
+        return ()  # a generic struct without arguments: msgspec says what it thinks
+    return getattr(some_type, "__parameters__", ())
 
 
 def collections_of(cls: type[Agent[Any]]) -> dict[str, Any]:

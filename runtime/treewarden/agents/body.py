@@ -13,6 +13,9 @@ costs no budget.
 
 The message in hand when an incarnation ends: after a crash its caller gets the fault;
 after a stop that is not its fault it goes back to the head of the mailbox.
+
+What a message carries from its sender's uncommitted work (`Envelope.needs`) goes on with
+all that it sets off: units fail with what they build on, casts leave after it.
 """
 
 from __future__ import annotations
@@ -20,7 +23,8 @@ from __future__ import annotations
 import time
 from collections import deque
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -38,6 +42,7 @@ from treewarden.errors import (
     MailboxFull,
     NotRunning,
     StateNotEncodable,
+    StoreBroken,
     StoreError,
     TreewardenError,
 )
@@ -49,6 +54,7 @@ from .envelope import Envelope
 from .mailbox import Admission, Mailbox
 from .monitor import Down, Monitor
 from .operation import Operation, missing, operation_name
+from .outbox import CastDelivery, Delivery, EventDelivery
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -63,6 +69,8 @@ if TYPE_CHECKING:
     from .ref import AgentRef
 
 _ENCODE: Final = msgspec.json.Encoder().encode
+# From this many timers on, those that were called off are looked for.
+_TRIM_TIMERS: Final = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +95,9 @@ class Surroundings:
     runtime: object | None = None
     dead_letter: Callable[[str, str, str], None] | None = None
     """Called with path, operation and reason when a cast is lost for good."""
+    undecided: dict[str, Unit] = field(default_factory=dict)
+    """By path: the newest unit of a node that is gone. Whoever comes to that path reads
+    what is committed only after it."""
 
 
 _NOTHING: Final = Surroundings()
@@ -124,11 +135,17 @@ current_body: ContextVar[AgentBody | None] = ContextVar(
 class _Staged:
     """What the handler in hand wants to happen with its commit."""
 
-    __slots__ = ("casts", "events")
+    __slots__ = ("casts", "events", "timers")
 
     def __init__(self) -> None:
         self.events: list[tuple[StagedEvent, object]] = []
         self.casts: list[tuple[AgentBody, Envelope]] = []
+        # Armed already: the agent's own clock runs ahead with it.
+        self.timers: list[Timer] = []
+
+    def __len__(self) -> int:
+        """How many things leave the agent with the commit."""
+        return len(self.events) + len(self.casts)
 
 
 class AgentBody:
@@ -139,6 +156,7 @@ class AgentBody:
     __slots__ = (
         "_agent",
         "_arguments",
+        "_asleep",
         "_blocked",
         "_class",
         "_collections",
@@ -151,7 +169,9 @@ class AgentBody:
         "_in_hand",
         "_life",
         "_loaded",
+        "_monitors",
         "_newest",
+        "_on_the_way",
         "_outbox",
         "_renewed",
         "_resting",
@@ -160,6 +180,7 @@ class AgentBody:
         "_state_bytes",
         "_subscriptions",
         "_timers",
+        "_timers_limit",
         "agent_type",
         "committed_at_ns",
         "committed_revision",
@@ -196,6 +217,8 @@ class AgentBody:
         self._arguments = args, kwargs
         self._agent: Agent[Any] | None = None
         self._life: Life | None = None
+        # Parked for want of messages; and, of those, open to handlers in a caller's turn.
+        self._asleep: Task | None = None
         self._idle: Task | None = None
         self._in_hand: Envelope | None = None
         self._histograms: tuple[Histogram, Histogram] | None = None
@@ -212,12 +235,17 @@ class AgentBody:
         self._newest: Unit | None = None
         self._collections: dict[str, DurableQueue[Any]] | None = None
         # What the last commits could not deliver for lack of room.
-        self._outbox: deque[Callable[[], Any]] = deque()
+        self._outbox: deque[Delivery] = deque()
+        # Events and casts of handlers that are not committed yet.
+        self._on_the_way = 0
         self._blocked: trio.CancelScope | None = None
         # By pattern; they outlive a crash, so that no event is missed meanwhile.
         self._subscriptions: dict[str, Subscription] = {}
         self._renewed: set[str] = set()
+        # Those of this incarnation.
+        self._monitors: set[Monitor] = set()
         self._timers: list[Timer] = []
+        self._timers_limit = _TRIM_TIMERS
 
     # --- one incarnation -------------------------------------------------------------------
 
@@ -247,13 +275,24 @@ class AgentBody:
             self._end_incarnation()
 
     def _end_incarnation(self) -> None:
-        self._agent = self._idle = self._life = None
+        self._record_idle_crash()
+        self._agent = self._idle = self._asleep = self._life = None
         self._staged = None
         self._doing = ""
         self._renewed.clear()
         for timer in self._timers:
             timer.cancel()
         self._timers.clear()
+        for monitor in tuple(self._monitors):
+            monitor.cancel()
+
+    def _record_idle_crash(self) -> None:
+        """A crash that was injected between two messages is kept like any other."""
+        life, last = self._life, self.last_crash
+        if life is None or life.injected is None or life.rolled_back:
+            return
+        if life.ready and (last is None or last.incarnation != life.incarnation):
+            self._crashed(None, life.injected)
 
     async def _serve(self, life: Life) -> Exit | None:
         items = self.mailbox.items
@@ -265,12 +304,21 @@ class AgentBody:
                 return self._exit_after
             if life.stopping:
                 return None
-            if self._outbox:
+            if self._subscriptions:
+                # The mailbox has room again, or there is a new incarnation.
+                for subscription in self._subscriptions.values():
+                    subscription.flush()
+            if life.injected is not None:
+                # Cancelled while it was about to go on: nothing more is handled.
+                await checkpoint()
+            elif self._outbox:
                 await self._deliver_outbox(life)
+            elif self._is_too_far_ahead and store is not None:
+                await self._wait(partial(self._wait_decided, store), life)
             elif store is not None and not store.has_room:
                 await self._wait(store.wait_room, life)
             elif not items:
-                self._idle = current_task()
+                self._idle = self._asleep = current_task()
                 await park(self._abort_idle)
             else:
                 await checkpoint()
@@ -281,19 +329,30 @@ class AgentBody:
                 exit_ = await self._handle_next()
                 if exit_ is not None:
                     return exit_
-            for subscription in self._subscriptions.values():
-                subscription.flush()
 
     def _is_interrupted(self, life: Life) -> bool:
         return bool(
             self._outbox
             or life.stopping
+            or life.injected is not None
             or self._crash is not None
             or self._exit_after is not None
+            or self._is_too_far_ahead
         )
 
+    @property
+    def _is_too_far_ahead(self) -> bool:
+        # What is not committed may all find no room: the outbox stays bounded only if
+        # the agent does not run further ahead than that.
+        return self._on_the_way >= self.mailbox.capacity and self._newest is not None
+
+    async def _wait_decided(self, store: Store) -> None:
+        newest = self._newest
+        if newest is not None:
+            await _decided(store, newest)
+
     def _abort_idle(self, _: object) -> Abort:
-        self._idle = None
+        self._idle = self._asleep = None
         return Abort.SUCCEEDED
 
     async def _leave(self, life: Life, exit_: Exit | None) -> Exit:
@@ -309,10 +368,10 @@ class AgentBody:
                 if agent is not None:
                     self._doing = "on_stop"
                     await agent.on_stop(final)
-                newest, store = self._newest, self.surroundings.store
-                if newest is not None and store is not None:
-                    await _decided(store, newest)
             finally:
+                store = self.surroundings.store
+                if store is not None:
+                    await self._wait_decided(store)
                 life.clean_up = None
         if scope.cancelled_caught:
             life.cut_off = True
@@ -337,18 +396,31 @@ class AgentBody:
         self._resting = "it is gone for good" if gone else "it is stopped"
         for envelope in self.mailbox.empty():
             self._lose(envelope, self._resting)
+        for delivery in self._outbox:
+            delivery.lose("its sender is down")
         self._outbox.clear()
         self._drop_subscriptions(keep=frozenset())
-        if gone:
-            self._newest = None
+        if gone and self._newest is not None:
+            self._leave_undecided(self._newest)
+
+    def _leave_undecided(self, unit: Unit) -> None:
+        undecided, path = self.surroundings.undecided, self.node.path
+        undecided[path] = unit
+
+        def decided(_: StoreError | None) -> None:
+            if undecided.get(path) is unit:
+                del undecided[path]
+
+        unit.release.append(decided)
 
     def _lose(self, envelope: Envelope, why: str) -> None:
         if envelope.is_call or envelope.task is not None:
             envelope.answer(outcome.Error(AgentDown(self.node.path, why)))
         else:
-            self._dead_letter(envelope, why)
+            self.dead_letter(envelope, why)
 
-    def _dead_letter(self, envelope: Envelope, why: str) -> None:
+    def dead_letter(self, envelope: Envelope, why: str) -> None:
+        """A message to this agent is lost for good: count it and tell."""
         self.counts.dead_letters += 1
         tell = self.surroundings.dead_letter
         if tell is not None:
@@ -357,7 +429,7 @@ class AgentBody:
     def _wake(self) -> None:
         idle = self._idle
         if idle is not None:
-            self._idle = None
+            self._idle = self._asleep = None
             reschedule(idle)
 
     # --- sending to it -----------------------------------------------------------------------
@@ -399,7 +471,7 @@ class AgentBody:
             error = MailboxFull(self.node.path, self.mailbox.capacity)
             victim.answer(outcome.Error(error))
         else:
-            self._dead_letter(victim, "mailbox_full")
+            self.dead_letter(victim, "mailbox_full")
 
     @property
     def is_idle(self) -> bool:
@@ -416,24 +488,26 @@ class AgentBody:
         assert task is not None  # noqa: S101 - is_idle was asked in the same step
         self.mailbox.accepted += 1
         self.mailbox.taken += 1
+        result: outcome.Outcome[None] = outcome.Value(None)
         try:
             exit_ = task.context.run(self._handle_plain, envelope)
-        except BaseException as error:
-            # KeyboardInterrupt, SystemExit: the agent ends with it, as in its own turn.
-            reschedule(task, outcome.Error(error))
-            raise
-        if exit_ is not None:
-            self._crash = exit_
-        if self._idle is None:
-            if (
-                exit_ is not None
-                or self._exit_after is not None
-                or self._outbox
-                or self.mailbox.items
-            ):
-                reschedule(task)
-            else:
-                self._idle = task
+        except BaseException as error:  # noqa: BLE001 - raised in the agent's own task
+            # KeyboardInterrupt, SystemExit: the agent ends with it, not its caller.
+            exit_, result = None, outcome.Error(error)
+        if self._asleep is not task:
+            return  # cancelled meanwhile: it is on its way already
+        self._crash = exit_
+        if (
+            exit_ is not None
+            or isinstance(result, outcome.Error)
+            or self._exit_after is not None
+            or self._outbox
+            or self.mailbox.items
+        ):
+            self._asleep = None
+            reschedule(task, result)
+        else:
+            self._idle = task
 
     @property
     def doing(self) -> str:
@@ -441,6 +515,12 @@ class AgentBody:
         if self._doing:
             return self._doing
         return "idle" if self._idle is not None else str(self.node.state)
+
+    def doing_for(self, envelope: Envelope) -> str:
+        """What keeps the sender of `envelope` waiting."""
+        if envelope.begun and envelope is not self._in_hand:
+            return "waiting for the commit of its answer"
+        return self.doing
 
     # --- handling ----------------------------------------------------------------------------
 
@@ -451,6 +531,8 @@ class AgentBody:
             moved.answer(outcome.Value(None))
         if envelope.is_call and envelope.task is None:
             return None  # withdrawn before it was begun: it never happens
+        if envelope.needs and self._refuse_orphan(envelope):
+            return None
         operation = envelope.operation
         if not operation.is_async:
             return self._handle_plain(envelope)
@@ -474,7 +556,21 @@ class AgentBody:
             )
         except Exception as error:  # noqa: BLE001 - the handler's boundary
             return self._raised(envelope, error, started)
+        except BaseException:
+            self._interrupted(envelope)
+            raise
         return self._returned(envelope, value, started)
+
+    def _refuse_orphan(self, envelope: Envelope) -> bool:
+        """Whether its sender's work was lost while it waited: then it never was sent."""
+        failed = next((u.error for u in envelope.needs if u.error is not None), None)
+        if failed is None:
+            return False
+        if envelope.is_call:
+            envelope.answer(outcome.Error(_own_copy(failed)))
+        else:
+            self.dead_letter(envelope, "its sender was rolled back")
+        return True
 
     def _begin(self, envelope: Envelope) -> int:
         envelope.begun = True
@@ -488,6 +584,11 @@ class AgentBody:
         return time.time_ns()
 
     def _returned(self, envelope: Envelope, value: object, started: int) -> Exit | None:
+        life = self._life
+        if life is not None and life.rolled_back:
+            # It came to its end before it noticed; what it stood on is gone.
+            self._interrupted(envelope)
+            return None
         operation = envelope.operation
         try:
             reply = operation.copy_reply(value) if envelope.is_call else None
@@ -503,28 +604,41 @@ class AgentBody:
             unit.release.append(_Release(self, unit, staged, envelope, reply))
             self._hand_over(unit)
         else:
-            self._release_clean(staged, envelope, reply)
+            self._release_clean(staged, envelope, outcome.Value(reply))
         return None
 
     def _release_clean(
-        self, staged: _Staged | None, envelope: Envelope, reply: object
+        self,
+        staged: _Staged | None,
+        envelope: Envelope,
+        result: outcome.Outcome[object],
     ) -> None:
-        """Nothing to commit; but what it tells may be uncommitted still."""
+        """Nothing to commit; but what it tells may be uncommitted still.
+
+        What leaves for others also waits for what its sender had not committed.
+        """
         newest = self._newest
-        if newest is not None:
-            newest.release.append(_Held(self, staged, envelope, outcome.Value(reply)))
-            return
-        if staged is not None:
-            self._send(staged)
-        if envelope.is_call:
-            envelope.answer(outcome.Value(reply))
+        needs = envelope.needs if staged else ()
+        if newest is not None or needs:
+            held = _Held(self, staged, envelope, result)
+            _after(_undecided(newest, *needs), held)
+        elif staged is not None:
+            self.release(None, staged, envelope, result)
+        elif envelope.is_call:
+            envelope.answer(result)
 
     def _raised(
         self, envelope: Envelope, error: Exception, started: int
     ) -> Exit | None:
+        life = self._life
+        if life is not None and life.rolled_back:
+            # What it made of being cancelled for a failed commit is not its crash.
+            self._interrupted(envelope)
+            return None
         self._discard()
         self._in_hand = None
         self._doing = ""
+        trace = _trace_id()
         if started:
             self._trace(envelope, started, f"{type(error).__name__}: {error}")
         if isinstance(error, Stop):
@@ -537,7 +651,7 @@ class AgentBody:
             error,
             path=self.node.path,
             incarnation=self.node.incarnation,
-            trace=_trace_id(),
+            trace=trace,
         )
         self._crashed(envelope, fault)
         return Crash(fault)
@@ -552,34 +666,31 @@ class AgentBody:
         self.counts.refused += 1
         self._reset_state()
         if not envelope.is_call:
-            self._dead_letter(envelope, "refused")
+            self.dead_letter(envelope, "refused")
             return
-        newest = self._newest
-        result: outcome.Outcome[object] = outcome.Error(error)
-        if newest is not None:
-            newest.release.append(_Held(self, None, envelope, result))
-        else:
-            envelope.answer(result)
+        self._release_clean(None, envelope, outcome.Error(error))
 
-    def _crashed(self, envelope: Envelope, fault: Fault) -> None:
+    def _crashed(self, envelope: Envelope | None, fault: Fault) -> None:
         """Tell the caller at once; keep what the console shows of it."""
         self.counts.crashed += 1
-        if envelope.is_call:
+        if envelope is None:
+            pass  # it was idle
+        elif envelope.is_call:
             envelope.answer(outcome.Error(AgentCrashed(fault)))
         else:
-            self._dead_letter(envelope, "crashed")
+            self.dead_letter(envelope, "crashed")
         self.last_crash = self._crash_record(envelope, fault)
         store = self.surroundings.store
         if store is not None:
             store.record_crash(self.last_crash)
 
-    def _crash_record(self, envelope: Envelope, fault: Fault) -> CrashRecord:
+    def _crash_record(self, envelope: Envelope | None, fault: Fault) -> CrashRecord:
         return CrashRecord(
             path=self.node.path,
             at_ns=fault.at_ns,
             incarnation=self.node.incarnation,
-            operation=envelope.operation.name,
-            message=_readable(envelope),
+            operation=envelope.operation.name if envelope is not None else "",
+            message=_readable(envelope) if envelope is not None else b"null",
             fault=_ENCODE(fault),
             revision=self.committed_revision,
             payload=self._committed,
@@ -589,6 +700,7 @@ class AgentBody:
         """Cancelled in the middle: whose fault was it?"""
         self._discard()
         self._in_hand = None
+        self._doing = ""
         life = self._life
         if life is not None and life.injected is not None and not life.rolled_back:
             self._crashed(envelope, life.injected)
@@ -646,6 +758,9 @@ class AgentBody:
         self._doing = operation.name
         try:
             value = await operation.function(self._agent)
+            life = self._life
+            if life is not None and life.rolled_back:
+                await checkpoint()  # raises: what it stood on is gone
             unit, staged = self._seal(envelope)
         except BaseException:
             self._discard()
@@ -656,7 +771,7 @@ class AgentBody:
             unit.release.append(_Release(self, unit, staged, envelope, None))
             self._hand_over(unit)
         elif staged is not None:
-            self._release_clean(staged, envelope, None)
+            self._release_clean(staged, envelope, outcome.Value(None))
         return value
 
     # --- state and commits ---------------------------------------------------------------------
@@ -667,6 +782,7 @@ class AgentBody:
         return self._committed
 
     async def _restore(self, agent: Agent[Any]) -> None:
+        await self._wait_for_predecessor()
         codec = self._class.codec
         if self.agent_type.persistence == "write_through" and codec is not None:
             await self._restore_stored(agent, codec)
@@ -678,23 +794,32 @@ class AgentBody:
             agent.state = None
         await self._attach_collections(agent)
 
+    async def _wait_for_predecessor(self) -> None:
+        unit = self.surroundings.undecided.get(self.node.path)
+        store = self.surroundings.store
+        if unit is not None and store is not None:
+            await _decided(store, unit)
+
     async def _restore_stored(self, agent: Agent[Any], codec: StateCodec) -> None:
+        if not self._loaded:
+            await self._load(codec)
+        self._set_state(agent, codec)
+
+    async def _load(self, codec: StateCodec) -> None:
         store, path = self.surroundings.store, self.node.path
         if store is None:
             raise NotRunning(
                 f"{path} keeps its state in a store and none is running: use "
                 'open_runtime, or persistence = "none"'
             )
-        if not self._loaded:
-            stored = await store.load(path, self._class.name)
-            if stored is not None:
-                self._committed = self._state_bytes = codec.migrate(
-                    self.agent_type, stored.payload, stored.state_version, path
-                )
-                self._revision = self.committed_revision = stored.revision
-                self.committed_at_ns = stored.at_ns
-            self._loaded = True
-        self._set_state(agent, codec)
+        stored = await store.load(path, self._class.name)
+        if stored is not None:
+            self._committed = self._state_bytes = codec.migrate(
+                self.agent_type, stored.payload, stored.state_version, path
+            )
+            self._revision = self.committed_revision = stored.revision
+            self.committed_at_ns = stored.at_ns
+        self._loaded = True
 
     def _set_state(self, agent: Agent[Any], codec: StateCodec) -> None:
         path = self.node.path
@@ -714,12 +839,12 @@ class AgentBody:
             store = self.surroundings.store
             if declared and store is None:
                 raise NotRunning(f"{self.node.path} has durable queues and no store")
-            self._collections = {}
+            opened: dict[str, DurableQueue[Any]] = {}
             for name, item_type in declared.items():
                 assert store is not None  # noqa: S101 - refused above
-                queue = DurableQueue(store, self.node.path, name, item_type)
-                await queue.open()
-                self._collections[name] = queue
+                opened[name] = DurableQueue(store, self.node.path, name, item_type)
+                await opened[name].open()
+            self._collections = opened
         for name, queue in self._collections.items():
             setattr(agent, name, queue)
 
@@ -730,7 +855,6 @@ class AgentBody:
 
     def _seal(self, envelope: Envelope) -> tuple[Unit | None, _Staged | None]:
         """Encode what the handler did, there and then; None when it did nothing."""
-        staged, self._staged = self._staged, None
         codec = self._class.codec
         write: StateWrite | None = None
         changed = False
@@ -739,6 +863,10 @@ class AgentBody:
             changed = payload != self._state_bytes
             if changed:
                 codec.check(payload, self.node.path)
+        # From here on nothing can fail.
+        staged, self._staged = self._staged, None
+        if staged is not None:
+            self._on_the_way += len(staged)
         collections = self._collections
         dirty = [c for c in collections.values() if c.dirty] if collections else ()
         persistent = self._loaded
@@ -760,23 +888,30 @@ class AgentBody:
             unit.state = write
         if staged is not None and staged.events:
             unit.events = [event for event, _ in staged.events]
-        unit.needs = _undecided(self._newest, envelope.needs)
+        unit.needs = _undecided(self._newest, *envelope.needs)
         for collection in dirty:
             collection.seal(unit)
         return unit, staged
 
     def _hand_over(self, unit: Unit) -> None:
         store = self.surroundings.store
-        assert store is not None  # noqa: S101 - a unit is only made with one
         self._newest = unit
         try:
+            if store is None:
+                raise NotRunning("the store is not running")
             store.hand_over(unit)
-        except StoreError as error:
+        except TreewardenError as error:
+            # The whole is being stopped: the store goes before its agents only then.
+            unit.decided = True
+            unit.error = StoreBroken(f"what {unit.path} changed was not kept: {error}")
             for release in unit.release:
-                release(error)
+                release(unit.error)
 
     def _discard(self) -> None:
-        self._staged = None
+        self._exit_after = None
+        staged, self._staged = self._staged, None
+        for timer in staged.timers if staged is not None else ():
+            timer.cancel()
         for collection in (self._collections or {}).values():
             collection.discard()
 
@@ -788,6 +923,25 @@ class AgentBody:
             self.committed_at_ns = wall_ns()
         if self._newest is unit:
             self._newest = None
+
+    def release(
+        self,
+        error: StoreError | None,
+        staged: _Staged | None,
+        envelope: Envelope,
+        result: outcome.Outcome[object],
+    ) -> None:
+        """What a handler did is decided: events and casts first, then the answer."""
+        if staged is not None:
+            self._on_the_way -= len(staged)
+            if error is None:
+                self._send(staged)
+        if envelope.is_call:
+            envelope.answer(
+                result if error is None else outcome.Error(_own_copy(error))
+            )
+        elif error is not None and envelope.operation is not self._class.on_start:
+            self.dead_letter(envelope, "commit_failed")
 
     def commit_failed(self, error: StoreError, epoch: int) -> None:
         """Fall back to the committed state; the incarnation is replaced, uncounted.
@@ -850,8 +1004,9 @@ class AgentBody:
     ) -> None:
         """See `Agent.cast`."""
         body = ref.resolve()
-        envelope = Envelope(body.operation(named), args, kwargs)
-        envelope.operation.check(args, kwargs)
+        operation = body.operation(named)
+        operation.check(args, kwargs)
+        envelope = Envelope(operation, *operation.copy_arguments(args, kwargs))
         envelope.sender = self.node.path
         envelope.trace = tracing.current.get()
         self._stage().casts.append((body, envelope))
@@ -861,18 +1016,23 @@ class AgentBody:
         bus = self.surroundings.bus
         for event, payload in staged.events:
             if bus is not None:
-                published = _published(event, payload)
                 self._trace_publish(event)
-                for subscription in bus.offer(published):
-                    self._outbox.append(_put(subscription, published))
+                self._deliver(EventDelivery(bus, _published(event, payload)))
         for body, envelope in staged.casts:
-            if self._outbox or not body.mailbox.has_room:
-                self._outbox.append(_accept_later(body, envelope))
-            else:
-                body.accept_or_lose(envelope)
+            self._deliver(CastDelivery(self, body, envelope))
         if self._outbox:
             # It takes no next message before these have left.
             self._wake()
+
+    def _deliver(self, delivery: Delivery) -> None:
+        if not self._outbox and delivery.at_once():
+            return
+        if self._resting:
+            delivery.lose("its sender is down")
+        elif len(self._outbox) >= self.mailbox.capacity:
+            delivery.lose("outbox_full")
+        else:
+            self._outbox.append(delivery)
 
     async def accept_and_wait(self, envelope: Envelope) -> None:
         """Take a cast, or let its sender stand in line until there is room.
@@ -908,10 +1068,10 @@ class AgentBody:
         try:
             self.accept(envelope)
         except TreewardenError as error:
-            self._dead_letter(envelope, type(error).__name__)
+            self.dead_letter(envelope, type(error).__name__)
 
     async def _deliver_outbox(self, life: Life) -> None:
-        if await self._wait(self._outbox[0], life):
+        if await self._wait(self._outbox[0].deliver, life):
             self._outbox.popleft()
 
     async def _wait(self, wait: Callable[[], Any], life: Life) -> bool:
@@ -955,11 +1115,13 @@ class AgentBody:
     def _take_event(self, event: Event) -> bool:
         if self._resting or len(self.mailbox) >= self.mailbox.capacity:
             return False
-        self._own_message(self._class.on_event, event)
+        self._own_message(self._class.on_event, (event,), {})
         return True
 
-    def _own_message(self, operation: Operation, *args: object) -> None:
-        self.mailbox.force(Envelope(operation, args, {}))
+    def _own_message(
+        self, operation: Operation, args: tuple[object, ...], kwargs: dict[str, object]
+    ) -> None:
+        self.mailbox.force(Envelope(operation, args, kwargs))
         self._wake()
 
     def send_after(
@@ -968,27 +1130,37 @@ class AgentBody:
         named: object,
         args: tuple[object, ...],
         kwargs: dict[str, object],
-    ) -> None:
+    ) -> Timer:
         """See `Agent.send_after`."""
+        if not seconds >= 0:
+            raise ValueError(f"seconds must be >= 0, not {seconds!r}")
         operation = self.operation(named)
         operation.check(args, kwargs)
+        message = operation.copy_arguments(args, kwargs)
+        staged = self._stage()
 
         def due() -> None:
-            self._timers.remove(timer)
-            self.mailbox.force(Envelope(operation, args, kwargs))
-            self._wake()
+            self._own_message(operation, *message)
 
         timer = self.directory.timers.at(trio.current_time() + seconds, due)
+        staged.timers.append(timer)
+        self._keep_timer(timer)
+        return timer
+
+    def _keep_timer(self, timer: Timer) -> None:
+        if len(self._timers) >= self._timers_limit:
+            self._timers = [one for one in self._timers if one.callback is not None]
+            self._timers_limit = max(_TRIM_TIMERS, 2 * len(self._timers))
         self._timers.append(timer)
 
     def monitor(self, ref: AgentRef[Any]) -> Monitor:
         """See `Agent.monitor`."""
         node = self.directory.find(ref.path)
-        return Monitor(ref.path, node.life if node is not None else None, self._down)
+        life = node.life if node is not None else None
+        return Monitor(ref.path, life, self._down, self._monitors)
 
     def _down(self, down: Down) -> None:
-        if not self._resting:
-            self._own_message(self._class.on_down, down)
+        self._own_message(self._class.on_down, (down,), {})
 
     def stop_after(self, exit_: Exit) -> None:
         """See `Agent.stop`."""
@@ -996,9 +1168,23 @@ class AgentBody:
 
     # --- for those who look ------------------------------------------------------------------
 
-    def uncommitted(self) -> Unit | None:
-        """The newest unit that the store has not decided yet."""
-        return self._newest
+    def unsettled(self) -> tuple[Unit, ...]:
+        """What must be committed before anything that the agent tells now.
+
+        Its own newest work, and what the sender of the message in hand had not committed.
+        """
+        newest, in_hand = self._newest, self._in_hand
+        if in_hand is not None and in_hand.needs:
+            return _undecided(newest, *in_hand.needs)
+        return (newest,) if newest is not None else ()
+
+    def when_settled(self, tell: Callable[[StoreError | None], None]) -> bool:
+        """Have `tell` called once all `unsettled()` is decided; False: nothing is."""
+        units = self.unsettled()
+        if not units:
+            return False
+        _after(units, tell)
+        return True
 
     def statistics(self) -> AgentStatistics:
         """What may be seen of it."""
@@ -1055,17 +1241,12 @@ class _Release:
         self._reply = reply
 
     def __call__(self, error: StoreError | None) -> None:
-        envelope = self._envelope
-        if error is not None:
+        if error is None:
+            self._body.committed(self._unit)
+        else:
             self._body.commit_failed(error, self._epoch)
-            if envelope.is_call:
-                envelope.answer(outcome.Error(_own_copy(error)))
-            return
-        self._body.committed(self._unit)
-        if self._staged is not None:
-            self._body._send(self._staged)  # noqa: SLF001 - its own release
-        if envelope.is_call:
-            envelope.answer(outcome.Value(self._reply))
+        result = outcome.Value(self._reply)
+        self._body.release(error, self._staged, self._envelope, result)
 
 
 class _Held:
@@ -1086,12 +1267,16 @@ class _Held:
         self._result = result
 
     def __call__(self, error: StoreError | None) -> None:
-        if error is None and self._staged is not None:
-            self._body._send(self._staged)  # noqa: SLF001 - its own release
-        if self._envelope.is_call:
-            self._envelope.answer(
-                self._result if error is None else outcome.Error(_own_copy(error))
-            )
+        self._body.release(error, self._staged, self._envelope, self._result)
+
+
+def _after(units: tuple[Unit, ...], tell: Callable[[StoreError | None], None]) -> None:
+    """Call `tell` once all of `units` are decided, with the error of one that failed."""
+    for unit in units:
+        if not unit.decided:
+            unit.release.append(lambda _: _after(units, tell))
+            return
+    tell(next((unit.error for unit in units if unit.error is not None), None))
 
 
 def _own_copy(error: StoreError) -> StoreError:
@@ -1130,20 +1315,6 @@ def _published(staged: StagedEvent, payload: object) -> Event:
         source=staged.source,
         trace=staged.trace,
     )
-
-
-def _put(subscription: Subscription, event: Event) -> Callable[[], Any]:
-    return lambda: subscription.put(event)
-
-
-def _accept_later(body: AgentBody, envelope: Envelope) -> Callable[[], Any]:
-    async def send() -> None:
-        try:
-            await body.accept_and_wait(envelope)
-        except TreewardenError as error:
-            body._dead_letter(envelope, type(error).__name__)  # noqa: SLF001
-
-    return send
 
 
 def _readable(envelope: Envelope) -> bytes:

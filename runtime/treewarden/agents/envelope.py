@@ -51,9 +51,9 @@ class Envelope:
         self.result: outcome.Outcome[object] | None = None
         self.task: Task | None = None
         self.timer: Timer | None = None
-        # The sender's newest uncommitted unit: what this message makes happen must not
+        # What its sender had not committed yet: what this message makes happen must not
         # be committed without it.
-        self.needs: Unit | None = None
+        self.needs: tuple[Unit, ...] = ()
         self.sender = ""
         self.sent_at_ns = 0
         self.trace: SpanContext | None = None

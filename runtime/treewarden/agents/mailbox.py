@@ -89,6 +89,12 @@ class Mailbox:
         """Whether the next message would be accepted."""
         return len(self.items) < self.capacity and not self.waiting
 
+    @property
+    def would_wait(self) -> bool:
+        """Whether the sender of the next message would have to stand in line."""
+        full = len(self.items) >= self.capacity or bool(self.waiting)
+        return full and self.overflow is MailboxOverflow.WAIT
+
     def offer(self, envelope: Envelope) -> tuple[Admission, Envelope | None]:
         """Put a message by the policy; with it, a message that had to go for it."""
         if len(self.items) < self.capacity and not self.waiting:

@@ -22,30 +22,35 @@ class Down:
 class Monitor:
     """A watch over one incarnation of one node."""
 
-    __slots__ = ("_life", "_notify", "path")
+    __slots__ = ("_life", "_notify", "_watching", "path")
 
-    def __init__(self, path: str, life: Life | None, notify: Notify) -> None:
+    def __init__(
+        self, path: str, life: Life | None, notify: Notify, watching: set[Monitor]
+    ) -> None:
+        """It is in `watching` for as long as a notice may come."""
         self.path = path
+        self._notify = notify
+        self._watching = watching
         self._life = life
-        self._notify: Notify | None = notify
         if life is None or life.ended:
-            self._tell(Down(path=path, incarnation=0, exit=None))
+            notify(Down(path=path, incarnation=0, exit=None))
         else:
+            watching.add(self)
             life.watchers.append(self._ended)
 
     def cancel(self) -> None:
         """Watch no more; no notice comes afterwards."""
-        self._notify = None
-        if self._life is not None and self._ended in self._life.watchers:
+        if self in self._watching and self._life is not None:
+            self._watching.remove(self)
             self._life.watchers.remove(self._ended)
 
     def _ended(self, life: Life) -> None:
-        self._tell(Down(path=self.path, incarnation=life.incarnation, exit=life.exit))
-
-    def _tell(self, down: Down) -> None:
-        notify, self._notify = self._notify, None
-        if notify is not None:
-            notify(down)
+        # Whoever is told before may have called this one off.
+        if self in self._watching:
+            self._watching.remove(self)
+            self._notify(
+                Down(path=self.path, incarnation=life.incarnation, exit=life.exit)
+            )
 
 
 if TYPE_CHECKING:

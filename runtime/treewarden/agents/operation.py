@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
-from treewarden.errors import BadArguments, UnknownOperation
+from treewarden.errors import BadArguments, StateNotEncodable, UnknownOperation
 
 if typing.TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -25,14 +25,25 @@ _SCALARS: Final = frozenset({type(None), bool, int, float, str, bytes, complex})
 class Operation:
     """One method of an agent class."""
 
-    __slots__ = ("_copy", "_most", "_needed", "_wire", "function", "is_async", "name")
+    __slots__ = (
+        "_copies",
+        "_copy",
+        "_most",
+        "_needed",
+        "_wire",
+        "function",
+        "is_async",
+        "name",
+    )
 
     def __init__(self, name: str, function: Callable[..., Any]) -> None:
         self.name = name
         self.function = function
-        self.is_async = inspect.iscoroutinefunction(function)
+        # A decorated one that hands on the coroutine is async as well.
+        self.is_async = inspect.iscoroutinefunction(inspect.unwrap(function))
         self._needed, self._most = _positional(function)
         self._copy: Callable[[object], object] | None = None
+        self._copies: dict[str, Callable[[object], object]] = {}
         self._wire: type[msgspec.Struct] | None = None
 
     def copy_reply(self, value: object) -> object:
@@ -48,16 +59,66 @@ class Operation:
         return self._copy(value)
 
     def _make_copy(self, value: object) -> Callable[[object], object]:
-        hints = typing.get_type_hints(self.function)
-        annotation = hints.get("return", Any)
+        annotation = self._hints().get("return", Any)
         if annotation is Any or annotation is type(None):
             raise TypeError(
                 f"{self.name} returned a {type(value).__qualname__}, which may be part of "
                 "the agent's state; annotate its return type so that it can be copied"
             )
-        encode = msgspec.msgpack.Encoder().encode
-        decode = msgspec.msgpack.Decoder(annotation).decode
-        return lambda reply: decode(encode(reply))
+        return _copier(annotation)
+
+    def copy_arguments(
+        self, args: tuple[object, ...], kwargs: Mapping[str, object]
+    ) -> tuple[tuple[object, ...], dict[str, object]]:
+        """The arguments as they are now, for a message that is handled later.
+
+        Scalars pass, all else is copied by its annotation.
+
+        Raises:
+            StateNotEncodable: one cannot be copied, or has no annotation to do it by.
+        """
+        if not kwargs and all(type(value) in _SCALARS for value in args):
+            return args, {}
+        bound = inspect.signature(self.function).bind(None, *args, **kwargs)
+        parameters = bound.signature.parameters
+        for name, value in list(bound.arguments.items())[1:]:
+            kind = parameters[name].kind
+            if kind is inspect.Parameter.VAR_POSITIONAL:
+                copied: object = tuple(self._copy_argument(name, one) for one in value)
+            elif kind is inspect.Parameter.VAR_KEYWORD:
+                copied = {k: self._copy_argument(name, v) for k, v in value.items()}
+            else:
+                copied = self._copy_argument(name, value)
+            bound.arguments[name] = copied
+        return bound.args[1:], bound.kwargs
+
+    def _copy_argument(self, name: str, value: object) -> object:
+        if type(value) in _SCALARS:
+            return value
+        try:
+            copy = self._copies.get(name)
+            if copy is None:
+                self._copies[name] = copy = _copier(self._annotation(name))
+            return copy(value)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise StateNotEncodable(
+                f"{name} of {self.name} cannot be sent: {error}"
+            ) from error
+
+    def _annotation(self, name: str) -> Any:  # noqa: ANN401 - a type
+        annotation = self._hints().get(name, Any)
+        if annotation is Any:
+            raise TypeError("annotate its type, so that it can be copied")
+        return annotation
+
+    def _hints(self) -> dict[str, Any]:
+        try:
+            return typing.get_type_hints(self.function)
+        except NameError as error:
+            raise TypeError(
+                f"the annotations of {self.name} cannot be read: {error}; import what "
+                "they name outside of TYPE_CHECKING"
+            ) from error
 
     def parse(self, arguments: Mapping[str, msgspec.Raw]) -> dict[str, object]:
         """Arguments from the wire, checked against the annotations.
@@ -82,7 +143,7 @@ class Operation:
         return {name: getattr(parsed, name) for name in self._wire.__struct_fields__}
 
     def _make_wire(self) -> type[msgspec.Struct]:
-        hints = typing.get_type_hints(self.function)
+        hints = self._hints()
         fields: list[tuple[str, Any] | tuple[str, Any, Any]] = []
         for name, parameter in list(self._parameters().items())[1:]:
             hint = hints.get(name, Any)
@@ -107,6 +168,12 @@ class Operation:
             inspect.signature(self.function).bind(None, *args, **kwargs)
         except TypeError as error:
             raise BadArguments(f"{self.name}: {error}") from None
+
+
+def _copier(annotation: Any) -> Callable[[object], object]:  # noqa: ANN401 - a type
+    encode = msgspec.msgpack.Encoder().encode
+    decode = msgspec.msgpack.Decoder(annotation).decode
+    return lambda value: decode(encode(value))
 
 
 def _positional(function: Callable[..., Any]) -> tuple[int, float]:

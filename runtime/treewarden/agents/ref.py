@@ -173,10 +173,11 @@ class AgentRef(Generic[A]):
         envelope = self._envelope(
             body, current_body.get(), body.operation(operation), args, kwargs
         )
-        if not body.mailbox.has_room and current_body.get() is body:
+        would_wait = body.mailbox.would_wait
+        if would_wait and current_body.get() is body:
             raise CallingSelf(f"{self.path} casts to itself and would wait for itself")
         self._casts += 1
-        if self._casts % _CASTS_A_TURN == 0 or not body.mailbox.has_room:
+        if would_wait or self._casts % _CASTS_A_TURN == 0:
             await body.accept_and_wait(envelope)
             await cancel_shielded_checkpoint()
         else:
@@ -191,15 +192,15 @@ class AgentRef(Generic[A]):
     ) -> None:
         """Tell, or raise MailboxFull where `cast` would wait."""
         body = self.resolve()
-        if not body.mailbox.has_room:
+        if body.mailbox.would_wait:
             raise MailboxFull(self.path, body.mailbox.capacity)
         found = body.operation(operation)
         body.accept(self._envelope(body, current_body.get(), found, args, kwargs))
 
     def with_timeout(self, seconds: float) -> AgentRef[A]:
         """The same address, whose calls wait `seconds` (math.inf: for ever)."""
-        if not seconds > 0:
-            raise ValueError(f"a timeout must be > 0 seconds, not {seconds!r}")
+        if not seconds >= 0:
+            raise ValueError(f"a timeout must be >= 0 seconds, not {seconds!r}")
         return AgentRef(self._directory, self.path, seconds=seconds)
 
     @property
@@ -239,7 +240,7 @@ class AgentRef(Generic[A]):
         operation.check(args, kwargs)
         envelope = Envelope(operation, args, kwargs)
         if sender is not None:
-            envelope.needs = sender.uncommitted()
+            envelope.needs = sender.unsettled()
             envelope.sender = sender.node.path
         envelope.trace = tracing.current.get()
         return envelope
@@ -282,7 +283,7 @@ def _expire(envelope: Envelope, body: AgentBody, seconds: float) -> None:
                 envelope.operation.name,
                 seconds,
                 begun=envelope.begun,
-                doing=body.doing,
+                doing=body.doing_for(envelope),
             )
         )
     )

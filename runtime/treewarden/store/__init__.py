@@ -11,7 +11,7 @@ from .journal import JournalEntry
 from .level import Level
 from .queue import DurableQueue, Item
 from .snapshots import CrashRecord, StoredState
-from .store import Store, StoreStatistics, open_store
+from .store import Store, StoreStatistics, open_store, waiting_observer
 from .unit import StagedEvent, StateWrite, Unit, Write
 
 __all__ = [
@@ -29,4 +29,5 @@ __all__ = [
     "Unit",
     "Write",
     "open_store",
+    "waiting_observer",
 ]

@@ -173,11 +173,12 @@ def _prepare(
     (sequence,) = connection.execute(
         "SELECT coalesce(max(seq), 0) FROM queue_item"
     ).fetchone()
+    tail = load_tail(connection)
     return Opened(
         database=database,
         connection=connection,
         readers=_connect_readers(database),
-        tail=load_tail(connection),
+        tail=tail,
         sequence=sequence,
         recovered=recovered,
     )

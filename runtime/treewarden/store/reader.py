@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 import outcome
 import trio
 
+from .database import READERS
+
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Sequence
@@ -37,7 +39,7 @@ class FileReader:
 
     def __init__(self, connections: Sequence[sqlite3.Connection]) -> None:
         self._connections = list(connections)
-        self._limiter = trio.CapacityLimiter(len(connections))
+        self._limiter = trio.CapacityLimiter(READERS)
 
     async def read(self, question: Callable[[sqlite3.Connection], T]) -> T:
         """Answer in a thread; once begun, a read is not cut short by cancellation."""
@@ -54,8 +56,8 @@ class FileReader:
 
     async def aclose(self) -> None:
         """Wait for those who read, and close every connection."""
-        for connection in tuple(self._connections):
-            await self._limiter.acquire_on_behalf_of(connection)
+        for _ in range(READERS):
+            await self._limiter.acquire_on_behalf_of(object())
         for connection in self._connections:
             connection.close()
 

@@ -288,6 +288,7 @@ class Node:
         "path",
         "restarts",
         "retry",
+        "rolled_back",
         "spec",
         "started_at",
         "started_at_ns",
@@ -315,6 +316,8 @@ class Node:
         # Restarts in a row, for the backoff; and the one that is due, if one is.
         self.attempts = 0
         self.retry: object = None
+        # Whether the last life ended because a commit failed, which is nobody's crash.
+        self.rolled_back = False
 
     @property
     def running(self) -> bool:

@@ -355,6 +355,7 @@ class Supervisor:
             life.timer.cancel()
             life.timer = None
         node.last_exit = life.exit
+        node.rolled_back = life.rolled_back
         if node.life is life:
             node.life = None
 
@@ -480,6 +481,9 @@ class Supervisor:
         if node.retry is not retry:
             return None
         node.retry = None
+        if retry.cause.kind is CauseKind.ROLLBACK:
+            # A commit failed under its start: alone and not counted, as in _child_ended.
+            return await self._start_again(node, (node,), retry.cause)
         if retry.counted:
             return await self._restart_group(node, retry.cause)
         _count_attempt(node)
@@ -567,9 +571,8 @@ class Supervisor:
             # Nobody raises it: one that is raised again must not collect tracebacks.
             error.__cause__.__traceback__ = None
         self._set(node, NodeState.RESTARTING)
-        cause = Cause(
-            kind=_exit_kind(exit_), origin=node.path, exit=exit_, at_ns=wall_ns()
-        )
+        kind = CauseKind.ROLLBACK if node.rolled_back else _exit_kind(exit_)
+        cause = Cause(kind=kind, origin=node.path, exit=exit_, at_ns=wall_ns())
         node.retry = retry = _Retry(node, cause, counted=False)
         self._post(retry)
 

@@ -19,11 +19,13 @@ from treewarden import (
     Config,
     DurableQueue,
     Event,
+    MailboxPolicy,
     Refused,
     RestoreError,
     StoreBroken,
     open_runtime,
 )
+from treewarden.testing import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,6 +53,13 @@ class Account(Agent[Balance]):
 
     def get(self) -> int:
         return self.state.amount
+
+    def add_now(self, amount: int) -> int:
+        self.state.amount += amount
+        return self.state.amount
+
+    async def cast_through(self, relay: str, operation: str, other: str) -> None:
+        await self.runtime.ref(relay, Relay).cast(getattr(Relay, operation), other)
 
     async def half_way(self) -> int:
         self.state.amount += 1000
@@ -80,6 +89,9 @@ class Account(Agent[Balance]):
     async def fill(self) -> None:
         self.state.seen = ["x" * 900_000]
 
+    async def overfill(self) -> None:
+        self.state.seen += ["x" * 200_000]
+
     async def tell(self, other: str, amount: int) -> None:
         self.state.amount -= amount
         self.cast(self.runtime.ref(other, Account), Account.add, amount)
@@ -107,6 +119,32 @@ class Account(Agent[Balance]):
 
     async def seen(self) -> list[str]:
         return self.state.seen
+
+
+class Hearer(Agent[Balance]):
+    mailbox = MailboxPolicy(capacity=1)
+
+    async def on_start(self) -> None:
+        self.subscribe("account.*")
+
+    async def on_event(self, event: Event) -> None:
+        if event.payload == {"amount": 0}:
+            raise ValueError("the first one")
+        self.state.amount += 1
+
+    async def heard(self) -> int:
+        return self.state.amount
+
+    async def hang(self) -> None:
+        await trio.sleep_forever()
+
+
+class Relay(Agent[None]):
+    async def pass_on(self, other: str) -> None:
+        self.cast(self.runtime.ref(other, Account), Account.add, 1)
+
+    async def ask(self, other: str) -> None:
+        await self.runtime.ref(other, Account).call(Account.add, 1)
 
 
 class Other(Agent[Balance]):
@@ -149,6 +187,11 @@ def refuse_amount(path: Path, amount: int) -> None:
     )
     foreign.commit()
     foreign.close()
+
+
+async def crashed(ref: Any, operation: Any) -> None:
+    with pytest.raises(AgentCrashed):
+        await ref.call(operation)
 
 
 async def test_an_acknowledged_change_is_there_after_a_restart(opened: Any) -> None:
@@ -422,3 +465,273 @@ async def test_a_read_only_handler_writes_nothing(opened: Any) -> None:
         for _ in range(10):
             await ref.call(Account.get)
         assert runtime.store.statistics().units == units
+
+
+async def test_an_agent_that_was_just_woken_does_not_go_on_from_lost_state(
+    opened: Any, tmp_path: Path
+) -> None:
+    """Its message comes in the same moment in which its commit fails."""
+    specs = [ChildSpec(id_, Account) for id_ in ("account", "teller", "first")]
+    async with opened(*specs) as runtime:
+        ref = runtime.ref("account", Account)
+        await ref.call(Account.add, 1)
+        refuse_amount(tmp_path, 7)
+
+        async def lose() -> None:
+            with pytest.raises(StoreBroken):
+                await ref.call(Account.add, 6)
+
+        async with trio.open_nursery() as nursery:
+            with held_back(tmp_path):
+                nursery.start_soon(runtime.ref("first", Account).call, Account.add, 1)
+                await wait_all_tasks_blocked()
+                # One group: the cast of the first unit wakes who loses the second.
+                teller = runtime.ref("teller", Account)
+                nursery.start_soon(teller.call, Account.tell, "/account", 100)
+                await wait_all_tasks_blocked()
+                nursery.start_soon(lose)
+                await wait_all_tasks_blocked()
+        assert await ref.call(Account.get) == 101
+    async with opened(*specs) as runtime:
+        assert await runtime.ref("account", Account).call(Account.get) == 101
+
+
+async def test_who_comes_to_the_place_of_one_that_is_gone_sees_its_last_commit(
+    opened: Any, tmp_path: Path
+) -> None:
+    spec = ChildSpec("account", Account, restart="temporary")
+    async with opened(spec) as runtime:
+        ref = runtime.ref("account", Account)
+        application = runtime.supervisor("/application")
+        answers: list[int] = []
+
+        async def add() -> None:
+            answers.append(await ref.call(Account.add, 5))
+
+        async with trio.open_nursery() as nursery:
+            with held_back(tmp_path):
+                nursery.start_soon(add)
+                await wait_all_tasks_blocked()
+                with pytest.raises(AgentCrashed):
+                    await ref.call(Account.announce_and_fail)
+                await wait_all_tasks_blocked()
+                nursery.start_soon(application.start_child, spec)
+                await wait_all_tasks_blocked()
+        assert answers == [5]
+        assert await runtime.ref("account", Account).call(Account.add, 1) == 6
+        assert not runtime.surroundings.undecided
+
+
+@pytest.mark.parametrize("operation", ["pass_on", "ask"])
+async def test_what_a_lost_handler_set_off_is_lost_with_it(
+    opened: Any, tmp_path: Path, operation: str
+) -> None:
+    """Also through one that has nothing of its own to commit."""
+    specs = [ChildSpec(id_, Account) for id_ in ("account", "other")]
+    async with opened(*specs, ChildSpec("relay", Relay)) as runtime:
+        ref, other = runtime.ref("account", Account), runtime.ref("other", Account)
+        await ref.call(Account.add, 1)
+        refuse_amount(tmp_path, 7)
+
+        async def lose(what: Any, *args: object) -> None:
+            with pytest.raises(StoreBroken):
+                await ref.call(what, *args)
+
+        async with trio.open_nursery() as nursery:
+            with held_back(tmp_path):
+                nursery.start_soon(lose, Account.add, 6)
+                await wait_all_tasks_blocked()
+                nursery.start_soon(
+                    lose, Account.cast_through, "relay", operation, "/other"
+                )
+                await wait_all_tasks_blocked()
+        await wait_until(lambda: not other.statistics().uncommitted)
+        assert await other.call(Account.get) == 0
+        assert await ref.call(Account.get) == 1
+    async with opened(*specs) as runtime:
+        assert await runtime.ref("other", Account).call(Account.get) == 0
+
+
+@pytest.mark.parametrize("operation", [Account.add, Account.add_now])
+async def test_without_its_store_an_agent_answers_that_nothing_was_kept(
+    opened: Any, operation: Any
+) -> None:
+    async with opened() as runtime:
+        ref = runtime.ref("account", Account)
+        await ref.call(Account.add, 1)
+        store, runtime.surroundings.store = runtime.surroundings.store, None
+        with pytest.raises(StoreBroken, match="was not kept"):
+            await ref.call(operation, 5)
+        runtime.surroundings.store = store
+        assert await ref.call(Account.add, 1) == 2
+
+
+async def test_a_crash_between_messages_is_recorded(opened: Any) -> None:
+    async with opened() as runtime:
+        ref = runtime.ref("account", Account)
+        await ref.call(Account.add, 5)
+        runtime.injections.crash("/account")
+        assert await ref.call(Account.add, 1) == 6
+        await runtime.store.settled()
+        (crash,) = await runtime.store.crashes("/account")
+        assert (crash.operation, crash.message) == ("", b"null")
+        assert msgspec.json.decode(crash.payload)["amount"] == 5
+
+
+async def test_a_rollback_returns_the_message_in_hand(
+    opened: Any, tmp_path: Path
+) -> None:
+    """Its caller is not failed: the next incarnation answers."""
+    gate = trio.Event()
+    spec = ChildSpec("account", Account, args=(gate,))
+    async with opened(spec) as runtime:
+        ref = runtime.ref("account", Account)
+        await ref.call(Account.add, 1)
+        refuse_amount(tmp_path, 7)
+        answers: list[object] = []
+
+        async def half_way() -> None:
+            answers.append(await ref.call(Account.half_way))
+
+        async def lose() -> None:
+            with pytest.raises(StoreBroken):
+                await ref.call(Account.add, 6)
+            gate.set()
+
+        async with trio.open_nursery() as nursery:
+            with held_back(tmp_path):
+                nursery.start_soon(lose)
+                await wait_all_tasks_blocked()
+                nursery.start_soon(half_way)
+                await wait_all_tasks_blocked()
+                assert ref.statistics().doing == "half_way"
+        assert answers == [1002]
+        assert ref.incarnation == 2
+
+
+async def test_an_injected_crash_in_a_handler_is_told_to_its_caller(
+    opened: Any,
+) -> None:
+    gate = trio.Event()
+    async with opened(ChildSpec("account", Account, args=(gate,))) as runtime:
+        ref = runtime.ref("account", Account)
+        async with trio.open_nursery() as nursery:
+
+            async def half_way() -> None:
+                with pytest.raises(AgentCrashed, match="injected by test"):
+                    await ref.call(Account.half_way)
+
+            nursery.start_soon(half_way)
+            await wait_all_tasks_blocked()
+            runtime.injections.crash("/account", by="test")
+        assert await ref.call(Account.get) == 0
+
+
+async def test_every_held_caller_gets_an_exception_of_its_own(
+    opened: Any, tmp_path: Path
+) -> None:
+    async with opened() as runtime:
+        ref = runtime.ref("account", Account)
+        await ref.call(Account.add, 1)
+        refuse_amount(tmp_path, 7)
+        errors: list[StoreBroken] = []
+
+        async def call(operation: Any, *args: object) -> None:
+            try:
+                await ref.call(operation, *args)
+            except StoreBroken as error:
+                errors.append(error)
+
+        async with trio.open_nursery() as nursery:
+            with held_back(tmp_path):
+                nursery.start_soon(call, Account.add, 6)
+                await wait_all_tasks_blocked()
+                nursery.start_soon(call, Account.get)
+                nursery.start_soon(call, Account.refuse)
+                await wait_all_tasks_blocked()
+        assert len({id(error) for error in errors}) == 3
+
+
+async def test_a_state_that_grew_too_large_is_refused(opened: Any) -> None:
+    async with opened() as runtime:
+        ref = runtime.ref("account", Account)
+        await ref.call(Account.fill)
+        units = runtime.store.statistics().units
+        with pytest.raises(AgentCrashed, match="more than 1048576"):
+            await ref.call(Account.overfill)
+        assert len(await ref.call(Account.seen)) == 1
+        assert runtime.store.statistics().units == units
+
+
+async def test_stop_returns_after_the_last_commit(opened: Any, tmp_path: Path) -> None:
+    async with opened() as runtime:
+        ref = runtime.ref("account", Account)
+        application = runtime.supervisor("/application")
+        stopped = trio.Event()
+
+        async def stop() -> None:
+            await application.terminate_child("account")
+            stopped.set()
+
+        async with trio.open_nursery() as nursery:
+            with held_back(tmp_path):
+                nursery.start_soon(ref.call, Account.add, 5)
+                await wait_all_tasks_blocked()
+                nursery.start_soon(stop)
+                await wait_all_tasks_blocked()
+                assert not stopped.is_set()
+        assert stopped.is_set()
+
+
+async def test_events_that_waited_for_a_full_mailbox_come_after_a_crash(
+    opened: Any,
+) -> None:
+    """The next incarnation looks for them by itself: no message has to come first."""
+    specs = (ChildSpec("one", Account), ChildSpec("hearer", Hearer))
+    async with opened(*specs) as runtime:
+        one, hearer = runtime.ref("one", Account), runtime.ref("hearer", Hearer)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(crashed, hearer, Hearer.hang)
+            await wait_all_tasks_blocked()
+            for amount in range(3):
+                await one.call(Account.announce, amount)
+            assert hearer.statistics().mailbox == 1
+            runtime.injections.crash("/hearer")
+            await wait_until(lambda: hearer.statistics().handled == 2)
+        assert await hearer.call(Hearer.heard) == 2
+
+
+class Announcer(Agent[Balance]):
+    """Changes its state when it starts, so that a commit can fail under its start."""
+
+    async def on_start(self) -> None:
+        self.state.amount += 3
+
+    async def get(self) -> int:
+        return self.state.amount
+
+    async def fail(self) -> None:
+        raise ValueError("on purpose")
+
+
+async def test_a_commit_that_fails_under_a_restart_costs_no_budget(
+    opened: Any, tmp_path: Path
+) -> None:
+    async with opened(ChildSpec("account", Announcer)) as runtime:
+        ref = runtime.ref("account", Announcer)
+        assert await ref.call(Announcer.get) == 3
+        refuse_amount(tmp_path, 6)
+        with pytest.raises(AgentCrashed):
+            await ref.call(Announcer.fail)
+        with trio.fail_after(10):
+            while ref.incarnation < 8:
+                await trio.lowlevel.checkpoint()
+        foreign = sqlite3.connect(tmp_path / "test.db")
+        foreign.execute("DROP TRIGGER refuse")
+        foreign.commit()
+        foreign.close()
+        with trio.fail_after(10):
+            assert await ref.call(Announcer.get) == 6
+        budget = runtime.tree()["/application"].budget
+        assert budget is not None
+        assert budget[0] == 1

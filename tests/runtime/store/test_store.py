@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import sqlite3
+import threading
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
@@ -30,9 +31,9 @@ LARGE = b'"' + b"x" * 900_000 + b'"'
 
 @contextmanager
 def no_room_on_disk(store: Store) -> Iterator[None]:
-    """Make every write beyond the file's present size fail, as a full disk would."""
+    """Make every write beyond the log's present size fail, as a full disk would."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    room = max(store.statistics().wal_bytes, 1 << 18)
+    room = store.statistics().wal_bytes
     resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
     try:
         yield
@@ -198,9 +199,11 @@ async def test_settled_does_not_raise_for_what_came_after_it(
     async with trio.open_nursery() as nursery:
         with gate():
             store.hand_over(make("/a", 1))
+            await wait_all_tasks_blocked()  # the writer has it
+            store.hand_over(make("/b", 1))
             nursery.start_soon(store.settled)
             await wait_all_tasks_blocked()
-            store.hand_over(make("/b", 1, bad=True))
+            store.hand_over(make("/c", 1, bad=True))  # in the group of /b
 
 
 async def test_wait_raises_the_failure_of_its_unit_also_afterwards(
@@ -290,7 +293,7 @@ async def test_a_full_disk_fails_the_group_and_everything_behind_it(
     kept = make("/a", 1)
     store.hand_over(kept)
     await store.wait(kept)
-    first = make("/a", 2, payload=LARGE)
+    first = make("/a", 2, payload=LARGE, events=("lost",))
     behind = [make("/a", 3), make("/b", 1)]
     with no_room_on_disk(store):
         with gate():
@@ -304,9 +307,13 @@ async def test_a_full_disk_fails_the_group_and_everything_behind_it(
         assert store.statistics().health == "degraded"
         assert len({id(unit.error) for unit in (first, *behind)}) == 3
         assert await revision(store, "/a") == 1
-    again = make("/a", 2, payload=LARGE)
+        assert first.events is not None
+        assert (first.events[0].position, store.position) == (0, 0)
+    again = make("/a", 2, payload=LARGE, events=("kept",))
     store.hand_over(again)
     await store.wait(again)
+    [entry] = await store.entries(since=0, limit=5)
+    assert (entry.topic, entry.position) == ("kept", 1)
     statistics = store.statistics()
     assert statistics.health == "ok"
     assert (statistics.failed_commits, statistics.failed_units) == (1, 3)
@@ -326,6 +333,9 @@ async def test_reports_and_crashes_survive_a_failed_commit(
             store.report("node.restarted", b"2")
         with pytest.raises(StoreBroken):
             await store.settled()
+        for _ in range(20):  # time enough for what would try again and again
+            await store.load("/a", "Counter")
+        assert store.statistics().failed_commits == 1
     store.hand_over(make("/b", 1))
     await store.settled()
     entries = await store.entries(since=0, limit=10)
@@ -503,6 +513,40 @@ async def test_a_cancelled_block_still_commits_what_was_handed_over(
     async with open_store(file) as store:
         assert not store.recovered
         assert await revision(store) == 1
+
+
+async def test_closing_writes_the_reports_that_a_failed_commit_left(
+    file: Path, make: MakeUnit
+) -> None:
+    async with open_store(file) as store:
+        with no_room_on_disk(store):
+            store.hand_over(make("/a", 1))
+            store.report("node.crashed", b"1")
+            with pytest.raises(StoreBroken):
+                await store.settled()
+    async with open_store(file) as store:
+        entries = await store.entries(since=0, limit=5)
+        assert [entry.topic for entry in entries] == ["node.crashed"]
+
+
+async def test_closing_waits_for_those_who_read(file: Path) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def read(connection: sqlite3.Connection) -> None:
+        begun.set()
+        go_on.wait(10)
+        connection.execute("SELECT * FROM journal").fetchall()
+
+    async with trio.open_nursery() as nursery, open_store(file) as store:
+        nursery.start_soon(store.read, read)
+        await trio.to_thread.run_sync(begun.wait)
+        nursery.start_soon(_after_the_others, go_on.set)
+    assert names_beside(file) == ["store.db", "store.db.lock"]
+
+
+async def _after_the_others(function: Callable[[], None]) -> None:
+    await wait_all_tasks_blocked()
+    function()
 
 
 async def test_closing_leaves_only_the_file_and_its_lock(

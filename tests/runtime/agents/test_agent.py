@@ -1,0 +1,405 @@
+"""What a class of agents may be, and what an agent may ask for: timers, monitors, an end."""
+
+from __future__ import annotations
+
+import functools
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import msgspec
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from treewarden import (
+    Agent,
+    AgentCrashed,
+    AgentDown,
+    AgentRef,
+    ChildSpec,
+    ChildStartFailed,
+    Down,
+    DurableQueue,
+    Refused,
+    StateNotEncodable,
+    Stop,
+    open_supervisor,
+)
+from treewarden.exits import Normal, Shutdown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .conftest import StartAgents
+
+    Address = Callable[..., Any]
+
+T = TypeVar("T")
+S = TypeVar("S")
+
+
+class Total(msgspec.Struct):
+    value: int = 0
+
+
+class Numbers(msgspec.Struct, Generic[T]):
+    items: list[T] = []
+
+
+# --- classes ---------------------------------------------------------------------------------
+
+
+def test_a_name_of_the_agents_own_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"Bad\.publish would hide Agent\.publish"):
+        type("Bad", (Agent,), {"publish": lambda self: None})
+    with pytest.raises(TypeError, match=r"Bad\.log would hide"):
+
+        class Bad(Agent[None]):
+            log: DurableQueue[str]  # type: ignore[assignment]
+
+
+def test_any_in_a_state_is_refused() -> None:
+    class Loose(msgspec.Struct):
+        anything: Any = None
+
+    with pytest.raises(TypeError, match=r"Loose.*\.anything is Any"):
+
+        class Bad(Agent[Loose]):
+            pass
+
+
+def test_a_state_that_is_no_stored_type_is_refused() -> None:
+    class Handle:
+        pass
+
+    with pytest.raises(TypeError, match="Handle, which cannot be stored"):
+
+        class Bad(Agent[Handle]):
+            pass
+
+    with pytest.raises(TypeError, match="cannot be read: name 'Task' is not defined"):
+
+        class Worse(Agent[trio.Event]):
+            pass
+
+
+def test_a_quoted_state_type_is_refused() -> None:
+    with pytest.raises(TypeError, match="name it without quotes"):
+
+        class Bad(Agent["Total"]):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("persistence", "sometimes"), ("mailbox", 3), ("call_timeout", -1.0)],
+)
+def test_an_option_that_cannot_be_is_refused(option: str, value: object) -> None:
+    with pytest.raises((ValueError, TypeError), match=rf"Bad\.{option} must be"):
+        type("Bad", (Agent,), {option: value})
+
+
+@pytest.mark.parametrize("hook", ["on_start", "on_stop"])
+def test_a_hook_that_is_awaited_must_be_async(hook: str) -> None:
+    with pytest.raises(TypeError, match=rf"Bad\.{hook} must be async"):
+        type("Bad", (Agent,), {hook: lambda self, *args: None})
+
+
+def test_the_state_of_a_generic_agent_is_found() -> None:
+    class Collects(Agent[Numbers[T]], Generic[S, T]):
+        pass
+
+    class Plain(Agent[T]):
+        pass
+
+    class Fixed(Agent[Total], Generic[T]):
+        pass
+
+    assert Plain[Total].__origin__.treewarden_class.codec is None  # type: ignore[attr-defined]
+    assert _state_of(type("A", (Plain,), {"__orig_bases__": (Plain[Total],)})) is Total
+    assert _state_of(_subclass(Collects[str, int])) == Numbers[int]
+    assert _state_of(_subclass(Fixed[str])) is Total
+    assert _state_of(type("B", (_subclass(Fixed[str]),), {})) is Total
+
+
+def _subclass(generic: Any) -> type:
+    return type("Sub", (generic.__origin__,), {"__orig_bases__": (generic,)})
+
+
+def _state_of(cls: Any) -> object:
+    return cls.treewarden_class.codec.type
+
+
+@dataclass
+class Point:
+    x: int
+    y: int
+
+
+class Needy(Agent[Point]):
+    persistence = "none"
+
+
+async def test_a_state_that_needs_arguments_needs_an_initial_state(
+    autojump_clock: object,
+) -> None:
+    with pytest.raises(ChildStartFailed) as caught:
+        async with open_supervisor([ChildSpec("needy", Needy)]):
+            pass
+    assert "Needy needs an initial_state()" in str(caught.value.__cause__)
+
+
+class Unborn(Agent[Total]):
+    persistence = "none"
+
+    def __init__(self) -> None:
+        raise OSError("no port")
+
+
+class Odd(Agent[Total]):
+    persistence = "none"
+
+    def initial_state(self) -> Total:
+        return Total(value=float("nan"))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("kind", "cause"), [(Unborn, OSError), (Odd, StateNotEncodable)]
+)
+async def test_an_agent_that_cannot_be_made_does_not_start(
+    autojump_clock: object, kind: type, cause: type
+) -> None:
+    with pytest.raises(ChildStartFailed) as caught:
+        async with open_supervisor([ChildSpec("odd", kind)]):
+            pass
+    assert isinstance(caught.value.__cause__, cause)
+
+
+# --- a running one -----------------------------------------------------------------------------
+
+_asker: ContextVar[str] = ContextVar("asker", default="nobody")
+
+
+def twice(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def wrapper(*args: Any) -> Any:
+        return function(*args)
+
+    return wrapper
+
+
+class Busy(Agent[Total]):
+    persistence = "none"
+
+    def __init__(self, downs: list[Down] | None = None) -> None:
+        self.downs = downs if downs is not None else []
+        self.timer: Any = None
+
+    async def on_down(self, down: Down) -> None:
+        self.downs.append(down)
+
+    def note(self, amount: int) -> None:
+        self.state.value += amount
+
+    async def later(self, seconds: float) -> None:
+        self.timer = self.send_after(seconds, Busy.note, 1)
+
+    async def later_and_refuse(self, seconds: float) -> None:
+        self.send_after(seconds, Busy.note, 1)
+        self.stop()
+        raise Refused("after all not")
+
+    async def call_off(self) -> None:
+        self.timer.cancel()
+
+    async def later_and_never(self, times: int) -> None:
+        for _ in range(times):
+            self.send_after(100, Busy.note, 1).cancel()
+
+    def get(self) -> int:
+        return self.state.value
+
+    @twice
+    async def decorated(self, amount: int) -> int:
+        await trio.lowlevel.checkpoint()
+        return amount
+
+    async def who_asks(self) -> str:
+        return _asker.get()
+
+    def who_asks_now(self) -> str:
+        return _asker.get()
+
+    async def watch(self, path: str) -> None:
+        ref: AgentRef[Any] = AgentRef(self.treewarden_body.directory, path)
+        self.monitor(ref)
+
+    async def watch_and_forget(self, path: str) -> None:
+        ref: AgentRef[Any] = AgentRef(self.treewarden_body.directory, path)
+        monitor = self.monitor(ref)
+        monitor.cancel()
+        monitor.cancel()
+
+    async def fail(self) -> None:
+        raise ValueError("on purpose")
+
+    async def end(self) -> None:
+        raise Stop(Shutdown("enough"))
+
+    async def interrupt(self) -> None:
+        raise KeyboardInterrupt
+
+    def interrupt_now(self) -> None:
+        raise KeyboardInterrupt
+
+    async def hang(self, seconds: float) -> None:
+        await trio.sleep(seconds)
+
+
+@pytest.fixture
+async def busy(
+    start_agents: StartAgents, address: Address, autojump_clock: object
+) -> Any:
+    supervisor = await start_agents(ChildSpec("busy", Busy))
+    return address(supervisor, "/busy")
+
+
+async def test_a_timer_sends_its_message_once(
+    busy: Any, autojump_clock: object
+) -> None:
+    await busy.call(Busy.later, 10)
+    assert await busy.call(Busy.get) == 0
+    await trio.sleep(11)
+    assert await busy.call(Busy.get) == 1
+
+
+async def test_a_timer_can_be_called_off(busy: Any, autojump_clock: object) -> None:
+    await busy.call(Busy.later, 10)
+    await busy.call(Busy.call_off)
+    await trio.sleep(11)
+    assert await busy.call(Busy.get) == 0
+
+
+async def test_a_timer_ends_with_the_incarnation_that_asked_for_it(
+    busy: Any, autojump_clock: object
+) -> None:
+    await busy.call(Busy.later, 10)
+    with pytest.raises(AgentCrashed):
+        await busy.call(Busy.fail)
+    await trio.sleep(11)
+    assert await busy.call(Busy.get) == 0
+
+
+async def test_a_refused_handler_leaves_no_timer_and_does_not_stop(
+    busy: Any, autojump_clock: object
+) -> None:
+    with pytest.raises(Refused):
+        await busy.call(Busy.later_and_refuse, 10)
+    await trio.sleep(11)
+    assert await busy.call(Busy.get) == 0
+    assert busy.incarnation == 1
+
+
+async def test_timers_that_were_called_off_are_not_kept(
+    busy: Any, autojump_clock: object
+) -> None:
+    await busy.call(Busy.later_and_never, 1000)
+    assert len(busy.resolve()._timers) < 50
+
+
+async def test_finished_calls_leave_no_timers_behind_one_that_is_stuck(
+    busy: Any, start_agents: StartAgents, address: Address, autojump_clock: object
+) -> None:
+    """Invariant 11."""
+    supervisor = await start_agents(ChildSpec("other", Busy))
+    other = address(supervisor, "/other")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(other.with_timeout(1000).call, Busy.hang, 500)
+        await wait_all_tasks_blocked()
+        for _ in range(5_000):
+            await busy.call(Busy.decorated, 1)
+        assert len(supervisor.directory.timers) < 200
+
+
+async def test_a_decorated_operation_is_awaited(
+    busy: Any, autojump_clock: object
+) -> None:
+    assert await busy.call(Busy.decorated, 3) == 3
+
+
+@pytest.mark.parametrize("operation", [Busy.who_asks, Busy.who_asks_now])
+async def test_a_handler_runs_in_the_agents_own_context(
+    busy: Any, operation: Any, autojump_clock: object
+) -> None:
+    """Invariant 10: in its caller's turn as well."""
+    _asker.set("a caller")
+    assert await busy.call(operation) == "nobody"
+
+
+@pytest.mark.parametrize("operation", [Busy.interrupt, Busy.interrupt_now])
+@pytest.mark.parametrize("queued", [False, True])
+async def test_an_interrupt_in_a_handler_stops_the_tree_and_hangs_nobody(
+    autojump_clock: object, operation: Any, queued: bool
+) -> None:
+    answers: list[str] = []
+
+    async def call(ref: Any, what: Any, *args: object) -> None:
+        try:
+            await ref.with_timeout(1e9).call(what, *args)
+            answers.append("answered")
+        except AgentDown:
+            answers.append("down")
+
+    with trio.fail_after(1000):
+        async with trio.open_nursery() as callers:
+            with pytest.raises(KeyboardInterrupt):
+                async with open_supervisor([ChildSpec("busy", Busy)]) as supervisor:
+                    ref: AgentRef[Any] = AgentRef(supervisor.directory, "/busy")
+                    if queued:
+                        callers.start_soon(call, ref, Busy.hang, 1)
+                        await wait_all_tasks_blocked()
+                    callers.start_soon(call, ref, operation)
+                    await trio.sleep_forever()
+    assert answers == ["answered", "down"][-1 - queued :]
+
+
+async def test_an_agent_may_end_itself_with_an_exit(
+    start_agents: StartAgents, address: Address, autojump_clock: object
+) -> None:
+    supervisor = await start_agents(ChildSpec("busy", Busy, restart="transient"))
+    with pytest.raises(AgentDown, match="stopped itself"):
+        await address(supervisor, "/busy").call(Busy.end)
+    await wait_all_tasks_blocked()
+    (child,) = supervisor.which_children()
+    assert child.last_exit == Shutdown("enough")
+    assert not isinstance(child.last_exit, Normal)
+
+
+async def test_a_watcher_that_ends_leaves_nothing_with_whom_it_watched(
+    busy: Any, start_agents: StartAgents, address: Address, autojump_clock: object
+) -> None:
+    """MON-09"""
+    supervisor = await start_agents(ChildSpec("watcher", Busy))
+    watcher = address(supervisor, "/watcher")
+    await watcher.call(Busy.watch, "/busy")
+    await watcher.call(Busy.watch_and_forget, "/busy")
+    life: Any = busy.resolve().node.life
+    assert len(life.watchers) == 1
+    with pytest.raises(AgentCrashed):
+        await watcher.call(Busy.fail)
+    await wait_all_tasks_blocked()
+    assert life.watchers == []
+
+
+async def test_a_monitor_that_was_called_off_tells_nothing(
+    busy: Any, start_agents: StartAgents, address: Address, autojump_clock: object
+) -> None:
+    """MON-04"""
+    downs: list[Down] = []
+    supervisor = await start_agents(ChildSpec("watcher", Busy, args=(downs,)))
+    await address(supervisor, "/watcher").call(Busy.watch_and_forget, "/busy")
+    with pytest.raises(AgentCrashed):
+        await busy.call(Busy.fail)
+    await wait_all_tasks_blocked()
+    assert downs == []
