@@ -39,10 +39,13 @@ if TYPE_CHECKING:
         ConfigError,
         ControlError,
         IntensityExceeded,
+        KeyTaken,
         MailboxFull,
         NameAmbiguous,
         NameUnknown,
         NotRunning,
+        PoolFull,
+        PoolReentered,
         Refused,
         ResilienceError,
         RestoreError,
@@ -56,8 +59,12 @@ if TYPE_CHECKING:
         TreewardenError,
         UnknownChild,
         UnknownOperation,
+        WorkError,
+        WorkStopped,
+        WorkTimeout,
     )
     from .exits import Crash, Exit, Fault, Killed, Normal, Shutdown
+    from .registry import OwnerScope, Registry, Where
     from .resilience import Backoff, Circuit, CircuitPolicy
     from .runtime import Runtime, current_runtime, open_runtime, run
     from .store import DurableQueue, Item, Store
@@ -76,6 +83,7 @@ if TYPE_CHECKING:
         cleanup,
         open_supervisor,
     )
+    from .work import Batch, Done, Failed, Handle, Outcome, Pool, PoolPolicy, Pools
 
 _NAMES = {
     "agents": "Agent AgentRef AgentStatistics Down MailboxPolicy Monitor",
@@ -83,17 +91,19 @@ _NAMES = {
     "config": "Config load_config",
     "errors": "AgentCrashed AgentDown AgentError AlreadyPresent AlreadyStarted "
     "Backpressure BadArguments BusError CallTimeout CallingSelf ChildStartFailed "
-    "CircuitOpen ConfigError ControlError IntensityExceeded MailboxFull NameAmbiguous "
-    "NameUnknown NotRunning Refused ResilienceError RestoreError ShuttingDown "
+    "CircuitOpen ConfigError ControlError IntensityExceeded KeyTaken MailboxFull "
+    "NameAmbiguous NameUnknown NotRunning PoolFull PoolReentered Refused ResilienceError RestoreError ShuttingDown "
     "StartTimeout StateNotEncodable StoreBroken StoreError StoreLocked SupervisionError "
-    "TreewardenError UnknownChild UnknownOperation",
+    "TreewardenError UnknownChild UnknownOperation WorkError WorkStopped WorkTimeout",
     "exits": "Crash Exit Fault Killed Normal Shutdown",
+    "registry": "OwnerScope Registry Where",
     "resilience": "Backoff Circuit CircuitPolicy",
     "runtime": "Runtime current_runtime open_runtime run",
     "store": "DurableQueue Item Store",
     "supervision": "IGNORE Application ChildCounts ChildInfo ChildSpec "
     "DynamicSupervisorSpec Intensity Stop SupervisorRef SupervisorSpec TreeSnapshot "
     "cleanup open_supervisor",
+    "work": "Batch Done Failed Handle Outcome Pool PoolPolicy Pools",
 }
 _HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}
 
@@ -111,6 +121,7 @@ __all__ = [
     "Backoff",
     "Backpressure",
     "BadArguments",
+    "Batch",
     "Bus",
     "BusError",
     "CallTimeout",
@@ -126,15 +137,19 @@ __all__ = [
     "ConfigError",
     "ControlError",
     "Crash",
+    "Done",
     "Down",
     "DurableQueue",
     "DynamicSupervisorSpec",
     "Event",
     "Exit",
+    "Failed",
     "Fault",
+    "Handle",
     "Intensity",
     "IntensityExceeded",
     "Item",
+    "KeyTaken",
     "Killed",
     "MailboxFull",
     "MailboxPolicy",
@@ -143,7 +158,15 @@ __all__ = [
     "NameUnknown",
     "Normal",
     "NotRunning",
+    "Outcome",
+    "OwnerScope",
+    "Pool",
+    "PoolFull",
+    "PoolPolicy",
+    "PoolReentered",
+    "Pools",
     "Refused",
+    "Registry",
     "ResilienceError",
     "RestoreError",
     "Runtime",
@@ -164,6 +187,10 @@ __all__ = [
     "TreewardenError",
     "UnknownChild",
     "UnknownOperation",
+    "Where",
+    "WorkError",
+    "WorkStopped",
+    "WorkTimeout",
     "cleanup",
     "current_runtime",
     "load_config",

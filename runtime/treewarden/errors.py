@@ -18,6 +18,8 @@ TreewardenError
 │  ├─ Refused                raised by a handler: answer with an error, keep running
 │  ├─ MailboxFull            bounded mailbox, overflow "reject" or `cast_nowait`
 │  ├─ NameTaken / NameUnknown / NameAmbiguous
+│  │  └─ KeyTaken            of NameTaken: a unique key; carries who has it
+│  ├─ RegistryFull           the registry has all the entries that it takes
 │  ├─ UnknownOperation / BadArguments
 │  ├─ StateNotEncodable      the handler was rolled back
 │  └─ RestoreError           state or journal cannot be read, or is another type's
@@ -32,6 +34,11 @@ TreewardenError
 │  └─ MigrationFailed
 ├─ ResilienceError
 │  └─ CircuitOpen            carries when it may close
+├─ WorkError
+│  ├─ PoolFull               no free slot, and the line before the pool is full
+│  ├─ PoolReentered          work of a full pool would wait for that pool
+│  ├─ WorkStopped            the work ended without a result; carries its exit
+│  └─ WorkTimeout            an item took too long; also a trio.TooSlowError
 └─ ControlError
    ├─ LocalProtocolError     we tried to say something illegal
    ├─ RemoteProtocolError    the peer did
@@ -44,7 +51,7 @@ from __future__ import annotations
 
 import trio
 
-from .exits import Exit, Fault, describe
+from .exits import Crash, Exit, Fault, describe
 
 
 class TreewardenError(Exception):
@@ -65,7 +72,16 @@ class ChildStartFailed(SupervisionError):
     def __init__(self, path: str, exit_: Exit | None, message: str = "") -> None:
         self.path = path
         self.exit = exit_
-        super().__init__(message or f"{path} did not start: {describe(exit_)}")
+        super().__init__(message or f"{path} did not start: {_why_not(exit_)}")
+
+
+def _why_not(exit_: Exit | None) -> str:
+    if isinstance(exit_, Crash):
+        kind = exit_.fault.type.rsplit(".", 1)[-1]
+        # Of a failure further down the sentence is enough: it names its own child.
+        nested = kind in {"ChildStartFailed", "StartTimeout"}
+        return exit_.fault.message if nested else exit_.fault.summary()
+    return describe(exit_)
 
 
 class StartTimeout(ChildStartFailed):
@@ -198,12 +214,29 @@ class NameTaken(AgentError):
     """The name belongs to somebody else."""
 
 
+class KeyTaken(NameTaken):
+    """Somebody has this unique key; `holder` is the ref that does. Nothing changed."""
+
+    def __init__(self, key: object, holder: object) -> None:
+        self.key = key
+        self.holder = holder
+        super().__init__(f"{key!r} is registered already, by {holder!r}")
+
+
+class RegistryFull(AgentError):
+    """The registry has all the entries that it takes; nothing changed. Raise its bound."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        super().__init__(f"the registry is full ({capacity} entries)")
+
+
 class NameUnknown(AgentError):
     """Nobody has this name."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, message: str = "") -> None:
         self.name = name
-        super().__init__(f"there is no agent {name!r}")
+        super().__init__(message or f"there is no node {name!r}")
 
 
 class NameAmbiguous(AgentError):
@@ -303,6 +336,63 @@ class CircuitOpen(ResilienceError):
         if self.retry_after is None:
             return f"circuit {self.name} is {self.state} until an operator resets it"
         return f"circuit {self.name} is {self.state}; try again in {self.retry_after:.1f} s"
+
+
+class WorkError(TreewardenError):
+    """Something about pools and the work in them."""
+
+
+class PoolFull(WorkError):
+    """Every slot is taken and the line before the pool is full; nothing was begun.
+
+    The world's: trying again later can help.
+    """
+
+    def __init__(self, path: str, size: int, waiting: int) -> None:
+        self.path = path
+        self.size = size
+        self.waiting = waiting
+        super().__init__(
+            f"pool {path} is full: {size} slots taken, {waiting} in line before it"
+        )
+
+
+class PoolReentered(WorkError):
+    """Work of a full pool would have waited for a slot of that pool; yours to mend.
+
+    Give the inner work a pool of its own, or make this one larger.
+    """
+
+    def __init__(self, path: str, size: int) -> None:
+        self.path = path
+        self.size = size
+        super().__init__(
+            f"work of pool {path} would wait for one of its {size} slots, all taken: "
+            "use another pool for what it waits for"
+        )
+
+
+class WorkStopped(WorkError):
+    """The work ended without a result: stopped, killed, or by its own wish.
+
+    `begun` False: it never ran, and may be tried again.
+    """
+
+    def __init__(self, name: str, exit_: Exit, *, begun: bool) -> None:
+        self.name = name
+        self.exit = exit_
+        self.begun = begun
+        how = describe(exit_) if begun else "stopped before it began"
+        super().__init__(f"{name} has no result: {how}")
+
+
+class WorkTimeout(WorkError, trio.TooSlowError):
+    """The work was stopped because it took longer than it was given."""
+
+    def __init__(self, name: str, seconds: float) -> None:
+        self.name = name
+        self.seconds = seconds
+        super().__init__(f"{name} took longer than {seconds:g} s and was stopped")
 
 
 class ControlError(TreewardenError):

@@ -8,6 +8,7 @@ that knows everybody; what it wires together does not know each other.
 
 from __future__ import annotations
 
+import gc
 import importlib.metadata
 import logging
 import os
@@ -38,13 +39,16 @@ from .errors import (
     StoreError,
 )
 from .injection import Injections
+from .registry import Registry
 from .resilience import Circuits, Transition
 from .store import Level, StagedEvent, Store, Unit, open_store
 from .supervision import (
     Application,
+    Blocked,
     ChildInfo,
     ChildSpec,
     Directory,
+    DynamicSupervisorSpec,
     Intensity,
     Kind,
     Node,
@@ -52,6 +56,7 @@ from .supervision import (
     SupervisorRef,
     SupervisorSpec,
     TreeSnapshot,
+    Watchdog,
     as_supervisor,
     open_tree,
 )
@@ -76,6 +81,7 @@ from .telemetry import (
     export,
     new_context,
 )
+from .work import Pools
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -85,6 +91,8 @@ if TYPE_CHECKING:
 
 A = TypeVar("A", bound=Agent[Any])
 
+_DEFAULT_GC = 700
+_FEWER_GC = 5000
 # How often the loop's lateness is measured: 4 wake-ups a second, under 0.1 % of a core.
 _BEAT = 0.25
 # Reports that come before the store is up (its own start) wait here for it.
@@ -119,6 +127,8 @@ class Runtime:
             clock=trio.current_time, on_transition=self._circuit_moved
         )
         self.injections = Injections(self._breakable, self._injected)
+        self.registry: Registry[AgentRef[Any]] = Registry()
+        self.pools = Pools(self.directory, "/system/pools")
         self.surroundings = Surroundings(
             telemetry=self.telemetry, runtime=self, dead_letter=self._dead_letter
         )
@@ -252,8 +262,10 @@ class Runtime:
     def _edge(self) -> SupervisorSpec:
         """Parts that nobody stands on; each is restarted alone."""
         children = [
+            ChildSpec("pools", DynamicSupervisorSpec()),
             ChildSpec("telemetry", self._telemetry_part, shutdown=4.0),
             ChildSpec("heartbeat", self._heartbeat),
+            ChildSpec("watchdog", self._watchdog),
         ]
         if self.config.socket is not False:
             children.append(ChildSpec("control", self._control_part))
@@ -341,6 +353,21 @@ class Runtime:
             await trio.sleep_until(due)
             self.vitals.loop_lag = max(0.0, trio.current_time() - due)
             self._look_for_consoles()
+
+    async def _watchdog(self, *, task_status: trio.TaskStatus[None]) -> None:
+        await Watchdog(self._loop_blocked).run(task_status=task_status)
+
+    def _loop_blocked(self, blocked: Blocked) -> None:
+        self.record(
+            "runtime.blocked",
+            {
+                "seconds": blocked.seconds,
+                "where": f"{blocked.file}:{blocked.line}",
+                "function": blocked.function,
+                "frames": blocked.frames,
+            },
+            source="/system/watchdog",
+        )
 
     def _look_for_consoles(self) -> None:
         if self.control is None:
@@ -668,6 +695,10 @@ def run(app: Application, config: Config | None = None) -> None:
         raise TypeError(f"run takes an Application, not {app!r}")
     configuration = config if config is not None else Config()
     logging.basicConfig(level=configuration.log_level.upper())
+    if gc.get_threshold()[0] == _DEFAULT_GC:
+        # The process is ours. Python's default runs the collector every 700 objects: it
+        # doubled the start of 10,000 agents and made the 99th percentile of restarts.
+        gc.set_threshold(_FEWER_GC, *gc.get_threshold()[1:])
     runtime = Runtime(app, configuration)
     runtime.takes_signals = True
     trio.run(_run, runtime)

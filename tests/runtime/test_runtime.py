@@ -83,8 +83,10 @@ async def test_the_system_stands_before_the_application(tmp_path: Path) -> None:
             "/system/store",
             "/system/bus",
             "/system/edge",
+            "/system/pools",
             "/system/telemetry",
             "/system/heartbeat",
+            "/system/watchdog",
             "/application",
             "/a",
         ]

@@ -34,23 +34,28 @@ from .body import AgentBody, AgentClass
 from .codec import StateCodec, refuse_any
 from .mailbox import MailboxPolicy
 from .operation import Operation, operations_of
+from .redaction import HOOKS, Redaction
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from treewarden.bus import Event, Subscription
+    from treewarden.registry import Registry
     from treewarden.runtime import Runtime
-    from treewarden.supervision import Directory, Ignore, Node, Timer
+    from treewarden.supervision import Directory, Ignore, Life, Node, Timer
 
     from .monitor import Down, Monitor
     from .ref import AgentRef
+    from .reply import Reply
 
 State = TypeVar("State")
 A = TypeVar("A", bound="Agent[Any]")
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_HOOKS = frozenset({"on_start", "on_stop", "on_down", "on_event", "initial_state"})
+_HOOKS = frozenset(
+    {"on_start", "on_stop", "on_down", "on_event", "initial_state", *HOOKS}
+)
 _OPTIONS = frozenset(
     {
         "state_version",
@@ -112,6 +117,7 @@ class Agent(Generic[State]):
             else None,
             on_event=Operation("on_event", cls.on_event),
             on_down=Operation("on_down", cls.on_down),
+            redaction=Redaction(cls, Agent),
         )
 
     @classmethod
@@ -147,6 +153,20 @@ class Agent(Generic[State]):
             f"the store has state of version {version} for {cls.__qualname__}, which "
             "has no migrate() for it"
         )
+
+    @classmethod
+    def redact(cls, state: State) -> object:
+        """What people may see of the state: in the console, and kept of a crash.
+
+        `state` is a copy. When this fails nothing is shown, and the agent lives on. What
+        the store keeps to restore from is not redacted, nor is the text of exceptions.
+        """
+        return state
+
+    @classmethod
+    def redact_message(cls, operation: str, arguments: dict[str, object]) -> object:
+        """What is kept of the arguments of a message whose handler crashed."""
+        return arguments
 
     async def on_start(self) -> Ignore | None:
         """Runs before the first message of each incarnation; a handler like others."""
@@ -269,12 +289,74 @@ class Agent(Generic[State]):
         """
         return self.treewarden_body.send_after(seconds, operation, args, kwargs)
 
+    def continue_with(
+        self: A,
+        operation: Callable[Concatenate[A, P], object],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> None:
+        """Handle this next, before any other message; several go in order.
+
+        Once this handler's changes are handed to the store; when they are not kept, it
+        never happens. In `on_start` it runs before the first message and delays nobody
+        who waits for the start. Its arguments are copied now.
+        """
+        self.treewarden_body.stage_continuation(operation, args, kwargs)
+
+    def defer(self) -> Reply:
+        """Put off the answer to the message in hand; `reply.send(value)` gives it later.
+
+        What this handler returns is ignored then; its changes are committed as ever. The
+        caller's deadline goes on. For a message that wants no answer it changes nothing.
+
+        Raises:
+            TreewardenError: in `on_start`, which nobody called.
+        """
+        return self.treewarden_body.defer()
+
     def monitor(self, ref: AgentRef[Any]) -> Monitor:
         """Be told once, through `on_down`, when that incarnation ends.
 
         Called off when this incarnation ends.
         """
         return self.treewarden_body.monitor(ref)
+
+    def register(
+        self,
+        key: object,
+        value: object = None,
+        /,
+        *,
+        registry: Registry[AgentRef[Any]] | None = None,
+        **attributes: object,
+    ) -> None:
+        """Be found under `key` until this incarnation ends; at once, not with the commit.
+
+        In the runtime's registry, whose keys are unique, unless another one is given. Do
+        it in `on_start`: the next incarnation registers again.
+
+        Raises:
+            KeyTaken, RegistryFull: it cannot have it.
+            NotRunning: this incarnation is over, or there is no runtime.
+            TypeError, ValueError: the key or an attribute cannot be used.
+        """
+        into = registry if registry is not None else self.runtime.registry
+        into.register(
+            key, self.ref, owner=self._own_life(), value=value, attributes=attributes
+        )
+
+    def unregister(
+        self, key: object, /, *, registry: Registry[AgentRef[Any]] | None = None
+    ) -> int:
+        """Take out what this incarnation has under `key`; how many entries that was."""
+        into = registry if registry is not None else self.runtime.registry
+        return into.unregister(key, owner=self._own_life())
+
+    def _own_life(self) -> Life:
+        life = self.treewarden_body.node.life
+        if life is None:
+            raise NotRunning(f"{self.path} has ended; it can hold nothing")
+        return life
 
     def stop(self, exit: Exit | None = None) -> None:  # noqa: A002 - design.md
         """End after this handler, whose answer and changes still count."""

@@ -39,6 +39,7 @@ from treewarden.clock import wall_ns
 from treewarden.errors import (
     AgentCrashed,
     AgentDown,
+    CallingSelf,
     MailboxFull,
     NotRunning,
     StateNotEncodable,
@@ -48,13 +49,15 @@ from treewarden.errors import (
 )
 from treewarden.exits import Crash, Exit, Fault, Normal, Shutdown
 from treewarden.store import CrashRecord, DurableQueue, StagedEvent, StateWrite, Unit
-from treewarden.supervision import IGNORE, Kind, Life, Stop
+from treewarden.supervision import IGNORE, Kind, Life, NodeState, Stop
 
 from .envelope import Envelope
 from .mailbox import Admission, Mailbox
 from .monitor import Down, Monitor
 from .operation import Operation, missing, operation_name
-from .outbox import CastDelivery, Delivery, EventDelivery
+from .outbox import CastDelivery, Delivery, EventDelivery, closes_a_ring
+from .recent import Handled, Outcome, Ring, as_records, new_ring
+from .reply import Reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -66,11 +69,12 @@ if TYPE_CHECKING:
 
     from .agent import Agent
     from .codec import StateCodec
+    from .redaction import Redaction
     from .ref import AgentRef
 
 _ENCODE: Final = msgspec.json.Encoder().encode
-# From this many timers on, those that were called off are looked for.
-_TRIM_TIMERS: Final = 16
+# From this many timers (answers owed) on, those that nobody wants are looked for.
+_TRIM_FROM: Final = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +87,7 @@ class AgentClass:
     on_start: Operation | None
     on_event: Operation
     on_down: Operation
+    redaction: Redaction
 
 
 @dataclass(slots=True, kw_only=True)
@@ -135,9 +140,13 @@ current_body: ContextVar[AgentBody | None] = ContextVar(
 class _Staged:
     """What the handler in hand wants to happen with its commit."""
 
-    __slots__ = ("casts", "events", "timers")
+    __slots__ = ("casts", "continuations", "deferred", "events", "replies", "timers")
 
     def __init__(self) -> None:
+        # The message in hand, when its answer is put off; and answers put off before.
+        self.deferred: Envelope | None = None
+        self.replies: list[tuple[Envelope, object]] = []
+        self.continuations: list[Envelope] = []
         self.events: list[tuple[StagedEvent, object]] = []
         self.casts: list[tuple[AgentBody, Envelope]] = []
         # Armed already: the agent's own clock runs ahead with it.
@@ -145,7 +154,7 @@ class _Staged:
 
     def __len__(self) -> int:
         """How many things leave the agent with the commit."""
-        return len(self.events) + len(self.casts)
+        return len(self.events) + len(self.casts) + len(self.replies)
 
 
 class AgentBody:
@@ -164,6 +173,7 @@ class AgentBody:
         "_crash",
         "_doing",
         "_exit_after",
+        "_from_start",
         "_histograms",
         "_idle",
         "_in_hand",
@@ -172,13 +182,19 @@ class AgentBody:
         "_monitors",
         "_newest",
         "_on_the_way",
+        "_orders",
         "_outbox",
+        "_owed",
+        "_owed_limit",
+        "_recent",
         "_renewed",
         "_resting",
         "_revision",
         "_staged",
+        "_standing",
         "_state_bytes",
         "_subscriptions",
+        "_suspended",
         "_timers",
         "_timers_limit",
         "agent_type",
@@ -236,16 +252,27 @@ class AgentBody:
         self._collections: dict[str, DurableQueue[Any]] | None = None
         # What the last commits could not deliver for lack of room.
         self._outbox: deque[Delivery] = deque()
+        # Where the handler in hand waits for room, and with what.
+        self._standing: list[tuple[AgentBody, Envelope]] = []
         # Events and casts of handlers that are not committed yet.
         self._on_the_way = 0
         self._blocked: trio.CancelScope | None = None
+        # An operator's: no message is taken while it is set and not opened; and what is
+        # done before any message, also then.
+        self._suspended: trio.Event | None = None
+        self._orders: deque[Envelope] = deque()
+        self._recent: Ring | None = None
         # By pattern; they outlive a crash, so that no event is missed meanwhile.
         self._subscriptions: dict[str, Subscription] = {}
         self._renewed: set[str] = set()
         # Those of this incarnation.
         self._monitors: set[Monitor] = set()
+        # Messages whose answer was put off, in order.
+        self._owed: dict[Envelope, None] = {}
+        self._owed_limit = _TRIM_FROM
+        self._from_start: list[Envelope] = []
         self._timers: list[Timer] = []
-        self._timers_limit = _TRIM_TIMERS
+        self._timers_limit = _TRIM_FROM
 
     # --- one incarnation -------------------------------------------------------------------
 
@@ -277,9 +304,15 @@ class AgentBody:
     def _end_incarnation(self) -> None:
         self._record_idle_crash()
         self._agent = self._idle = self._asleep = self._life = None
-        self._staged = None
+        self._staged = self._suspended = None
         self._doing = ""
         self._renewed.clear()
+        self._fail_owed(
+            lambda: AgentDown(self.node.path, "it stopped before it answered")
+        )
+        for envelope in self._from_start:
+            self.mailbox.remove(envelope)
+        self._from_start.clear()
         for timer in self._timers:
             timer.cancel()
         self._timers.clear()
@@ -311,8 +344,14 @@ class AgentBody:
             if life.injected is not None:
                 # Cancelled while it was about to go on: nothing more is handled.
                 await checkpoint()
+            elif self._orders:
+                exit_ = self._handle_order()
+                if exit_ is not None:
+                    return exit_
             elif self._outbox:
                 await self._deliver_outbox(life)
+            elif self._suspended is not None:
+                await self._wait(self._suspended.wait, life)
             elif self._is_too_far_ahead and store is not None:
                 await self._wait(partial(self._wait_decided, store), life)
             elif store is not None and not store.has_room:
@@ -333,11 +372,13 @@ class AgentBody:
     def _is_interrupted(self, life: Life) -> bool:
         return bool(
             self._outbox
+            or self._suspended is not None
+            or self._orders
             or life.stopping
             or life.injected is not None
             or self._crash is not None
             or self._exit_after is not None
-            or self._is_too_far_ahead
+            or (self._newest is not None and self._is_too_far_ahead)
         )
 
     @property
@@ -394,8 +435,9 @@ class AgentBody:
     def at_rest(self, exit_: Exit, *, gone: bool) -> None:
         """Nobody will answer: tell those who wait, and those who come."""
         self._resting = "it is gone for good" if gone else "it is stopped"
-        for envelope in self.mailbox.empty():
+        for envelope in (*self._orders, *self.mailbox.empty()):
             self._lose(envelope, self._resting)
+        self._orders.clear()
         for delivery in self._outbox:
             delivery.lose("its sender is down")
         self._outbox.clear()
@@ -466,6 +508,18 @@ class AgentBody:
         self._wake()
         return admission
 
+    def accept_request(self, envelope: Envelope) -> None:
+        """As `accept`, for one that no task waits with: the line has an end too.
+
+        Raises:
+            AgentDown: nobody will ever take it.
+            MailboxFull: there is no room, in the line neither.
+        """
+        mailbox = self.mailbox
+        if mailbox.would_wait and len(mailbox.waiting) >= mailbox.capacity:
+            raise MailboxFull(self.node.path, mailbox.capacity)
+        self.accept(envelope)
+
     def _overflowed(self, victim: Envelope) -> None:
         if victim.is_call:
             error = MailboxFull(self.node.path, self.mailbox.capacity)
@@ -502,6 +556,8 @@ class AgentBody:
             or isinstance(result, outcome.Error)
             or self._exit_after is not None
             or self._outbox
+            or self._orders
+            or self._suspended is not None
             or self.mailbox.items
         ):
             self._asleep = None
@@ -519,6 +575,8 @@ class AgentBody:
     def doing_for(self, envelope: Envelope) -> str:
         """What keeps the sender of `envelope` waiting."""
         if envelope.begun and envelope is not self._in_hand:
+            if self.owes(envelope):
+                return f"{self.doing} and has put off the answer"
             return "waiting for the commit of its answer"
         return self.doing
 
@@ -529,7 +587,7 @@ class AgentBody:
         if moved is not None and not moved.is_call:
             # A cast that stood in line is accepted: its sender goes on.
             moved.answer(outcome.Value(None))
-        if envelope.is_call and envelope.task is None:
+        if envelope.is_call and envelope.task is None and not envelope.is_wanted:
             return None  # withdrawn before it was begun: it never happens
         if envelope.needs and self._refuse_orphan(envelope):
             return None
@@ -591,11 +649,15 @@ class AgentBody:
             return None
         operation = envelope.operation
         try:
-            reply = operation.copy_reply(value) if envelope.is_call else None
+            if envelope.is_call and (self._staged is None or not self._puts_off):
+                reply = operation.copy_reply(value)
+            else:
+                reply = None
             unit, staged = self._seal(envelope)
         except Exception as error:  # noqa: BLE001 - what cannot be kept did not happen
             return self._raised(envelope, error, started)
         self.counts.handled += 1
+        self._remember(envelope, "done")
         self._in_hand = None
         self._doing = ""
         if started:
@@ -605,7 +667,18 @@ class AgentBody:
             self._hand_over(unit)
         else:
             self._release_clean(staged, envelope, outcome.Value(reply))
+        if staged is not None and staged.continuations:
+            self._continue(staged.continuations, envelope, unit)
         return None
+
+    def _continue(
+        self, continuations: list[Envelope], after: Envelope, unit: Unit | None
+    ) -> None:
+        """Before any other message; never without what the handler did."""
+        needs = _undecided(unit or self._newest, *after.needs)
+        for envelope in reversed(continuations):
+            envelope.needs = needs
+            self.mailbox.put_first(envelope)
 
     def _release_clean(
         self,
@@ -642,6 +715,7 @@ class AgentBody:
         if started:
             self._trace(envelope, started, f"{type(error).__name__}: {error}")
         if isinstance(error, Stop):
+            self._remember(envelope, "stopped")
             self._lose(envelope, "it stopped itself")
             return error.exit
         if self._is_refusal(error):
@@ -664,6 +738,7 @@ class AgentBody:
     def _refuse(self, envelope: Envelope, error: Exception) -> None:
         """An answer, not a crash: what it did goes back, the agent lives."""
         self.counts.refused += 1
+        self._remember(envelope, "refused")
         self._reset_state()
         if not envelope.is_call:
             self.dead_letter(envelope, "refused")
@@ -673,12 +748,13 @@ class AgentBody:
     def _crashed(self, envelope: Envelope | None, fault: Fault) -> None:
         """Tell the caller at once; keep what the console shows of it."""
         self.counts.crashed += 1
-        if envelope is None:
-            pass  # it was idle
-        elif envelope.is_call:
-            envelope.answer(outcome.Error(AgentCrashed(fault)))
-        else:
-            self.dead_letter(envelope, "crashed")
+        if envelope is not None:  # else it was idle
+            self._remember(envelope, "crashed")
+            if envelope.is_call:
+                envelope.answer(outcome.Error(AgentCrashed(fault)))
+            else:
+                self.dead_letter(envelope, "crashed")
+        self._fail_owed(lambda: AgentCrashed(fault))
         self.last_crash = self._crash_record(envelope, fault)
         store = self.surroundings.store
         if store is not None:
@@ -690,10 +766,12 @@ class AgentBody:
             at_ns=fault.at_ns,
             incarnation=self.node.incarnation,
             operation=envelope.operation.name if envelope is not None else "",
-            message=_readable(envelope) if envelope is not None else b"null",
+            message=self._class.redaction.message(envelope)
+            if envelope is not None
+            else b"null",
             fault=_ENCODE(fault),
             revision=self.committed_revision,
-            payload=self._committed,
+            payload=self.shown_state(),
         )
 
     def _interrupted(self, envelope: Envelope) -> None:
@@ -706,7 +784,14 @@ class AgentBody:
             self._crashed(envelope, life.injected)
             return
         envelope.begun = False
+        self._remember(envelope, "interrupted")
         self.mailbox.put_back(envelope)
+
+    def _remember(self, envelope: Envelope, outcome: Outcome) -> None:
+        recent = self._recent
+        if recent is None:
+            recent = self._recent = new_ring()
+        recent.append((envelope.operation.name, envelope.sender, wall_ns(), outcome))
 
     def _trace(self, envelope: Envelope, started: int, error: str) -> None:
         telemetry = self.surroundings.telemetry
@@ -772,6 +857,9 @@ class AgentBody:
             self._hand_over(unit)
         elif staged is not None:
             self._release_clean(staged, envelope, outcome.Value(None))
+        if staged is not None and staged.continuations:
+            self._continue(staged.continuations, envelope, unit)
+            self._from_start = staged.continuations
         return value
 
     # --- state and commits ---------------------------------------------------------------------
@@ -780,6 +868,11 @@ class AgentBody:
     def committed_state(self) -> bytes:
         """The last committed state as JSON; empty when there is none."""
         return self._committed
+
+    def shown_state(self) -> bytes:
+        """`committed_state` for people: as the class's `redact` leaves it."""
+        codec = self._class.codec
+        return self._class.redaction.state(self._committed, codec, self.node.path)
 
     async def _restore(self, agent: Agent[Any]) -> None:
         await self._wait_for_predecessor()
@@ -867,6 +960,7 @@ class AgentBody:
         staged, self._staged = self._staged, None
         if staged is not None:
             self._on_the_way += len(staged)
+            self._account(staged)
         collections = self._collections
         dirty = [c for c in collections.values() if c.dirty] if collections else ()
         persistent = self._loaded
@@ -936,6 +1030,14 @@ class AgentBody:
             self._on_the_way -= len(staged)
             if error is None:
                 self._send(staged)
+            for owed, value in staged.replies:
+                owed.answer(
+                    outcome.Value(value)
+                    if error is None
+                    else outcome.Error(_own_copy(error))
+                )
+            if staged.deferred is not None:
+                return
         if envelope.is_call:
             envelope.answer(
                 result if error is None else outcome.Error(_own_copy(error))
@@ -958,6 +1060,7 @@ class AgentBody:
         self._revision = self.committed_revision
         for collection in (self._collections or {}).values():
             collection.reset()
+        self._fail_owed(lambda: _own_copy(error))
         life = self._life
         if life is not None and not life.ended:
             fault = Fault.capture(
@@ -1017,12 +1120,46 @@ class AgentBody:
         for event, payload in staged.events:
             if bus is not None:
                 self._trace_publish(event)
-                self._deliver(EventDelivery(bus, _published(event, payload)))
+                self._deliver(EventDelivery(self, bus, _published(event, payload)))
         for body, envelope in staged.casts:
             self._deliver(CastDelivery(self, body, envelope))
         if self._outbox:
             # It takes no next message before these have left.
             self._wake()
+
+    def waits_for(self) -> list[AgentBody]:
+        """The agents that must make room before this one takes a message."""
+        found = [body for body, envelope in self._standing if envelope.task is not None]
+        if self._outbox:
+            first = self._outbox[0].waits_for()
+            if first is not None:
+                found.append(first)
+        return found
+
+    def agent_at(self, path: str) -> AgentBody | None:
+        """The agent there, in the same tree."""
+        node = self.directory.find(path)
+        return (
+            node.body if node is not None and isinstance(node.body, AgentBody) else None
+        )
+
+    async def stand_in_line(self, target: AgentBody, envelope: Envelope) -> None:
+        """In a handler: wait for room at `target`.
+
+        Raises:
+            CallingSelf: that would be for ever; it was not sent.
+        """
+        if target.mailbox.would_wait and closes_a_ring(self, target):
+            raise CallingSelf(
+                f"{self.node.path} casts to {target.node.path}, which cannot make room "
+                f"before {self.node.path} takes a message; use self.cast"
+            )
+        entry = target, envelope
+        self._standing.append(entry)
+        try:
+            await target.accept_and_wait(envelope)
+        finally:
+            self._standing.remove(entry)
 
     def _deliver(self, delivery: Delivery) -> None:
         if not self._outbox and delivery.at_once():
@@ -1085,6 +1222,123 @@ class AgentBody:
                 self._blocked = None
             return True
         return False
+
+    # --- operators ---------------------------------------------------------------------------
+
+    def suspend(self) -> None:
+        """See `AgentRef.suspend`."""
+        if self._suspended is not None:
+            return
+        if self.node.state is not NodeState.RUNNING:
+            raise AgentDown(self.node.path, f"it is {self.node.state}")
+        self._suspended = trio.Event()
+        self.node.state = NodeState.SUSPENDED
+        self.directory.touch()
+        self._wake()
+
+    def resume(self) -> None:
+        """See `AgentRef.resume`."""
+        suspended, self._suspended = self._suspended, None
+        if suspended is None:
+            return
+        suspended.set()
+        if self.node.state is NodeState.SUSPENDED:
+            self.node.state = NodeState.RUNNING
+            self.directory.touch()
+
+    def encode_state(self, state: object) -> bytes:
+        """`state` as this agent's class keeps it.
+
+        Raises:
+            StateNotEncodable: it is no state of this agent.
+        """
+        codec, path = self._class.codec, self.node.path
+        if codec is None:
+            raise StateNotEncodable(f"{path} keeps no state")
+        payload = codec.encode(state, path)
+        codec.check(payload, path)
+        return codec.encode(codec.decode(payload, path), path)
+
+    def order(self, envelope: Envelope) -> None:
+        """Have it done at the next message boundary, before all that waits.
+
+        Raises:
+            AgentDown: nobody will ever do it.
+        """
+        if self._resting:
+            raise AgentDown(self.node.path, self._resting)
+        self._orders.append(envelope)
+        if self._blocked is not None:
+            self._blocked.cancel()
+        self._wake()
+
+    def _handle_order(self) -> Exit | None:
+        envelope = self._orders.popleft()
+        if not envelope.is_wanted or (envelope.needs and self._refuse_orphan(envelope)):
+            return None
+        self.mailbox.accepted += 1
+        self.mailbox.taken += 1
+        return self._handle_plain(envelope)
+
+    def recent(self) -> tuple[Handled, ...]:
+        """See `AgentRef.recent`."""
+        return as_records(self._recent)
+
+    # --- answers put off, continuations ------------------------------------------------------
+
+    def defer(self) -> Reply:
+        """See `Agent.defer`."""
+        staged, envelope = self._stage(), self._in_hand
+        if envelope is None:
+            raise TreewardenError(f"on_start of {self.node.path} has no caller")
+        if envelope.is_call:
+            staged.deferred = envelope
+        return Reply(self, envelope)
+
+    @property
+    def _puts_off(self) -> bool:
+        return self._staged is not None and self._staged.deferred is not None
+
+    def owes(self, envelope: Envelope) -> bool:
+        """Whether its answer was put off, and somebody still waits."""
+        staged = self._staged
+        if staged is not None and staged.deferred is envelope:
+            return True
+        return envelope in self._owed and envelope.is_wanted
+
+    def stage_reply(self, envelope: Envelope, value: object) -> None:
+        """See `Reply.send`."""
+        staged = self._stage()
+        if not self.owes(envelope) or any(one is envelope for one, _ in staged.replies):
+            return
+        staged.replies.append((envelope, envelope.operation.copy_reply(value)))
+
+    def _account(self, staged: _Staged) -> None:
+        """The handler is through: what it put off is owed, what it answered is not."""
+        if staged.deferred is not None:
+            if len(self._owed) >= self._owed_limit:
+                self._owed = {one: None for one in self._owed if one.is_wanted}
+                self._owed_limit = max(_TRIM_FROM, 2 * len(self._owed))
+            self._owed[staged.deferred] = None
+        for envelope, _ in staged.replies:
+            self._owed.pop(envelope, None)
+
+    def _fail_owed(self, error: Callable[[], Exception]) -> None:
+        owed, self._owed = self._owed, {}
+        for envelope in owed:
+            # Each its own: a shared exception would gather everybody's traceback.
+            envelope.answer(outcome.Error(error()))
+
+    def stage_continuation(
+        self, named: object, args: tuple[object, ...], kwargs: dict[str, object]
+    ) -> None:
+        """See `Agent.continue_with`."""
+        operation = self.operation(named)
+        operation.check(args, kwargs)
+        envelope = Envelope(operation, *operation.copy_arguments(args, kwargs))
+        envelope.sender = self.node.path
+        envelope.trace = tracing.current.get()
+        self._stage().continuations.append(envelope)
 
     # --- subscriptions, timers, monitors -----------------------------------------------------
 
@@ -1150,7 +1404,7 @@ class AgentBody:
     def _keep_timer(self, timer: Timer) -> None:
         if len(self._timers) >= self._timers_limit:
             self._timers = [one for one in self._timers if one.callback is not None]
-            self._timers_limit = max(_TRIM_TIMERS, 2 * len(self._timers))
+            self._timers_limit = max(_TRIM_FROM, 2 * len(self._timers))
         self._timers.append(timer)
 
     def monitor(self, ref: AgentRef[Any]) -> Monitor:
@@ -1270,6 +1524,16 @@ class _Held:
         self._body.release(error, self._staged, self._envelope, self._result)
 
 
+def _replace_state(agent: Agent[Any], payload: bytes) -> None:
+    codec = agent.treewarden_class.codec
+    assert codec is not None  # noqa: S101 - there was one to encode it
+    agent.state = codec.decode(payload, agent.path)
+
+
+REPLACE_STATE: Final = Operation("replace_state", _replace_state)
+"""What an operator's new state is handled by: a handler like any other."""
+
+
 def _after(units: tuple[Unit, ...], tell: Callable[[StoreError | None], None]) -> None:
     """Call `tell` once all of `units` are decided, with the error of one that failed."""
     for unit in units:
@@ -1315,11 +1579,3 @@ def _published(staged: StagedEvent, payload: object) -> Event:
         source=staged.source,
         trace=staged.trace,
     )
-
-
-def _readable(envelope: Envelope) -> bytes:
-    try:
-        text = _ENCODE({"args": envelope.args, "kwargs": envelope.kwargs})
-    except (TypeError, ValueError, RecursionError):
-        return b'"not encodable"'
-    return text if len(text) <= 4096 else _ENCODE(f"{len(text)} bytes, not kept")

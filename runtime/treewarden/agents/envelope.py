@@ -58,6 +58,11 @@ class Envelope:
         self.sent_at_ns = 0
         self.trace: SpanContext | None = None
 
+    @property
+    def is_wanted(self) -> bool:
+        """Whether somebody waits for the answer."""
+        return self.task is not None
+
     def answer(self, result: outcome.Outcome[object]) -> None:
         """Wake whoever waits; nothing when nobody does any more."""
         if self.inline:

@@ -9,6 +9,7 @@ so that neither a crash nor a late-comer can overtake or strand one.
 from __future__ import annotations
 
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -122,6 +123,17 @@ class Mailbox:
         """Put what must not be lost and is bounded elsewhere: a Down, a timer."""
         self.items.append(envelope)
         self.accepted += 1
+
+    def put_first(self, envelope: Envelope) -> None:
+        """Put an agent's own continuation before everything else."""
+        self.items.appendleft(envelope)
+        self.accepted += 1
+
+    def remove(self, envelope: Envelope) -> None:
+        """Take a message out of its turn, if it is there."""
+        with suppress(ValueError):
+            self.items.remove(envelope)
+            self.taken += 1
 
     def put_back(self, envelope: Envelope) -> None:
         """Return the message in hand to the head of the queue."""

@@ -19,6 +19,8 @@ from treewarden.errors import BadArguments, StateNotEncodable, UnknownOperation
 if typing.TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from .envelope import Envelope
+
 _SCALARS: Final = frozenset({type(None), bool, int, float, str, bytes, complex})
 
 
@@ -91,6 +93,13 @@ class Operation:
                 copied = self._copy_argument(name, value)
             bound.arguments[name] = copied
         return bound.args[1:], bound.kwargs
+
+    def named(self, envelope: Envelope) -> dict[str, object]:
+        """The arguments of a message, by the names of the parameters."""
+        bound = inspect.signature(self.function).bind(
+            None, *envelope.args, **envelope.kwargs
+        )
+        return dict(list(bound.arguments.items())[1:])
 
     def _copy_argument(self, name: str, value: object) -> object:
         if type(value) in _SCALARS:

@@ -4,6 +4,10 @@ An agent whose outbox holds something takes no next message, so that a slow rece
 its sender and not the memory. The outbox belongs to the node: what was committed is
 delivered by the next incarnation when this one crashes. What can never be delivered is
 counted where it was lost: a cast as a dead letter, an event by its subscription.
+
+Agents that all wait for each other's room would wait for ever. Who waits for whom is
+followed whenever one begins to wait, so that the last to do so finds the ring, and loses
+what would have closed it (reason `cycle`).
 """
 
 from __future__ import annotations
@@ -36,11 +40,32 @@ class Delivery(Protocol):
         """It will never be delivered; count it."""
         ...
 
+    def waits_for(self) -> AgentBody | None:
+        """The agent that must take a message before this can leave, if there is one."""
+        ...
+
+
+def closes_a_ring(sender: AgentBody, target: AgentBody) -> bool:
+    """Whether `target`, which has no room, cannot make any before `sender` has some.
+
+    An agent takes no message while it waits for room elsewhere.
+    """
+    seen: set[int] = set()
+    ahead = [target]
+    while ahead:
+        body = ahead.pop()
+        if body is sender:
+            return True
+        if id(body) not in seen:
+            seen.add(id(body))
+            ahead += body.waits_for()
+    return False
+
 
 class CastDelivery:
     """A staged cast."""
 
-    __slots__ = ("_envelope", "_sender", "_target")
+    __slots__ = ("_envelope", "_in_line", "_sender", "_target")
 
     def __init__(
         self, sender: AgentBody, target: AgentBody, envelope: Envelope
@@ -48,26 +73,29 @@ class CastDelivery:
         self._sender = sender
         self._target = target
         self._envelope = envelope
+        self._in_line = False
 
     def at_once(self) -> bool:
         """See `Delivery`."""
         if self._target.mailbox.would_wait:
-            return self._closes_a_ring()
+            return self._breaks_a_ring()
         self._target.accept_or_lose(self._envelope)
         return True
 
     async def deliver(self) -> None:
         """See `Delivery`."""
-        if self._target.mailbox.would_wait and self._closes_a_ring():
+        if self._target.mailbox.would_wait and self._breaks_a_ring():
             return
+        self._in_line = True
         try:
             await self._target.accept_and_wait(self._envelope)
         except TreewardenError as error:
             self.lose(type(error).__name__)
+        finally:
+            self._in_line = False
 
-    def _closes_a_ring(self) -> bool:
-        # It would wait for room that only it can make.
-        if self._target is self._sender:
+    def _breaks_a_ring(self) -> bool:
+        if closes_a_ring(self._sender, self._target):
             self.lose("cycle")
             return True
         return False
@@ -76,36 +104,50 @@ class CastDelivery:
         """See `Delivery`."""
         self._target.dead_letter(self._envelope, why)
 
+    def waits_for(self) -> AgentBody | None:
+        """See `Delivery`."""
+        if self._in_line:
+            # Once it has moved up, its task only has to notice.
+            waits = self._envelope.task is not None
+        else:
+            waits = self._target.mailbox.would_wait
+        return self._target if waits else None
+
 
 class EventDelivery:
     """A committed event, for the `wait` subscriptions that had no room for it."""
 
-    __slots__ = ("_bus", "_event", "_offered", "_waiting")
+    __slots__ = ("_bus", "_event", "_in_line", "_offered", "_sender", "_waiting")
 
-    def __init__(self, bus: Bus, event: Event) -> None:
+    def __init__(self, sender: AgentBody, bus: Bus, event: Event) -> None:
+        self._sender = sender
         self._bus = bus
         self._event = event
         self._offered = False
+        self._in_line = False
         self._waiting: deque[Subscription] = deque()
 
     def at_once(self) -> bool:
         """See `Delivery`."""
         if not self._offered:
             self._offered = True
-            for subscription in self._bus.offer(self._event):
-                if subscription.owner == self._event.source:
-                    # It would wait for room that only it can make.
-                    subscription.drop_new(Reason.FULL)
-                else:
-                    self._waiting.append(subscription)
+            self._waiting.extend(self._bus.offer(self._event))
+        self._break_rings()
         return not self._waiting
 
     async def deliver(self) -> None:
         """See `Delivery`."""
-        self.at_once()
-        while self._waiting:
-            await self._waiting[0].put(self._event)
+        while not self.at_once():
+            self._in_line = True
+            try:
+                await self._waiting[0].put(self._event)
+            finally:
+                self._in_line = False
             self._waiting.popleft()
+
+    def _break_rings(self) -> None:
+        while (owner := self.waits_for()) and closes_a_ring(self._sender, owner):
+            self._waiting.popleft().drop_new(Reason.FULL)
 
     def lose(self, why: str) -> None:
         """See `Delivery`."""
@@ -113,3 +155,11 @@ class EventDelivery:
         for subscription in self._waiting:
             subscription.drop_new(Reason.FULL)
         self._waiting.clear()
+
+    def waits_for(self) -> AgentBody | None:
+        """See `Delivery`."""
+        if not self._waiting or (self._in_line and not self._waiting[0].line):
+            return None
+        owner = self._sender.agent_at(self._waiting[0].owner)
+        # With room in the mailbox it fetches its events before it waits for anybody.
+        return owner if owner is not None and not owner.mailbox.has_room else None

@@ -32,6 +32,7 @@ from trio.lowlevel import wait_task_rescheduled as park
 import treewarden.telemetry as tracing
 from treewarden.errors import (
     AgentDown,
+    AgentError,
     CallingSelf,
     CallTimeout,
     MailboxFull,
@@ -39,8 +40,9 @@ from treewarden.errors import (
 )
 from treewarden.supervision import Kind
 
-from .body import AgentBody, AgentStatistics, current_body
+from .body import REPLACE_STATE, AgentBody, AgentStatistics, current_body
 from .envelope import Envelope
+from .request import Request, RequestEnvelope
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
 
     from .agent import Agent
     from .operation import Operation
+    from .recent import Handled
 
 A = TypeVar("A", bound="Agent[Any]")
 P = ParamSpec("P")
@@ -153,6 +156,54 @@ class AgentRef(Generic[A]):
         self._arm(body, envelope)
         return await _park_for(envelope, body)
 
+    @overload
+    def request(
+        self,
+        operation: Callable[Concatenate[A, P], Awaitable[R]],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Request[R]: ...
+
+    @overload
+    def request(
+        self,
+        operation: Callable[Concatenate[A, P], R],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Request[R]: ...
+
+    def request(
+        self, operation: Callable[..., Any], /, *args: Any, **kwargs: Any
+    ) -> Request[Any]:
+        """Ask now, read the answer later: `await request.result()`.
+
+        As `call` in all else. Without room in the mailbox it stands in line there, with
+        at most as many others as the mailbox holds. That there is nobody, or no room,
+        comes out of `result` too.
+
+        Raises:
+            UnknownOperation, BadArguments, CallingSelf: it was not sent.
+        """
+        try:
+            body = self.resolve()
+        except AgentError as error:
+            return Request.refused(operation, error)
+        sender = current_body.get()
+        if sender is body:
+            raise CallingSelf(f"{self.path} asks itself and would wait for itself")
+        found = body.operation(operation)
+        envelope = self._envelope(body, sender, found, args, kwargs, RequestEnvelope)
+        envelope.is_call = True
+        try:
+            body.accept_request(envelope)
+        except AgentError as error:
+            envelope.answer(outcome.Error(error))
+        else:
+            self._arm(body, envelope)
+        return Request(envelope)
+
     async def cast(
         self,
         operation: Callable[Concatenate[A, P], object],
@@ -166,19 +217,20 @@ class AgentRef(Generic[A]):
 
         Raises:
             MailboxFull: the agent's policy is to reject.
+            CallingSelf: in a handler, it would wait for ever, in a ring of agents too.
             AgentDown, NameUnknown, UnknownOperation, BadArguments: it was not sent.
         """
         await checkpoint_if_cancelled()
         body = self.resolve()
-        envelope = self._envelope(
-            body, current_body.get(), body.operation(operation), args, kwargs
-        )
-        would_wait = body.mailbox.would_wait
-        if would_wait and current_body.get() is body:
-            raise CallingSelf(f"{self.path} casts to itself and would wait for itself")
+        sender = current_body.get()
+        found = body.operation(operation)
+        envelope = self._envelope(body, sender, found, args, kwargs)
         self._casts += 1
-        if would_wait or self._casts % _CASTS_A_TURN == 0:
-            await body.accept_and_wait(envelope)
+        if body.mailbox.would_wait or self._casts % _CASTS_A_TURN == 0:
+            if sender is not None:
+                await sender.stand_in_line(body, envelope)
+            else:
+                await body.accept_and_wait(envelope)
             await cancel_shielded_checkpoint()
         else:
             body.accept(envelope)
@@ -212,6 +264,50 @@ class AgentRef(Generic[A]):
         """What may be seen of the agent."""
         return self.resolve().statistics()
 
+    def recent(self) -> tuple[Handled, ...]:
+        """The last 50 messages that it handled, oldest first, crashes included."""
+        return self.resolve().recent()
+
+    def inspect(self) -> bytes:
+        """The last committed state as JSON, redacted; waits for nobody."""
+        return self.resolve().shown_state()
+
+    def suspend(self) -> None:
+        """Have it take no message after the one in hand, until `resume`.
+
+        Messages wait, also with their deadlines; what it sent leaves; `replace_state` and
+        a stop still work. The suspension ends with the incarnation. Twice is once.
+
+        Raises:
+            AgentDown: it does not run.
+        """
+        self.resolve().suspend()
+
+    def resume(self) -> None:
+        """Let it go on; nothing when it is not suspended."""
+        self.resolve().resume()
+
+    async def replace_state(self, state: object) -> None:
+        """For operators: give it another state between two messages, and commit that.
+
+        A state of its type, or its JSON as `msgspec.Raw`. Waits like a call.
+
+        Raises:
+            StateNotEncodable: it is no state of this agent; nothing was done.
+            CallTimeout, AgentDown, NameUnknown, CallingSelf, StoreBroken: as for a call.
+        """
+        body = self.resolve()
+        sender = current_body.get()
+        if sender is body:
+            raise CallingSelf(f"{self.path} replaces its own state; assign self.state")
+        payload = body.encode_state(state)
+        envelope = self._envelope(body, sender, REPLACE_STATE, (payload,), {})
+        envelope.is_call = True
+        body.order(envelope)
+        envelope.task = current_task()
+        self._arm(body, envelope)
+        await _park_for(envelope, body)
+
     def resolve(self) -> AgentBody:
         """The agent's body, found again when its supervisor has made another.
 
@@ -236,9 +332,10 @@ class AgentRef(Generic[A]):
         operation: Operation,
         args: tuple[object, ...],
         kwargs: dict[str, object],
+        make: type[Envelope] = Envelope,
     ) -> Envelope:
         operation.check(args, kwargs)
-        envelope = Envelope(operation, args, kwargs)
+        envelope = make(operation, args, kwargs)
         if sender is not None:
             envelope.needs = sender.unsettled()
             envelope.sender = sender.node.path

@@ -16,7 +16,7 @@ import msgspec
 import trio
 
 from treewarden.agents import AgentBody, AgentRef, Surroundings
-from treewarden.errors import NotAllowed, NotRunning, Outdated, UnknownChild
+from treewarden.errors import NameUnknown, NotAllowed, NotRunning, Outdated
 from treewarden.exits import Crash, describe
 from treewarden.supervision import (
     CauseKind,
@@ -444,7 +444,9 @@ class Desk:
         circuit = self._circuits.get(params.name)
         if circuit is None:
             known = ", ".join(one.name for one in self._circuits.list()) or "none"
-            raise UnknownChild("the runtime", f"circuit {params.name}; it has: {known}")
+            raise NameUnknown(
+                params.name, f"there is no circuit {params.name!r}; there are: {known}"
+            )
         by = client.operator or client.name
         self._record(f"operator.{params.act}", {"circuit": params.name}, by)
         acts = {

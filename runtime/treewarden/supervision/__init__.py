@@ -24,6 +24,7 @@ from .spec import (
     Application,
     ChildSpec,
     DynamicSupervisorSpec,
+    Isolation,
     SupervisorSpec,
     check_id,
 )
@@ -38,10 +39,12 @@ from .tree import (
     as_supervisor,
     statistics,
 )
+from .watchdog import Blocked, Watchdog, WatchdogStatistics
 
 __all__ = [
     "IGNORE",
     "Application",
+    "Blocked",
     "Cause",
     "CauseKind",
     "ChildCounts",
@@ -51,6 +54,7 @@ __all__ = [
     "DynamicSupervisorSpec",
     "Ignore",
     "Intensity",
+    "Isolation",
     "Kind",
     "Life",
     "Member",
@@ -69,6 +73,8 @@ __all__ = [
     "Timer",
     "Timers",
     "TreeSnapshot",
+    "Watchdog",
+    "WatchdogStatistics",
     "as_supervisor",
     "check_id",
     "cleanup",

@@ -329,14 +329,9 @@ def _unwrapped(error: BaseException) -> BaseException:
 
 
 def _first_failure(host: Host, raised: BaseException | None) -> BaseException | None:
-    # What ended the tree came before what the body made of being cancelled for it; the
-    # latter stays visible as its context.
-    failure = host.directory.interrupt or host.error
-    if failure is None or failure is raised:
-        return raised
-    if isinstance(raised, Exception):
-        failure.__context__ = raised
-    return failure
+    # What ended the tree came before what the body made of being cancelled for it, which
+    # stays visible as the context of the other.
+    return host.directory.interrupt or host.error or raised
 
 
 @asynccontextmanager

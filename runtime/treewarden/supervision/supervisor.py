@@ -52,9 +52,11 @@ from .node import (
     current_life,
     live,
 )
+from .process import ProcessBody
 from .spec import (
     ChildSpec,
     DynamicSupervisorSpec,
+    Isolation,
     Start,
     SupervisorSpec,
     classify,
@@ -129,6 +131,7 @@ class Supervisor:
         self._killing = False
         self._injected: Fault | None = None
         self._order = 0
+        self._alarm: Timer | None = None
 
     @property
     def path(self) -> str:
@@ -218,7 +221,6 @@ class Supervisor:
             self._stop_wanted = True
             self._refuse_waiting()
             await self._stop_children()
-            self._refuse_waiting()
         return failure
 
     async def _start_all(self) -> None:
@@ -332,13 +334,25 @@ class Supervisor:
 
     async def _wait_ready(self, life: Life, seconds: float) -> bool:
         """Until it is ready, over or unwanted; False when it was none of them in time."""
-        timer = self._at(trio.current_time() + seconds, self.poke)
+        deadline = trio.current_time() + seconds
         while not (life.ready or life.ended or self._stop_wanted):
-            if trio.current_time() >= timer.deadline:
+            if trio.current_time() >= deadline:
                 return False
+            self._wake_by(deadline)
             await self._park()
-        timer.cancel()
         return True
+
+    def _wake_by(self, deadline: float) -> None:
+        """Be poked at `deadline` at the latest.
+
+        Nearly every start is ready at once. An alarm that an earlier one left behind does
+        as well: it goes off too early, and whoever waits then asks for another.
+        """
+        alarm = self._alarm
+        if alarm is None or alarm.callback is None or alarm.deadline > deadline:
+            if alarm is not None:
+                alarm.cancel()
+            self._alarm = self._at(deadline, self.poke)
 
     async def _became_ready(self, node: Node, life: Life) -> None:
         if life.value is IGNORE:
@@ -424,9 +438,8 @@ class Supervisor:
         life = node.life
         if life is not None:
             await self._end(node)
-            if not life.consumed:
-                self._lay_down(node, life)
-                self._report_exit(node, life)
+            self._lay_down(node, life)
+            self._report_exit(node, life)
 
     # --- when a child has ended ----------------------------------------------------------
 
@@ -455,7 +468,8 @@ class Supervisor:
         if self.directory.interrupt is not None:
             # Everything is about to stop, and this may be the child it came out of.
             return False
-        return life.rolled_back or is_restarted(Restart(life.node.spec.restart), exit_)
+        restart = cast("Restart", life.node.spec.restart)
+        return life.rolled_back or is_restarted(restart, exit_)
 
     async def _restart(self, node: Node, cause: Cause) -> Exception | None:
         now = trio.current_time()
@@ -468,13 +482,9 @@ class Supervisor:
         node.retry = retry = _Retry(node, cause, counted=True)
         self._at(
             now + backoff.delay(node.attempts, self.directory.random.random),
-            partial(self._due, retry),
+            partial(self._post, retry),
         )
         return None
-
-    def _due(self, retry: _Retry) -> None:
-        if retry.node.retry is retry and self._nursery is not None:
-            self._post(retry)
 
     async def _try_again(self, retry: _Retry) -> Exception | None:
         node = retry.node
@@ -747,6 +757,8 @@ class Supervisor:
 
 def _make_body(node: Node, directory: Directory) -> Any:  # noqa: ANN401 - a Body
     spec = node.spec
+    if spec.isolation == Isolation.PROCESS:
+        return ProcessBody(spec)
     start: Any = spec.start
     args, kwargs = tuple(spec.args), dict(spec.kwargs)
     match classify(spec.id, start):

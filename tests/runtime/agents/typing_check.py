@@ -40,6 +40,9 @@ async def calls(runtime: Runtime, loud: AgentRef[Loud]) -> None:
     assert_type(await counter.call(Counter.name), str)
     assert_type(await loud.call(Counter.add, 3), int)
     assert_type(await loud.call(Loud.shout), str)
+    assert_type(await counter.request(Counter.add, 3).result(), int)
+    assert_type(await loud.request(Loud.shout).result(), str)
+    counter.request(Counter.add, "3")  # type: ignore[call-overload]
     await counter.cast(Counter.add, 3)
     await counter.call(Counter.add, "3")  # type: ignore[call-overload]
     await counter.call(Counter.add)  # type: ignore[call-overload]

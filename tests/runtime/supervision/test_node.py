@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import weakref
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -22,6 +23,7 @@ from treewarden.supervision import (
     NodeState,
     Stop,
     cleanup,
+    current_life,
 )
 
 if TYPE_CHECKING:
@@ -173,6 +175,7 @@ async def test_no_exception_is_kept_alive_after_a_hundred_crashes(
 ) -> None:
     """TA-13, RST-10, pitfall 72: nor what its frames held."""
     kept: list[weakref.ref[Exception]] = []
+    lives: list[Life | None] = []
 
     class Big:
         """Something that a frame holds."""
@@ -181,6 +184,7 @@ async def test_no_exception_is_kept_alive_after_a_hundred_crashes(
         big, error = Big(), world.boom()
         kept.append(weakref.ref(error))
         kept.append(weakref.ref(big))  # type: ignore[arg-type]
+        lives.append(current_life.get())
         world.starts["a"] += 1
         if world.starts["a"] % 3:
             task_status.started()
@@ -199,15 +203,16 @@ async def test_no_exception_is_kept_alive_after_a_hundred_crashes(
         assert world.reports
 
 
+@pytest.mark.parametrize("ready", [True, False])
 async def test_raising_one_exception_object_for_ever_collects_no_tracebacks(
-    world: World,
+    world: World, ready: bool
 ) -> None:
     """Pitfall 73"""
     the_one = world.boom("always the same")
 
     async def crashes(*, task_status: trio.TaskStatus[None]) -> None:
         world.starts["a"] += 1
-        if world.starts["a"] % 2:
+        if ready or world.starts["a"] in {1, 301}:
             task_status.started()
         if world.starts["a"] <= 300:
             raise the_one
@@ -467,3 +472,36 @@ async def test_cleanup_keeps_the_error_that_led_to_it(world: World) -> None:
 
 def test_ignore_is_printed_as_it_is_written() -> None:
     assert repr(IGNORE) == "IGNORE"
+
+
+async def test_a_function_says_when_it_is_ready_also_behind_a_decorator_or_a_partial(
+    world: World,
+) -> None:
+    """INI-08"""
+
+    async def slow(seconds: float, *, task_status: trio.TaskStatus[None]) -> None:
+        await trio.sleep(seconds)
+        task_status.started()
+        await trio.sleep_forever()
+
+    @functools.wraps(slow)
+    async def decorated(*args: Any, **kwargs: Any) -> None:
+        await slow(*args, **kwargs)
+
+    class Callee:
+        async def __call__(self, *, task_status: trio.TaskStatus[None]) -> None:
+            await slow(1.0, task_status=task_status)
+
+    async def unaware(word: str = "task_status") -> None:
+        task_status = word
+        await trio.sleep(len(task_status))
+
+    starts: list[ChildSpec] = [
+        ChildSpec("plain", slow, args=(1.0,)),
+        ChildSpec("decorated", decorated, args=(1.0,)),
+        ChildSpec("partial", functools.partial(slow, 1.0)),
+        ChildSpec("callee", Callee()),
+        ChildSpec("unaware", unaware),
+    ]
+    async with world.open(*starts):
+        assert trio.current_time() == 4.0

@@ -82,7 +82,7 @@ async def test_what_a_start_returns_says_who_and_which_incarnation(
 
 
 async def test_listing_and_looking_up_agree(world: World) -> None:
-    """MGT-05, MGT-06: in start order."""
+    """MGT-05, MGT-06, G14: in start order, where OTP lists the newest first."""
     async with world.open(world.child("b"), world.supervisor("s")) as root:
         await root.start_child(world.child("a"))
         assert [one.id for one in root.which_children()] == ["b", "s", "a"]

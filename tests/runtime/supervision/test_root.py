@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import signal
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -427,14 +428,16 @@ class Interrupts(trio.abc.Instrument):
             signal.raise_signal(signal.SIGINT)
 
 
+@pytest.mark.parametrize("cancelled", [False, True])
 @pytest.mark.parametrize(("signals", "ended"), [(1, Shutdown()), (2, Killed())])
 def test_the_first_ctrl_c_stops_in_order_and_the_second_hurries(
     new_world: type[World],
     play: Callable[..., None],
     signals: int,
     ended: Shutdown | Killed,
+    cancelled: bool,
 ) -> None:
-    """SHD-24, pitfall 21"""
+    """SHD-24, pitfall 21: a cancellation stops it as the first Ctrl-C would."""
     world, keyboard = new_world(), Interrupts()
 
     async def stops_slowly(presses: int) -> None:
@@ -449,12 +452,16 @@ def test_the_first_ctrl_c_stops_in_order_and_the_second_hurries(
     spec = ChildSpec("a", stops_slowly, args=(signals - 1,), shutdown=math.inf)
 
     async def main() -> None:
-        async with world.open(spec):
-            await world.settle()
-            keyboard.wanted = 1
-            await trio.sleep_forever()
+        with trio.CancelScope() as scope:
+            async with world.open(spec):
+                await world.settle()
+                if cancelled:
+                    scope.cancel()
+                else:
+                    keyboard.wanted = 1
+                await trio.sleep_forever()
 
-    with pytest.raises(KeyboardInterrupt):
+    with suppress(KeyboardInterrupt) if cancelled else pytest.raises(KeyboardInterrupt):
         play(main, instruments=[keyboard])
     assert world.violations() == []
     [report] = world.reported("exited")

@@ -58,7 +58,7 @@ class Callee:
 
 
 def test_a_child_is_permanent_and_has_five_seconds_to_stop_unless_told() -> None:
-    """SPC-04"""
+    """SPC-04, RST-15 as overruled by design 3: functions too."""
     spec = ChildSpec("a", work)
     assert (spec.restart, spec.shutdown_seconds()) == ("permanent", 5.0)
     assert (spec.args, dict(spec.kwargs), spec.start_timeout) == ((), {}, 30.0)

@@ -798,7 +798,7 @@ async def test_a_group_gives_up_when_another_of_it_cannot_start(
 async def test_a_supervisor_that_gave_up_counts_as_crashed_for_its_parent(
     world: World, restart: str
 ) -> None:
-    """ESC-04 as overruled by design 5: a transient one is restarted too."""
+    """ESC-04, G6, as overruled by design 5: a transient one is restarted too."""
     sub = world.supervisor("sub", world.child("a"), limit=0, restart=restart)
     async with world.open(sub) as root:
         await world.crashed("a")

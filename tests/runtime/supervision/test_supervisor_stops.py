@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from treewarden.errors import CallingSelf, ShuttingDown, SupervisionError
+from treewarden.errors import (
+    CallingSelf,
+    ChildStartFailed,
+    ShuttingDown,
+    SupervisionError,
+)
 from treewarden.exits import Crash, Exit, Killed, Normal, Shutdown
 from treewarden.supervision import ChildSpec, Stop, SupervisorRef, cleanup
 
@@ -203,12 +208,14 @@ async def test_a_shielded_child_is_reported_as_stuck_at_growing_intervals(
         *(6.0, 8.0, 12.0, 20.0, 36.0, 68.0),
         *(128.0, 188.0),
     ]
+    # In the end it was the stop that ended it, and not the kill.
+    assert exits(world) == {"/a": Shutdown()}
 
 
 async def test_a_child_that_swallows_the_cancellation_hangs_nobody_else(
     world: World,
 ) -> None:
-    """SHD-26"""
+    """SHD-10, SHD-26"""
     enough = False
 
     async def swallows() -> None:
@@ -283,22 +290,22 @@ async def test_hurry_without_a_stop_kills_the_tree(world: World) -> None:
 
 async def test_a_stop_wins_over_a_start_that_hangs(world: World) -> None:
     """SHD-18, pitfall 38"""
-    told: list[type[Exception]] = []
+    told: list[float] = []
 
     async def start(root: SupervisorRef, spec: ChildSpec) -> None:
-        with pytest.raises(ShuttingDown) as caught:
+        with pytest.raises(ShuttingDown):
             await root.start_child(spec)
-        told.append(caught.type)
+        told.append(trio.current_time())
 
     hanging = world.child("slow", start_takes=math.inf, start_timeout=math.inf)
-    async with trio.open_nursery() as nursery, world.open(world.child("a")) as root:
+    first = world.child("a", stop_takes=2.0)
+    async with trio.open_nursery() as nursery, world.open(first) as root:
         nursery.start_soon(start, root, hanging)
         await world.settle()
         nursery.start_soon(start, root, world.child("never"))
         await trio.sleep(1)
-    assert told == [ShuttingDown] * 2
-    assert world.trace == ["start a", "end a"]
-    assert trio.current_time() == 1.0
+    assert told == [1.0, 1.0]
+    assert world.at == [(0.0, "start a"), (3.0, "end a")]
 
 
 async def test_a_start_that_crashes_because_it_is_stopped_is_no_timeout(
@@ -321,6 +328,42 @@ async def test_a_start_that_crashes_because_it_is_stopped_is_no_timeout(
         nursery.start_soon(start, root)
         await world.settle()
     assert world.trace == ["told"]
+
+
+async def test_a_start_that_fails_in_the_instant_of_a_stop_has_failed(
+    world: World,
+) -> None:
+    """SHD-15, TA-1"""
+
+    async def fails(*, task_status: trio.TaskStatus[None]) -> None:
+        root = world.directory.root
+        assert root is not None
+        assert root.life is not None
+        root.body.ask_to_stop(root.life)
+        raise world.boom
+
+    async def start(root: SupervisorRef) -> None:
+        with pytest.raises(ChildStartFailed) as caught:
+            await root.start_child(ChildSpec("a", fails))
+        assert isinstance(caught.value.exit, Crash)
+        world.note("told")
+
+    async with trio.open_nursery() as nursery, world.open() as root:
+        nursery.start_soon(start, root)
+        await trio.sleep_forever()
+    assert world.trace == ["told"]
+
+
+async def test_a_stop_during_a_group_restart_starts_nobody_any_more(
+    world: World,
+) -> None:
+    """SHD-13, pitfall 37"""
+    slow = world.child("b", stop_takes=2.0)
+    async with world.open(world.child("a"), slow, strategy="one_for_all"):
+        world.crash("a")
+        await trio.sleep(1)
+    assert world.starts == {"a": 1, "b": 1}
+    assert trio.current_time() == 2.0
 
 
 async def test_a_subtree_that_is_stopped_while_it_starts_has_not_crashed(
@@ -549,6 +592,7 @@ async def test_cleanup_of_a_child_that_ends_by_itself_has_the_whole_shutdown_tim
     async with world.open(ChildSpec("a", ends, shutdown=3.0, restart="temporary")):
         await trio.sleep(10)
     assert world.at == [(3.0, "done")]
+    assert world.heard[-1] == (6.0, "exited", "/a")
     [report] = world.reported("exited")
     assert report.exit == Killed()
 

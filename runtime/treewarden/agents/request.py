@@ -1,0 +1,108 @@
+"""A request whose answer is read later: several may be on their way at once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+
+import outcome
+from trio.lowlevel import (
+    Abort,
+    checkpoint,
+    current_task,
+    reschedule,
+)
+from trio.lowlevel import wait_task_rescheduled as park
+
+from treewarden.ids import new_id
+
+from .envelope import Envelope
+from .operation import Operation, operation_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from treewarden.errors import AgentError
+
+R = TypeVar("R")
+
+
+class RequestEnvelope(Envelope):
+    """A call that nobody has to wait for; its first answer stays with it."""
+
+    __slots__ = ()
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether there is no answer yet."""
+        return self.result is None
+
+    def answer(self, result: outcome.Outcome[object]) -> None:
+        """Keep the answer, and wake whoever reads it already."""
+        if self.result is not None:
+            return
+        self.result = result
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+        task = self.task
+        if task is not None:
+            self.task = None
+            reschedule(task)
+
+
+class Request(Generic[R]):
+    """Sent by `AgentRef.request`; `id` is unique for ever.
+
+    It need not be read: it takes effect all the same.
+    """
+
+    __slots__ = ("_envelope", "_read", "id")
+
+    def __init__(self, envelope: Envelope) -> None:
+        self.id = new_id()
+        self._envelope = envelope
+        self._read = False
+
+    @classmethod
+    def refused(cls, operation: Callable[..., object], error: AgentError) -> Request[R]:
+        """One that was never sent: `result` raises `error`."""
+        asked = Operation(operation_name(operation), operation)
+        envelope = RequestEnvelope(asked, (), {})
+        envelope.answer(outcome.Error(error))
+        return cls(envelope)
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether `result` would not have to wait."""
+        return self._envelope.result is not None
+
+    async def result(self) -> R:
+        """Wait for the answer; to be had once.
+
+        Cancelled, the request goes on and the answer can be waited for again. The agent's
+        `call_timeout` counts from the sending.
+
+        Raises:
+            As `AgentRef.call` does.
+            RuntimeError: the answer was read before, or another task waits for it.
+        """
+        envelope = self._envelope
+        if self._read:
+            raise RuntimeError(f"the answer to request {self.id} was read before")
+        if envelope.task is not None:
+            raise RuntimeError(f"another task waits for request {self.id} already")
+        if envelope.result is None:
+            envelope.task = current_task()
+            await park(self._abort)
+        else:
+            await checkpoint()
+        return self._take()
+
+    def _abort(self, _: object) -> Abort:
+        self._envelope.task = None
+        return Abort.SUCCEEDED
+
+    def _take(self) -> R:
+        self._read = True
+        result: Any = self._envelope.result
+        return cast("R", result.unwrap())

@@ -1,0 +1,404 @@
+"""What an operator can do with a live agent: hold it, look into it, change it."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from treewarden import (
+    Agent,
+    AgentCrashed,
+    AgentDown,
+    Application,
+    CallTimeout,
+    ChildSpec,
+    Config,
+    MailboxPolicy,
+    Refused,
+    StateNotEncodable,
+    open_runtime,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractAsyncContextManager
+    from pathlib import Path
+
+    from treewarden import Runtime
+
+    from .conftest import StartAgents
+
+    Address = Callable[..., Any]
+
+
+class Total(msgspec.Struct):
+    value: int = 0
+
+
+class Counter(Agent[Total]):
+    persistence = "none"
+
+    async def add(self, amount: int) -> int:
+        self.state.value += amount
+        return self.state.value
+
+    def get(self) -> int:
+        return self.state.value
+
+    async def hang(self, seconds: float) -> None:
+        await trio.sleep(seconds)
+
+    async def fail(self) -> None:
+        raise ValueError("on purpose")
+
+    async def refuse(self) -> None:
+        raise Refused("not today")
+
+    def hold_itself(self) -> str:
+        self.ref.suspend()
+        return "held"
+
+    async def set_own(self) -> None:
+        await self.ref.replace_state(Total())
+
+
+class Kept(Counter):
+    persistence = "write_through"
+
+
+class Stateless(Agent[None]):
+    async def ping(self) -> None: ...
+
+
+class Account(msgspec.Struct):
+    owner: str = "nobody"
+    pin: str = ""
+
+
+class Bank(Agent[Account]):
+    async def open(self, owner: str, pin: str) -> None:
+        self.state.owner = owner
+        self.state.pin = pin
+
+    async def pay(self, amount: int, pin: str) -> None:
+        raise ValueError("no money")
+
+    @classmethod
+    def redact(cls, state: Account) -> object:
+        state.pin = "***"
+        return state
+
+    @classmethod
+    def redact_message(cls, operation: str, arguments: dict[str, object]) -> object:
+        return {**arguments, "pin": "***", "asked": operation}
+
+
+class Careless(Bank):
+    @classmethod
+    def redact(cls, state: Account) -> object:
+        raise ValueError(f"cannot hide {state.pin}")
+
+    @classmethod
+    def redact_message(cls, operation: str, arguments: dict[str, object]) -> object:
+        raise KeyError(arguments["pin"])
+
+
+@pytest.fixture
+async def ref(start_agents: StartAgents, address: Address) -> Any:
+    return address(await start_agents(ChildSpec("counter", Counter)), "/counter")
+
+
+def opened(path: Path, kind: Any) -> AbstractAsyncContextManager[Runtime]:
+    config = Config(store=path / "test.db", socket=False)
+    return open_runtime(Application("test", [ChildSpec("one", kind)]), config=config)
+
+
+async def test_a_suspended_agent_takes_no_message_until_it_is_resumed(
+    ref: Any, autojump_clock: object
+) -> None:
+    """SYS-03"""
+    await ref.call(Counter.add, 1)
+    ref.suspend()
+    ref.suspend()
+    assert ref.statistics().doing == "suspended"
+    with pytest.raises(CallTimeout, match="it is suspended") as caught:
+        await ref.with_timeout(1).call(Counter.get)
+    assert not caught.value.begun
+    await ref.cast(Counter.add, 1)
+    waiting = ref.request(Counter.get)
+    await wait_all_tasks_blocked()
+    assert not waiting.is_answered
+    ref.resume()
+    ref.resume()
+    assert await waiting.result() == 2
+    assert ref.statistics().doing == "idle"
+
+
+async def test_the_tree_shows_who_is_suspended(
+    start_agents: StartAgents, address: Address, autojump_clock: object
+) -> None:
+    """SYS-03"""
+    supervisor = await start_agents(ChildSpec("counter", Counter))
+    ref = address(supervisor, "/counter")
+    version = supervisor.directory.version
+    ref.suspend()
+    assert supervisor.which_children()[0].state == "suspended"
+    assert supervisor.directory.version > version
+    ref.resume()
+    assert supervisor.which_children()[0].state == "running"
+
+
+async def test_a_busy_agent_finishes_its_message_before_it_is_held(
+    ref: Any, autojump_clock: object
+) -> None:
+    """SYS-03"""
+    hanging = ref.request(Counter.hang, 1)
+    later = ref.request(Counter.add, 1)
+    await wait_all_tasks_blocked()
+    ref.suspend()
+    await hanging.result()
+    await wait_all_tasks_blocked()
+    assert not later.is_answered
+
+
+async def test_a_plain_handler_can_hold_its_own_agent(
+    ref: Any, autojump_clock: object
+) -> None:
+    await wait_all_tasks_blocked()
+    assert await ref.call(Counter.hold_itself) == "held"
+    with pytest.raises(CallTimeout):
+        await ref.with_timeout(1).call(Counter.get)
+
+
+async def test_a_suspended_agent_can_be_stopped(
+    start_agents: StartAgents, address: Address, autojump_clock: object
+) -> None:
+    """SYS-03"""
+    supervisor = await start_agents(ChildSpec("counter", Counter))
+    ref = address(supervisor, "/counter")
+    ref.suspend()
+    waiting = ref.request(Counter.get)
+    await wait_all_tasks_blocked()
+    await supervisor.terminate_child("counter")
+    assert trio.current_time() == 0
+    with pytest.raises(AgentDown):
+        await waiting.result()
+    with pytest.raises(AgentDown, match="stopped"):
+        ref.suspend()
+    with pytest.raises(AgentDown, match="stopped"):
+        await ref.replace_state(Total())
+
+
+async def test_a_suspension_ends_with_its_incarnation(
+    start_agents: StartAgents, address: Address, autojump_clock: object
+) -> None:
+    supervisor = await start_agents(ChildSpec("counter", Counter))
+    ref = address(supervisor, "/counter")
+    ref.suspend()
+    waiting = ref.request(Counter.add, 1)
+    await wait_all_tasks_blocked()
+    await supervisor.terminate_child("counter")
+    await supervisor.restart_child("counter")
+    assert supervisor.which_children()[0].state == "running"
+    assert await ref.call(Counter.add, 1) == 1
+    with pytest.raises(AgentDown):
+        await waiting.result()
+
+
+@pytest.mark.parametrize("suspended", [False, True])
+async def test_the_state_of_a_live_agent_can_be_replaced(
+    ref: Any, suspended: bool, autojump_clock: object
+) -> None:
+    """SYS-02"""
+    await ref.call(Counter.add, 1)
+    if suspended:
+        ref.suspend()
+    await ref.replace_state(Total(value=10))
+    # Before what waits, and a state in JSON is as good.
+    waiting = ref.request(Counter.add, 1)
+    await ref.replace_state(msgspec.Raw(b'{"value": 20}'))
+    assert waiting.is_answered is not suspended
+    ref.resume()
+    assert await waiting.result() == 21
+    assert ref.incarnation == 1
+
+
+async def test_a_busy_agent_gets_its_new_state_between_two_messages(
+    ref: Any, autojump_clock: object
+) -> None:
+    """SYS-02"""
+    ref.request(Counter.hang, 1)
+    later = ref.request(Counter.add, 1)
+    await wait_all_tasks_blocked()
+    await ref.replace_state(Total(value=10))
+    assert trio.current_time() == 1
+    assert await later.result() == 11
+
+
+@pytest.mark.parametrize(
+    "wrong", [object(), {"value": "many"}, msgspec.Raw(b"no json"), None]
+)
+async def test_what_is_no_state_is_refused_and_the_agent_lives(
+    ref: Any, wrong: object, autojump_clock: object
+) -> None:
+    """SYS-02"""
+    await ref.call(Counter.add, 1)
+    with pytest.raises(StateNotEncodable):
+        await ref.replace_state(wrong)
+    assert await ref.call(Counter.get) == 1
+    assert ref.incarnation == 1
+
+
+async def test_an_agent_without_state_has_none_to_replace(
+    start_agents: StartAgents, address: Address, autojump_clock: object
+) -> None:
+    supervisor = await start_agents(ChildSpec("one", Stateless))
+    with pytest.raises(StateNotEncodable, match="keeps no state"):
+        await address(supervisor, "/one").replace_state(Total())
+
+
+async def test_an_operator_waits_no_longer_than_a_caller(
+    ref: Any, autojump_clock: object
+) -> None:
+    ref.with_timeout(50).request(Counter.hang, 20)
+    await wait_all_tasks_blocked()
+    with pytest.raises(CallTimeout, match="replace_state"):
+        await ref.replace_state(Total(value=10))
+    assert trio.current_time() == 5
+    assert await ref.with_timeout(50).call(Counter.get) == 0
+
+
+async def test_an_agent_does_not_replace_its_own_state(
+    ref: Any, autojump_clock: object
+) -> None:
+    with pytest.raises(AgentCrashed, match="CallingSelf"):
+        await ref.call(Counter.set_own)
+
+
+async def test_a_replaced_state_is_committed_before_it_is_acknowledged(
+    tmp_path: Path,
+) -> None:
+    """SYS-02"""
+    async with opened(tmp_path, Kept) as runtime:
+        ref = runtime.ref("one", Kept)
+        ref.suspend()
+        await ref.replace_state(Total(value=10))
+        found = sqlite3.connect(tmp_path / "test.db")
+        ((payload,),) = found.execute("SELECT payload FROM agent_state").fetchall()
+        found.close()
+        assert msgspec.json.decode(payload) == {"value": 10}
+        ref.resume()
+        assert await ref.call(Kept.add, 1) == 11
+
+
+async def test_state_is_seen_while_the_agent_is_busy_or_suspended(
+    ref: Any, autojump_clock: object
+) -> None:
+    """SYS-01"""
+    await ref.call(Counter.add, 3)
+    ref.request(Counter.hang, 1)
+    await wait_all_tasks_blocked()
+    assert msgspec.json.decode(ref.inspect()) == {"value": 3}
+    ref.suspend()
+    assert msgspec.json.decode(ref.inspect()) == {"value": 3}
+
+
+async def test_the_last_messages_are_remembered_with_what_became_of_them(
+    ref: Any, autojump_clock: object
+) -> None:
+    """SYS-04"""
+    await ref.call(Counter.add, 1)
+    with pytest.raises(Refused):
+        await ref.call(Counter.refuse)
+    with pytest.raises(AgentCrashed):
+        await ref.call(Counter.fail)
+    await ref.call(Counter.get)
+    recent = ref.recent()
+    assert [(one.operation, one.outcome) for one in recent] == [
+        ("add", "done"),
+        ("refuse", "refused"),
+        ("fail", "crashed"),
+        ("get", "done"),
+    ]
+    assert [one.at_ns for one in recent] == sorted(one.at_ns for one in recent)
+
+
+async def test_no_more_than_fifty_messages_are_remembered(
+    ref: Any, autojump_clock: object
+) -> None:
+    """SYS-04"""
+    await ref.call(Counter.add, 1)
+    for _ in range(50):
+        await ref.call(Counter.get)
+    assert [one.operation for one in ref.recent()] == ["get"] * 50
+
+
+async def test_what_a_class_redacts_is_shown_to_nobody(tmp_path: Path) -> None:
+    """SYS-07"""
+    async with opened(tmp_path, Bank) as runtime:
+        ref = runtime.ref("one", Bank)
+        await ref.call(Bank.open, "ada", "1234")
+        await runtime.store.settled()
+        assert msgspec.json.decode(ref.inspect()) == {"owner": "ada", "pin": "***"}
+        with pytest.raises(AgentCrashed):
+            await ref.call(Bank.pay, 5, pin="1234")
+        crash = ref.resolve().last_crash
+        assert crash is not None
+        assert b"1234" not in (crash.payload or b"") + crash.message
+        assert msgspec.json.decode(crash.message) == {
+            "amount": 5,
+            "pin": "***",
+            "asked": "pay",
+        }
+        # What is restored from is whole.
+        assert b"1234" in ref.resolve().committed_state
+
+
+async def test_a_redactor_that_fails_leaks_nothing_and_hurts_nobody(
+    tmp_path: Path,
+) -> None:
+    """SYS-07"""
+    async with opened(tmp_path, Careless) as runtime:
+        ref = runtime.ref("one", Careless)
+        await ref.call(Careless.open, "ada", "1234")
+        await runtime.store.settled()
+        shown = msgspec.json.decode(ref.inspect())
+        assert shown == "not shown: redact() failed with ValueError"
+        with pytest.raises(AgentCrashed):
+            await ref.call(Careless.pay, 5, "1234")
+        crash = ref.resolve().last_crash
+        assert crash is not None
+        assert b"1234" not in (crash.payload or b"") + crash.message
+        await ref.call(Careless.open, "bob", "4321")
+
+
+def test_a_redactor_must_not_need_an_agent() -> None:
+    with pytest.raises(TypeError, match=r"redact must be a classmethod"):
+
+        class Wrong(Agent[Total]):
+            def redact(self, state: Total) -> object:  # type: ignore[override]
+                return state
+
+
+class Tight(Counter):
+    mailbox = MailboxPolicy(capacity=1)
+
+
+async def test_senders_in_line_wait_out_a_suspension(
+    start_agents: StartAgents, address: Address, autojump_clock: object
+) -> None:
+    """SYS-03"""
+    ref = address(await start_agents(ChildSpec("one", Tight)), "/one")
+    ref.suspend()
+    async with trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(ref.cast, Tight.add, 1)
+        await wait_all_tasks_blocked()
+        assert ref.statistics().waiting_senders == 2
+        ref.resume()
+    assert await ref.call(Tight.get) == 3

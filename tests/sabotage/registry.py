@@ -1,0 +1,151 @@
+"""Broken registries, each beside the test that must catch it.
+
+Put one in the place of `treewarden.registry.Registry` before the tests are imported, and
+the test that `CAUGHT_BY` names, in `tests/runtime/registry/`, has to fail.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+from treewarden.registry import KeyTaken, Op, Registry
+from treewarden.registry.attributes import MISSING, walk
+from treewarden.registry.entry import Ref
+from treewarden.registry.index import Plan
+from treewarden.registry.keys import exact
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from treewarden.registry import Entry, Owner, Query
+
+
+class KeepsItsWatch(Registry[Ref]):
+    """F46: an owner without entries stays watched."""
+
+    def _unwatch(self, owner: Owner) -> None:
+        pass
+
+
+class RemembersStrangers(Registry[Ref]):
+    """F46: a notice of somebody unknown leaves a trace."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.strangers: list[tuple[Owner, bytes]] = []
+
+    def _owner_ended(self, owner: Owner) -> None:
+        if owner not in self._owned:
+            self.strangers.append((owner, bytes(100)))
+        super()._owner_ended(owner)
+
+
+class NeverAsksWhetherItLives(Registry[Ref]):
+    """F47: an owner that has ended registers, and nobody takes the entry out."""
+
+    def _admit(self, key: object, place: object, owner: Owner) -> None:
+        holder = self._unique.get(place)
+        if holder is not None:
+            raise KeyTaken(key, holder.ref)
+
+
+class LooksAtEverything(Registry[Ref]):
+    """F53: the index is kept and never used."""
+
+    def _plan(self, query: Query) -> Plan[Ref]:
+        return Plan(self._entries, [], list(query.where))
+
+
+class MissingIsGreatest(Registry[Ref]):
+    """H18: an entry without the attribute is beyond every bound."""
+
+    def _ask(self, plan: Plan[Ref]) -> list[Entry[Ref]]:
+        found = super()._ask(plan)
+        for criterion in plan.criteria:
+            if criterion.op in {Op.GT, Op.GTE}:
+                for entry in self._entries.values():
+                    if walk(entry.attributes, criterion.steps) is MISSING:
+                        found.append(entry)
+        return found
+
+
+class ForgetsWatchesOfAFailedBatch(Registry[Ref]):
+    """H01: what the batch entered stays, and nobody watches its owners."""
+
+    def _undo(self, steps: list[Callable[[], None]]) -> None:
+        for owner in tuple(self._owned):
+            owner.watchers.clear()
+
+
+class UndoesOldestFirst(Registry[Ref]):
+    """S02: updated twice and undone in the wrong order, the middle value stays."""
+
+    def _undo(self, steps: list[Callable[[], None]]) -> None:
+        for step in steps:
+            step()
+
+
+class FindsTheDead(Registry[Ref]):
+    """REG-04: an owner that has ended is still found until it is cleaned up."""
+
+    def whereis(self, key: object) -> Any:
+        entry = self._unique.get(exact(key))
+        return entry.ref if entry is not None else None
+
+
+class NeverCleansUp(Registry[Ref]):
+    """REG-03: entries survive their owner."""
+
+    def _owner_ended(self, owner: Owner) -> None:
+        pass
+
+
+class TakesOutAnybodys(Registry[Ref]):
+    """REG-07: unregistering takes out what others have under the key."""
+
+    def _own(self, key: object, owner: Owner) -> list[Entry[Ref]]:
+        return self._of(exact(key))
+
+
+class OneIsTrue(Registry[Ref]):
+    """REG-10: keys are compared as Python's dicts do."""
+
+    def register(self, key: object, ref: Ref, **options: Any) -> Entry[Ref]:
+        if isinstance(key, float):
+            key = int(key)
+        return super().register(key, ref, **options)
+
+
+class TellsDuringABatch(Registry[Ref]):
+    """Listeners hear of what a batch then undoes."""
+
+    def _put(self, entry: Entry[Ref]) -> None:
+        super()._put(entry)
+        for listener in self._listeners:
+            listener(entry)  # type: ignore[arg-type]
+
+
+class LocksNobodyOut(Registry[Ref]):
+    """REG-20: a lock that does not lock."""
+
+    @asynccontextmanager
+    async def lock(self, key: object) -> AsyncIterator[None]:
+        yield
+
+
+CAUGHT_BY: Final[dict[type[Registry[Any]], str]] = {
+    KeepsItsWatch: "test_f46_neither_unknown_notices_nor_normal_lives_leave_a_watch",
+    RemembersStrangers: "test_f46_neither_unknown_notices_nor_normal_lives_leave_a_watch",
+    NeverAsksWhetherItLives: "test_f47_who_ends_while_registering_is_refused_or_taken_out_never_left",
+    LooksAtEverything: "test_f53_an_equality_and_a_range_look_at_no_more_than_what_is_equal",
+    MissingIsGreatest: "test_h18_a_missing_attribute_is_in_no_order",
+    ForgetsWatchesOfAFailedBatch: "test_h01_a_batch_that_fails_leaves_no_entry_that_outlives_its_owner",
+    UndoesOldestFirst: "test_f02_whichever_operation_fails_everything_is_as_it_was",
+    FindsTheDead: "test_a_dead_owner_whose_clean_up_is_late_is_not_found_and_not_in_the_way",
+    NeverCleansUp: "test_nothing_of_an_owner_that_ended_is_left_in_any_table",
+    TakesOutAnybodys: "test_unregistering_takes_out_only_what_is_ones_own",
+    OneIsTrue: "test_keys_of_different_types_are_different_keys",
+    TellsDuringABatch: "test_listeners_hear_what_comes_changes_and_goes",
+    LocksNobodyOut: "test_a_lock_of_the_same_key_is_given_in_turn",
+}
