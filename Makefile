@@ -12,6 +12,7 @@ ARGS ?=
 
 bin := $(VENV)/bin
 python := $(bin)/python
+peers := $(VENV)/peers
 pip := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PIP_ROOT_USER_ACTION=ignore $(python) -m pip -qq
 
 # constraints.txt has two parts, and this line between them. The demo needs the first
@@ -19,13 +20,14 @@ pip := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PIP_ROOT_USER_ACTION=ignor
 cut := \# --- development only ---
 
 .DELETE_ON_ERROR:
-.PHONY: help demo console test lint snapshots constraints clean
+.PHONY: help demo console test lint bench snapshots constraints clean
 
 help:
 	@echo "make demo         crawl the standard library's documentation, with a console to watch it heal"
 	@echo "make console      attach a console to the runtime that is running (ARGS: see treewarden attach --help)"
 	@echo "make test         every test, in random order"
 	@echo "make lint         format, lint, types, import layers"
+	@echo "make bench        ours beside bare designs and peers, against the goals (ARGS: --rounds N)"
 	@echo "make snapshots    draw the console's pictures again"
 	@echo "make constraints  pin the dependencies again (UPGRADE=1: to their newest versions)"
 	@echo "make clean        remove everything that make made"
@@ -53,6 +55,13 @@ $(VENV)/dev.stamp: $(VENV)/run.stamp
 	@$(pip) install --require-hashes -r constraints.txt
 	@touch $@
 
+# The peers of the benchmarks live apart: what they need is none of the project's business.
+$(VENV)/peers.stamp: tests/benchmarks/peers.txt | $(python)
+	@echo "make: installing the peers of the benchmarks into $(peers)"
+	@"$(PYTHON)" -m venv --clear $(peers)
+	@$(subst $(python),$(peers)/bin/python,$(pip)) install --require-hashes -r tests/benchmarks/peers.txt
+	@touch $@
+
 # --- using it ---------------------------------------------------------------------------
 
 demo: $(VENV)/run.stamp
@@ -71,6 +80,13 @@ lint: $(VENV)/dev.stamp
 	$(bin)/ruff check runtime console tests
 	$(bin)/mypy
 	$(bin)/lint-imports
+
+# BEAM rows need elixir as well; what is missing is named and fails nothing.
+bench: $(VENV)/run.stamp $(VENV)/peers.stamp
+	@failed=0; for script in agents supervision; do \
+	  ANCHOR_PYTHON_PYKKA_CALLS=$(peers)/bin/python ANCHOR_PYTHON_PYTHON_SUPERVISION=$(peers)/bin/python \
+	  $(python) tests/benchmarks/bench_$$script.py --compare $(ARGS) || failed=1; \
+	done; exit $$failed
 
 snapshots: $(VENV)/dev.stamp
 	$(python) -m pytest tests/console --snapshot-update $(ARGS)
@@ -95,7 +111,8 @@ constraints:
 	  awk 'NR == FNR { if (/^[a-z0-9]/) first[$$1] = 1; next } /^[a-z0-9]/ { keep = !($$1 in first) } keep' \
 	    "$$work/run.txt" "$$work/all.txt"; \
 	} > "$$work/constraints.txt"; \
-	mv "$$work/constraints.txt" constraints.txt
+	mv "$$work/constraints.txt" constraints.txt; \
+	$(subst pyproject.toml,tests/benchmarks/peers.in,$(compile)) -o tests/benchmarks/peers.txt >/dev/null
 	@grep -c == constraints.txt | sed 's/^/make: pinned packages: /'
 
 clean:
