@@ -293,6 +293,7 @@ class Runtime:
         async with open_store(path, level=level, application=self.app.name) as store:
             self.surroundings.store = store
             self.store_file = path
+            store.delay_reports(self._later)
             while self._early:
                 topic, payload, source, trace = self._early.popleft()
                 store.report(topic, payload, source=source, trace=trace)
@@ -300,6 +301,9 @@ class Runtime:
                 yield store
             finally:
                 self.surroundings.store = None
+
+    def _later(self, seconds: float, callback: Callable[[], None]) -> None:
+        self.directory.timers.at(trio.current_time() + seconds, callback)
 
     @asynccontextmanager
     async def _bus_part(self) -> AsyncIterator[Bus]:

@@ -60,6 +60,9 @@ GROUP_BYTES: Final = 256 << 10
 """Bytes in one transaction, unless its first unit alone is larger."""
 REPORTS: Final = 10_000
 """Reports that wait for a commit; then the oldest is dropped and counted."""
+REPORT_SECONDS: Final = 0.05
+"""How long reports alone wait for company: a restart took 78 µs (median; 1,071 at the
+99th percentile) when each woke the writer at once, 72 and 252 when they waited."""
 GROUP_REPORTS: Final = 1024
 """Reports that ride in one transaction."""
 CRASHES: Final = 1000
@@ -141,6 +144,8 @@ class Store:
         observer = waiting_observer.get()
         self._observers: list[Callable[[bool], None]] = [observer] if observer else []
         self._commit_observer: Callable[[float, int], None] | None = None
+        self._later: Callable[[float, Callable[[], None]], object] | None = None
+        self._reports_timed = False
         self._awaited = 0
 
         self._trouble: StoreBroken | None = None
@@ -236,15 +241,13 @@ class Store:
         event = StagedEvent(topic, payload, wall_ns(), source, trace, kind="report")
         self._reports.append((self._handed_over, event))
         self._bound(self._reports, REPORTS)
-        if not self._busy and not self._closing:
-            self._flush_soon()
+        self._flush_reports()
 
     def record_crash(self, record: CrashRecord) -> None:
         """Keep what an agent knew before a crash; rides like a report."""
         self._crash_records.append(record)
         self._bound(self._crash_records, CRASHES)
-        if not self._busy and not self._closing:
-            self._flush_soon()
+        self._flush_reports()
 
     def next_sequence(self) -> int:
         """A number larger than any given before, in this run or an earlier one."""
@@ -333,6 +336,31 @@ class Store:
         )
 
     # --- groups -----------------------------------------------------------------------
+
+    def delay_reports(
+        self, later: Callable[[float, Callable[[], None]], object]
+    ) -> None:
+        """Have groups of nothing but reports wait `REPORT_SECONDS`, by way of `later`.
+
+        A report of a crash would else wake the writer at once, and it would take the
+        interpreter from the restart that is under way. Units never wait.
+        """
+        self._later = later
+
+    def _flush_reports(self) -> None:
+        if self._busy or self._closing or self._reports_timed:
+            return
+        if self._later is None:
+            self._flush_soon()
+            return
+        self._reports_timed = True
+        self._later(REPORT_SECONDS, self._reports_due)
+
+    def _reports_due(self) -> None:
+        self._reports_timed = False
+        riding = self._reports or self._crash_records
+        if riding and not self._busy and not self._closing:
+            self._flush_soon()
 
     def _flush_soon(self) -> None:
         # After this tick's handlers: what they hand over goes into the same group.

@@ -638,3 +638,26 @@ async def test_the_state_of_another_type_is_refused_and_kept(
     with pytest.raises(RestoreError, match="'Counter', not 'Account'"):
         await store.load("/a", "Account")
     assert await revision(store) == 1
+
+
+async def test_reports_alone_wait_for_company_and_units_do_not(tmp_path: Path) -> None:
+    due: list[tuple[float, Callable[[], None]]] = []
+    async with open_store(tmp_path / "x.db") as store:
+        store.delay_reports(lambda seconds, callback: due.append((seconds, callback)))
+        store.report("a.b", b"1")
+        store.report("a.c", b"2")
+        ((seconds, flush),) = due
+        assert seconds > 0
+        assert store.statistics().commits == 0
+        unit = Unit("/a")
+        store.hand_over(unit)
+        await store.wait(unit)
+        # They rode with the unit; the timer finds nothing left to do.
+        assert store.position == 2
+        flush()
+        assert store.statistics().commits == 1
+        store.report("a.d", b"3")
+        due[-1][1]()
+    async with open_store(tmp_path / "x.db") as store:
+        entries = await store.entries(since=None, limit=10)
+        assert [entry.topic for entry in entries] == ["a.b", "a.c", "a.d"]
