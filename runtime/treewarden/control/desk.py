@@ -318,7 +318,10 @@ class Desk:
             records = [*records, last] if last is not None else records
         for record in reversed(records):
             if record.incarnation == node.incarnation - 1:
-                said = f"{record.operation} {record.message.decode(errors='replace')}"
+                said = ""  # between two messages there is none in hand
+                if record.operation:
+                    arguments = record.message.decode(errors="replace")
+                    said = f"{record.operation} {arguments}"
                 return said, record.payload, stored_fault_row(record.fault)
         return "", None, None
 

@@ -126,6 +126,8 @@ async def test_why_of_a_bystander_names_the_origin(tmp_path: Path) -> None:
         runtime.injections.crash("/chain/b", by="alice")
         await up_again(runtime, "/chain/c", 2)
         origin: Any = await desk.perform("why", wire.Why(path="/chain/b"), ALICE)
+        assert origin.message == ""
+        assert "made to crash on purpose: injected by alice" in origin.sentence
         assert (origin.cause, origin.took_down) == ("injection", ["/chain/c"])
         bystander: Any = await desk.perform("why", wire.Why(path="/chain/c"), ALICE)
         assert (bystander.cause, bystander.origin) == ("group", "/chain/b")
