@@ -120,6 +120,8 @@ class Desk:
                 return self._directory.version
             case wire.Topic.CIRCUITS:
                 return self._circuits.version
+            case wire.Topic.BUS if self._surroundings.bus is not None:
+                return self._surroundings.bus.version
             case _:
                 return time.monotonic_ns()
 
