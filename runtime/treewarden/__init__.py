@@ -18,8 +18,11 @@ if TYPE_CHECKING:
         AgentRef,
         AgentStatistics,
         Down,
+        Handled,
         MailboxPolicy,
         Monitor,
+        Reply,
+        Request,
     )
     from .bus import Bus, Event, Subscription
     from .config import Config, load_config
@@ -86,7 +89,8 @@ if TYPE_CHECKING:
     from .work import Batch, Done, Failed, Handle, Outcome, Pool, PoolPolicy, Pools
 
 _NAMES = {
-    "agents": "Agent AgentRef AgentStatistics Down MailboxPolicy Monitor",
+    "agents": "Agent AgentRef AgentStatistics Down Handled MailboxPolicy Monitor "
+    "Reply Request",
     "bus": "Bus Event Subscription",
     "config": "Config load_config",
     "errors": "AgentCrashed AgentDown AgentError AlreadyPresent AlreadyStarted "
@@ -146,6 +150,7 @@ __all__ = [
     "Failed",
     "Fault",
     "Handle",
+    "Handled",
     "Intensity",
     "IntensityExceeded",
     "Item",
@@ -167,6 +172,8 @@ __all__ = [
     "Pools",
     "Refused",
     "Registry",
+    "Reply",
+    "Request",
     "ResilienceError",
     "RestoreError",
     "Runtime",

@@ -108,9 +108,11 @@ class Agent(Generic[State]):
         super().__init_subclass__(**kwargs)
         _refuse_clashes(cls)
         _check_options(cls)
+        operations = operations_of(cls, Agent)
         cls.treewarden_class = AgentClass(
             name=vars(cls).get("store_as") or cls.__name__,
-            operations=operations_of(cls, Agent),
+            operations=operations,
+            by_function={one.function: one for one in operations.values()},
             codec=_codec(cls),
             on_start=Operation("on_start", cls.on_start)
             if cls.on_start is not Agent.on_start

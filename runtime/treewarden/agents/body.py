@@ -25,6 +25,7 @@ from collections import deque
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -49,7 +50,7 @@ from treewarden.errors import (
 )
 from treewarden.exits import Crash, Exit, Fault, Normal, Shutdown
 from treewarden.store import CrashRecord, DurableQueue, StagedEvent, StateWrite, Unit
-from treewarden.supervision import IGNORE, Kind, Life, NodeState, Stop
+from treewarden.supervision import IGNORE, Kind, Life, NodeState, Stop, cleanup
 
 from .envelope import Envelope
 from .mailbox import Admission, Mailbox
@@ -83,6 +84,7 @@ class AgentClass:
 
     name: str
     operations: dict[str, Operation]
+    by_function: dict[object, Operation]
     codec: StateCodec | None
     on_start: Operation | None
     on_event: Operation
@@ -400,11 +402,7 @@ class AgentBody:
         """`on_stop`, within what is left of the shutdown time; then the last commit."""
         agent = self._agent
         final = exit_ if exit_ is not None else Shutdown()
-        deadline = life.deadline
-        if exit_ is not None:
-            deadline = trio.current_time() + self.node.spec.shutdown_seconds()
-        with trio.CancelScope(shield=True, deadline=deadline) as scope:
-            life.clean_up = scope
+        with cleanup():
             try:
                 if agent is not None:
                     self._doing = "on_stop"
@@ -413,9 +411,6 @@ class AgentBody:
                 store = self.surroundings.store
                 if store is not None:
                     await self._wait_decided(store)
-                life.clean_up = None
-        if scope.cancelled_caught:
-            life.cut_off = True
         return final
 
     # --- as a body of the supervisor ---------------------------------------------------------
@@ -482,6 +477,11 @@ class AgentBody:
         Raises:
             UnknownOperation: it has none.
         """
+        if type(named) is FunctionType:
+            # As written in nearly every call, and not overridden.
+            operation = self._class.by_function.get(named)
+            if operation is not None:
+                return operation
         name = operation_name(named)
         operation = self._class.operations.get(name)
         if operation is None:
@@ -657,7 +657,11 @@ class AgentBody:
         except Exception as error:  # noqa: BLE001 - what cannot be kept did not happen
             return self._raised(envelope, error, started)
         self.counts.handled += 1
-        self._remember(envelope, "done")
+        recent = self._recent
+        if recent is None:
+            recent = self._recent = new_ring()
+        # `_remember`, written out: one call less for every message.
+        recent.append((operation.name, envelope.sender, wall_ns(), "done"))
         self._in_hand = None
         self._doing = ""
         if started:
@@ -665,6 +669,10 @@ class AgentBody:
         if unit is not None:
             unit.release.append(_Release(self, unit, staged, envelope, reply))
             self._hand_over(unit)
+        elif staged is None and self._newest is None:
+            if envelope.is_call:
+                envelope.answer(outcome.Value(reply))
+            return None
         else:
             self._release_clean(staged, envelope, outcome.Value(reply))
         if staged is not None and staged.continuations:
@@ -1532,6 +1540,34 @@ def _replace_state(agent: Agent[Any], payload: bytes) -> None:
 
 REPLACE_STATE: Final = Operation("replace_state", _replace_state)
 """What an operator's new state is handled by: a handler like any other."""
+
+
+class Ending:
+    """How the incarnation ended that took a stop; waited for by who asked for it."""
+
+    __slots__ = ("exit", "over", "wanted")
+
+    def __init__(self, wanted: Exit) -> None:
+        self.wanted = wanted
+        self.exit: Exit | None = None
+        self.over = trio.Event()
+
+    def __call__(self, life: Life) -> None:
+        # Rolled back, it takes the message again in its next life.
+        if not life.rolled_back:
+            self.exit = life.exit
+            self.over.set()
+
+
+def _stop(agent: Agent[Any], ending: Ending) -> None:
+    life = agent.treewarden_body.node.life
+    assert life is not None  # noqa: S101 - it runs this
+    life.watchers.append(ending)
+    agent.stop(ending.wanted)
+
+
+STOP: Final = Operation("stop", _stop)
+"""What somebody else's wish to end is handled by, in its turn."""
 
 
 def _after(units: tuple[Unit, ...], tell: Callable[[StoreError | None], None]) -> None:

@@ -31,6 +31,7 @@ from trio.lowlevel import wait_task_rescheduled as park
 
 import treewarden.telemetry as tracing
 from treewarden.errors import (
+    AgentCrashed,
     AgentDown,
     AgentError,
     CallingSelf,
@@ -38,15 +39,24 @@ from treewarden.errors import (
     MailboxFull,
     NameUnknown,
 )
+from treewarden.exits import Crash, Normal, describe
 from treewarden.supervision import Kind
 
-from .body import REPLACE_STATE, AgentBody, AgentStatistics, current_body
+from .body import (
+    REPLACE_STATE,
+    STOP,
+    AgentBody,
+    AgentStatistics,
+    Ending,
+    current_body,
+)
 from .envelope import Envelope
 from .request import Request, RequestEnvelope
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from treewarden.exits import Exit
     from treewarden.supervision import Directory
 
     from .agent import Agent
@@ -248,6 +258,34 @@ class AgentRef(Generic[A]):
             raise MailboxFull(self.path, body.mailbox.capacity)
         found = body.operation(operation)
         body.accept(self._envelope(body, current_body.get(), found, args, kwargs))
+
+    async def stop(self, exit: Exit | None = None) -> None:  # noqa: A002 - design.md
+        """Have it end with `exit` (Normal) once it has handled what waits; wait for that.
+
+        Its supervisor then does what it does about such an exit: a permanent agent is
+        started again. `SupervisorRef.terminate_child` stops one for good, at once.
+
+        Raises:
+            AgentCrashed, AgentDown: it ended otherwise, or is not there.
+            CallTimeout: it did not come to it; it still will if it had begun.
+            CallingSelf, NameUnknown: it was not asked.
+        """
+        body = self.resolve()
+        sender = current_body.get()
+        if sender is body:
+            raise CallingSelf(f"{self.path} stops itself; use self.stop()")
+        ending = Ending(exit if exit is not None else Normal())
+        envelope = self._envelope(body, sender, STOP, (ending,), {})
+        envelope.is_call = True
+        body.accept(envelope)
+        envelope.task = current_task()
+        self._arm(body, envelope)
+        await _park_for(envelope, body)
+        await ending.over.wait()
+        if isinstance(ending.exit, Crash):
+            raise AgentCrashed(ending.exit.fault)
+        if ending.exit != ending.wanted:
+            raise AgentDown(self.path, f"it ended with {describe(ending.exit)}")
 
     def with_timeout(self, seconds: float) -> AgentRef[A]:
         """The same address, whose calls wait `seconds` (math.inf: for ever)."""

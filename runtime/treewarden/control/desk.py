@@ -255,7 +255,7 @@ class Desk:
     async def _state(self, params: wire.GetState, _: Client) -> wire.AgentState:
         body = self._body(params.agent)
         seen = body.statistics()
-        state = body.committed_state
+        state = body.shown_state()
         return wire.AgentState(
             path=body.node.path,
             type=seen.type,
@@ -293,7 +293,7 @@ class Desk:
                 fault if stored is None or cause.kind is not CauseKind.CRASH else stored
             )
         body = node.body if node.body.kind is Kind.AGENT else None
-        after = cast("AgentBody", body).committed_state if body is not None else b""
+        after = cast("AgentBody", body).shown_state() if body is not None else b""
         return wire.Explanation(
             path=node.path,
             incarnation=node.incarnation,

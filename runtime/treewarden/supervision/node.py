@@ -151,7 +151,6 @@ class Life:
     """One incarnation: its scopes, what was asked of it and how it ended."""
 
     __slots__ = (
-        "clean_up",
         "clean_ups",
         "consumed",
         "cut_off",
@@ -177,7 +176,6 @@ class Life:
         self.node = node
         self.incarnation = incarnation
         self.scope = trio.CancelScope()
-        self.clean_up: trio.CancelScope | None = None
         # Open `cleanup()` blocks: they nest, and a child's own tasks may have one each.
         self.clean_ups: tuple[trio.CancelScope, ...] = ()
         self.deadline = math.inf
@@ -213,8 +211,6 @@ class Life:
         if not self.scope.cancel_called:
             self.kill_cancelled = True
             self.scope.cancel()
-        if self.clean_up is not None:
-            self.clean_up.cancel()
         for scope in self.clean_ups:
             scope.cancel()
 

@@ -47,6 +47,10 @@ class ChildCounts:
     workers: int
 
 
+# A suspended agent is there; it only takes no messages.
+_ACTIVE = frozenset({NodeState.RUNNING, NodeState.SUSPENDED})
+
+
 class SupervisorRef:
     """The address of a supervisor; it stays valid across the supervisor's restarts."""
 
@@ -147,7 +151,7 @@ class SupervisorRef:
         supervisors = sum(node.body.kind is Kind.SUPERVISOR for node in nodes)
         return ChildCounts(
             specs=len(nodes),
-            active=sum(node.state is NodeState.RUNNING for node in nodes),
+            active=sum(node.state in _ACTIVE for node in nodes),
             supervisors=supervisors,
             workers=len(nodes) - supervisors,
         )

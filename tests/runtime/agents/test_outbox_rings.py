@@ -220,6 +220,8 @@ async def test_a_ring_through_an_event_is_found_too(first: str) -> None:
         await wait_all_tasks_blocked()
         gates[first].set()
         await wait_all_tasks_blocked()
+        await runtime.store.settled()
+        await wait_all_tasks_blocked()
         for gate in gates.values():
             gate.set()
         with trio.fail_after(10):
@@ -227,6 +229,7 @@ async def test_a_ring_through_an_event_is_found_too(first: str) -> None:
             await publishing.result()
             assert await publisher.call(Member.ping) == "pong"
             assert await listener.call(Member.ping) == "pong"
+            await wait_all_tasks_blocked()
         # The newest of the two was lost, and counted.
         heard = listener.statistics().handled - 3
         lost = publisher.statistics().dead_letters
