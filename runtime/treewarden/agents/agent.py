@@ -7,6 +7,7 @@ starts again from the state before (Erlang's "let it crash", with SQLite under i
 
 from __future__ import annotations
 
+import functools
 import inspect
 import logging
 import typing
@@ -117,6 +118,7 @@ class Agent(Generic[State]):
             on_start=Operation("on_start", cls.on_start)
             if cls.on_start is not Agent.on_start
             else None,
+            has_on_stop=cls.on_stop is not Agent.on_stop,
             on_event=Operation("on_event", cls.on_event),
             on_down=Operation("on_down", cls.on_down),
             redaction=Redaction(cls, Agent),
@@ -449,6 +451,7 @@ def _parameters(some_type: Any) -> tuple[Any, ...]:  # noqa: ANN401 - a type
     return getattr(some_type, "__parameters__", ())
 
 
+@functools.cache
 def collections_of(cls: type[Agent[Any]]) -> dict[str, Any]:
     """The durable collections that a class declares: name to item type.
 

@@ -87,6 +87,7 @@ class AgentClass:
     by_function: dict[object, Operation]
     codec: StateCodec | None
     on_start: Operation | None
+    has_on_stop: bool
     on_event: Operation
     on_down: Operation
     redaction: Redaction
@@ -402,6 +403,9 @@ class AgentBody:
         """`on_stop`, within what is left of the shutdown time; then the last commit."""
         agent = self._agent
         final = exit_ if exit_ is not None else Shutdown()
+        if self._newest is None and not self._class.has_on_stop:
+            # Nothing to wait for: a scope would be most of the cost of stopping it.
+            return final
         with cleanup():
             try:
                 if agent is not None:
@@ -936,7 +940,7 @@ class AgentBody:
         if self._collections is None:
             from .agent import collections_of
 
-            declared = collections_of(self.agent_type)
+            declared = collections_of(self.agent_type)  # type: ignore[arg-type] # a class is hashable
             store = self.surroundings.store
             if declared and store is None:
                 raise NotRunning(f"{self.node.path} has durable queues and no store")
