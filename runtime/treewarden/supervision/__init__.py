@@ -28,7 +28,16 @@ from .spec import (
     SupervisorSpec,
     check_id,
 )
-from .strategy import Member, Plan, Restart, Strategy, is_restarted, plan_restart
+from .strategy import (
+    AutoShutdown,
+    Member,
+    Plan,
+    Restart,
+    Strategy,
+    is_finished,
+    is_restarted,
+    plan_restart,
+)
 from .supervisor import Supervisor
 from .timers import Timer, Timers
 from .tree import (
@@ -44,6 +53,7 @@ from .watchdog import Blocked, Watchdog, WatchdogStatistics
 __all__ = [
     "IGNORE",
     "Application",
+    "AutoShutdown",
     "Blocked",
     "Cause",
     "CauseKind",
@@ -79,6 +89,7 @@ __all__ = [
     "check_id",
     "cleanup",
     "current_life",
+    "is_finished",
     "is_restarted",
     "open_supervisor",
     "open_tree",

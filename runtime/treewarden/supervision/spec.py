@@ -20,7 +20,7 @@ from treewarden.resilience import Backoff
 
 from .importable import freeze, import_path
 from .intensity import Intensity
-from .strategy import Restart, Strategy
+from .strategy import AutoShutdown, Restart, Strategy
 
 _ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@+-]{0,127}")
 _DEFAULT_SHUTDOWN: Final = 5.0
@@ -53,7 +53,8 @@ class ChildSpec:
     start. `shutdown` is how many seconds it has to clean up: 0 cuts it off at once, None
     means 5 s, and for ever for supervisors. `intensity` gives the child a budget of its
     own (one_for_one supervisors only). `backoff` waits between attempts to restart; each
-    attempt counts.
+    attempt counts. The end of a `significant` child can end its supervisor, whose
+    `auto_shutdown` says so; it is transient or temporary, for a permanent one never ends.
 
     `isolation="process"` runs the function in an interpreter of its own. It is the only
     true kill: a task that never awaits, or swallows its cancellation, can only be waited
@@ -71,6 +72,7 @@ class ChildSpec:
     kwargs: Mapping[str, object] = field(default_factory=dict, kw_only=True)
     restart: str = field(default=Restart.PERMANENT, kw_only=True)
     shutdown: float | None = field(default=None, kw_only=True)
+    significant: bool = field(default=False, kw_only=True)
     start_timeout: float = field(default=30.0, kw_only=True)
     isolation: str = field(default=Isolation.TASK, kw_only=True)
     intensity: Intensity | None = field(default=None, kw_only=True)
@@ -92,6 +94,7 @@ class ChildSpec:
         _set(self, "restart", _choice(Restart, f"{self.id}: restart", self.restart))
         if self.shutdown is not None:
             _seconds(f"{self.id}: shutdown", self.shutdown, zero=True)
+        _check_significant(self)
         _seconds(f"{self.id}: start_timeout", self.start_timeout, zero=False)
         _instance(f"{self.id}: intensity", self.intensity, Intensity)
         _instance(f"{self.id}: backoff", self.backoff, Backoff)
@@ -111,24 +114,41 @@ class ChildSpec:
 
 @dataclass(frozen=True, slots=True)
 class SupervisorSpec:
-    """A supervisor with a fixed list of children, started in order."""
+    """A supervisor with a fixed list of children, started in order.
+
+    With `auto_shutdown` it stops, its other children in reverse order, when "any" or "all"
+    of its significant children have ended by themselves and are not restarted. Its exit is
+    Shutdown: no error, so that of its own restart types only permanent brings it back.
+    """
 
     children: Sequence[ChildSpec] = ()
     strategy: str = field(default=Strategy.ONE_FOR_ONE, kw_only=True)
     intensity: Intensity = field(default_factory=Intensity, kw_only=True)
+    auto_shutdown: str = field(default=AutoShutdown.NEVER, kw_only=True)
 
     def __post_init__(self) -> None:
         """Refuse wrong children, duplicate ids, unknown strategies."""
         _set(self, "children", check_children(self.children))
         _set(self, "strategy", _choice(Strategy, "strategy", self.strategy))
+        mode = _choice(AutoShutdown, "auto_shutdown", self.auto_shutdown)
+        _set(self, "auto_shutdown", mode)
         if not isinstance(self.intensity, Intensity):
             raise TypeError(f"intensity must be an Intensity, not {self.intensity!r}")
         for child in self.children:
-            if child.intensity and self.strategy != Strategy.ONE_FOR_ONE:
-                raise ValueError(
-                    f"{child.id}: a budget of its own needs strategy one_for_one, "
-                    f"not {self.strategy}"
-                )
+            self.check_child(child)
+
+    def check_child(self, child: ChildSpec) -> None:
+        """Refuse a child that asks for what this supervisor does not do."""
+        if child.intensity and self.strategy != Strategy.ONE_FOR_ONE:
+            raise ValueError(
+                f"{child.id}: a budget of its own needs strategy one_for_one, "
+                f"not {self.strategy}"
+            )
+        if child.significant and self.auto_shutdown == AutoShutdown.NEVER:
+            raise ValueError(
+                f"{child.id}: a significant child needs a supervisor with auto_shutdown "
+                f'"any_significant" or "all_significant", not "never"'
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,6 +175,13 @@ class DynamicSupervisorSpec:
         if not isinstance(self.intensity, Intensity):
             raise TypeError(f"intensity must be an Intensity, not {self.intensity!r}")
         _instance("child_intensity", self.child_intensity, Intensity)
+
+    def check_child(self, child: ChildSpec) -> None:
+        """Refuse a child that asks for what a dynamic supervisor does not do."""
+        if child.significant:
+            raise ValueError(
+                f"{child.id}: a dynamic supervisor has no significant children"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,6 +316,18 @@ def _choice(kind: type[_E], what: str, value: object) -> _E:
     except ValueError:
         names = ", ".join(kind)
         raise ValueError(f"{what} must be one of {names}, not {value!r}") from None
+
+
+def _check_significant(child: ChildSpec) -> None:
+    if not isinstance(child.significant, bool):
+        raise TypeError(
+            f"{child.id}: significant must be a bool, not {child.significant!r}"
+        )
+    if child.significant and child.restart == Restart.PERMANENT:
+        raise ValueError(
+            f"{child.id}: a significant child must be transient or temporary; "
+            "a permanent one never ends"
+        )
 
 
 def _seconds(what: str, value: object, *, zero: bool) -> None:

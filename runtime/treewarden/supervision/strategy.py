@@ -34,6 +34,14 @@ class Restart(StrEnum):
     TEMPORARY = "temporary"
 
 
+class AutoShutdown(StrEnum):
+    """Which significant children end their supervisor when they end by themselves."""
+
+    NEVER = "never"
+    ANY_SIGNIFICANT = "any_significant"
+    ALL_SIGNIFICANT = "all_significant"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
     """What a plan needs to know of a child."""
@@ -61,6 +69,20 @@ def is_restarted(restart: Restart, exit_: Exit) -> bool:
             return is_abnormal(exit_)
         case Restart.TEMPORARY:
             return False
+
+
+def is_finished(mode: AutoShutdown, *, others: bool) -> bool:
+    """Whether a supervisor's work is done, now that a significant child is gone for good.
+
+    `others` says whether another significant child runs or is about to be restarted.
+    """
+    match mode:
+        case AutoShutdown.NEVER:
+            return False
+        case AutoShutdown.ANY_SIGNIFICANT:
+            return True
+        case AutoShutdown.ALL_SIGNIFICANT:
+            return not others
 
 
 def plan_restart(strategy: Strategy, members: Sequence[Member], ended: str) -> Plan:

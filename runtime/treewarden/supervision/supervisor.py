@@ -62,7 +62,15 @@ from .spec import (
     classify,
     says_ready,
 )
-from .strategy import Member, Restart, Strategy, is_restarted, plan_restart
+from .strategy import (
+    AutoShutdown,
+    Member,
+    Restart,
+    Strategy,
+    is_finished,
+    is_restarted,
+    plan_restart,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -130,6 +138,7 @@ class Supervisor:
         self._stop_wanted = False
         self._killing = False
         self._injected: Fault | None = None
+        self._exit = Shutdown()
         self._order = 0
         self._alarm: Timer | None = None
 
@@ -196,6 +205,7 @@ class Supervisor:
         self._stop_wanted = life.stopping
         self._killing = life.killed
         self._injected = None
+        self._exit = Shutdown()
         try:
             async with trio.open_nursery() as self._nursery:
                 failure = await self._lifetime(life)
@@ -206,7 +216,7 @@ class Supervisor:
             return Crash(failure)
         if failure is not None:
             raise failure
-        return Killed() if life.killed else Shutdown()
+        return Killed() if life.killed else self._exit
 
     async def _lifetime(self, life: Life) -> Exception | Fault | None:
         failure: Exception | Fault | None = None
@@ -450,6 +460,7 @@ class Supervisor:
         self._report_exit(node, life)
         if not self._comes_back(life, exit_):
             self._let_go(node, exit_)
+            self._gone_for_good(node)
             return None
         cause = Cause(
             kind=_cause_kind(life, exit_),
@@ -470,6 +481,18 @@ class Supervisor:
             return False
         restart = cast("Restart", life.node.spec.restart)
         return life.rolled_back or is_restarted(restart, exit_)
+
+    def _gone_for_good(self, node: Node) -> None:
+        """It ended by itself and does not come back: perhaps that was all there was to do."""
+        if not node.spec.significant or not isinstance(self.spec, SupervisorSpec):
+            return
+        others = any(
+            child.spec.significant and (child.running or child.retry is not None)
+            for child in self.children.values()
+        )
+        if is_finished(AutoShutdown(self.spec.auto_shutdown), others=others):
+            self._exit = Shutdown(f"significant child {node.id} ended")
+            self._stop_wanted = True
 
     async def _restart(self, node: Node, cause: Cause) -> Exception | None:
         now = trio.current_time()
@@ -507,6 +530,7 @@ class Supervisor:
             self.directory.report(
                 "supervision.failed", node, exit_=cause.exit, cause=cause
             )
+            self._gone_for_good(node)
             return None
         names = self.window.children()
         hint = ""
@@ -677,13 +701,12 @@ class Supervisor:
             if present.running:
                 raise AlreadyStarted(present.path)
             raise AlreadyPresent(present.path)
-        if isinstance(self.spec, DynamicSupervisorSpec):
-            if len(self.children) >= self.spec.max_children:
-                raise TooManyChildren(self.path, self.spec.max_children)
-        elif spec.intensity and self.strategy is not Strategy.ONE_FOR_ONE:
-            raise ValueError(
-                f"{spec.id}: a budget of its own needs strategy one_for_one"
-            )
+        self.spec.check_child(spec)
+        if (
+            isinstance(self.spec, DynamicSupervisorSpec)
+            and len(self.children) >= self.spec.max_children
+        ):
+            raise TooManyChildren(self.path, self.spec.max_children)
         node = self._keep(spec)
         try:
             await self._start(node)

@@ -58,6 +58,7 @@ class Options(TypedDict, total=False):
 
     restart: str
     shutdown: float | None
+    significant: bool
     start_timeout: float
     intensity: Intensity | None
     backoff: Backoff | None
@@ -126,11 +127,16 @@ class World:
         *children: ChildSpec,
         strategy: str = "one_for_one",
         limit: int = 3,
+        auto_shutdown: str = "never",
         **spec: Unpack[Options],
     ) -> ChildSpec:
         """A child that is a supervisor with a very long period."""
-        budget = Intensity(limit, LONG)
-        inner = SupervisorSpec(children, strategy=strategy, intensity=budget)
+        inner = SupervisorSpec(
+            children,
+            strategy=strategy,
+            intensity=Intensity(limit, LONG),
+            auto_shutdown=auto_shutdown,
+        )
         return ChildSpec(id_, inner, **spec)
 
     def dynamic(

@@ -272,3 +272,41 @@ def test_an_application_is_a_named_supervisor_without_the_runtimes_own_ids() -> 
         Application("shop", [ChildSpec("system", work)])
     with pytest.raises(ValueError, match="'my shop'"):
         Application("my shop", [child])
+
+
+# --- significant children (SIG) --------------------------------------------------------------
+
+
+def test_significant_must_be_a_bool() -> None:
+    """SPC-01, SIG-11"""
+    with pytest.raises(TypeError, match="a: significant must be a bool, not 1"):
+        ChildSpec("a", work, restart="transient", significant=cast("bool", 1))
+
+
+def test_a_permanent_child_cannot_be_significant() -> None:
+    """SIG-11"""
+    with pytest.raises(ValueError, match="must be transient or temporary"):
+        ChildSpec("a", work, significant=True)
+
+
+def test_a_significant_child_needs_a_supervisor_that_heeds_it() -> None:
+    """SIG-11, SPC-02"""
+    child = ChildSpec("a", work, restart="transient", significant=True)
+    for mode in ("any_significant", "all_significant"):
+        assert SupervisorSpec([child], auto_shutdown=mode).auto_shutdown == mode
+    for refused in (SupervisorSpec, functools.partial(Application, "app")):
+        with pytest.raises(ValueError, match="a: a significant child needs"):
+            refused([child])
+
+
+def test_an_unknown_auto_shutdown_is_refused_with_those_there_are() -> None:
+    """SIG-05, SPC-01"""
+    with pytest.raises(ValueError, match="any_significant, all_significant, not 'any'"):
+        SupervisorSpec(auto_shutdown="any")
+
+
+def test_a_dynamic_supervisor_has_no_auto_shutdown() -> None:
+    """SIG-05"""
+    options: dict[str, Any] = {"auto_shutdown": "any_significant"}
+    with pytest.raises(TypeError, match="auto_shutdown"):
+        DynamicSupervisorSpec(**options)

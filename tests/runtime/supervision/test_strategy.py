@@ -5,7 +5,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from treewarden.exits import Crash, Exit, Fault, Killed, Normal, Shutdown
-from treewarden.supervision import Member, Plan, Restart, Strategy, is_restarted
+from treewarden.supervision import (
+    AutoShutdown,
+    Member,
+    Plan,
+    Restart,
+    Strategy,
+    is_finished,
+    is_restarted,
+)
 from treewarden.supervision import plan_restart as plan
 
 CRASH = Crash(Fault(type="ValueError", message="no"))
@@ -127,3 +135,21 @@ def test_every_plan_keeps_the_rules_of_its_strategy(
             assert (member.id in made.starts) is (in_range and member.restart is not X)
     assert sorted(made.stops, key=order.__getitem__, reverse=True) == [*made.stops]
     assert sorted(made.starts, key=order.__getitem__) == [*made.starts]
+
+
+@pytest.mark.parametrize(
+    ("mode", "others", "finished"),
+    [
+        (AutoShutdown.NEVER, False, False),
+        (AutoShutdown.NEVER, True, False),
+        (AutoShutdown.ANY_SIGNIFICANT, False, True),
+        (AutoShutdown.ANY_SIGNIFICANT, True, True),
+        (AutoShutdown.ALL_SIGNIFICANT, False, True),
+        (AutoShutdown.ALL_SIGNIFICANT, True, False),
+    ],
+)
+def test_a_supervisor_is_finished_when_its_significant_children_are(
+    mode: AutoShutdown, *, others: bool, finished: bool
+) -> None:
+    """SIG-03, SIG-04"""
+    assert is_finished(mode, others=others) is finished
