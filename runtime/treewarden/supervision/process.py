@@ -39,6 +39,8 @@ from .importable import freeze, import_path
 from .node import IGNORE, Kind, Life
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from .spec import ChildSpec
 
 _CHUNK: Final = 65536
@@ -118,20 +120,20 @@ class Conversation:
         self.over = False
         self._rest = b""
 
-    def read(self) -> list[Word]:
-        """What has arrived since; after the last word, `over` is set.
+    def read(self) -> Iterator[Word]:
+        """What has arrived since, word by word; after the last one, `over` is set.
 
         Raises:
             msgspec.MsgspecError: it is no word of a child of ours; then it is over too.
         """
-        words: list[Word] = []
         with suppress(BlockingIOError):
             while not self.over:
                 chunk = self._receive()
                 *lines, self._rest = (self._rest + chunk).split(b"\n")
                 self.over = not chunk
-                words += [self._word(line) for line in lines]
-        return words
+                # One by one: a word that is none must not swallow those before it.
+                for line in lines:
+                    yield self._word(line)
 
     def _receive(self) -> bytes:
         try:
@@ -276,16 +278,14 @@ class _Process:
         if self._conversation is None:
             return
         try:
-            words = self._conversation.read()
+            for word in self._conversation.read():
+                if isinstance(word, Ended):
+                    self._ended = word
+                elif not (self._life.ready or self._life.stopping):
+                    self._life.started(IGNORE if word.ignore else word.value)
         except msgspec.MsgspecError as error:
             self._broken = self._fault(type(error).__name__, str(error))
             self.kill()
-            return
-        for word in words:
-            if isinstance(word, Ended):
-                self._ended = word
-            elif not (self._life.ready or self._life.stopping):
-                self._life.started(IGNORE if word.ignore else word.value)
 
     async def end(self) -> None:
         """Ask, insist, force; returns when it is reaped, and its group is gone."""

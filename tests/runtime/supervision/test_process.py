@@ -105,12 +105,23 @@ def test_after_the_end_of_the_socket_nothing_more_is_read(
     pair: tuple[Conversation, socket.socket],
 ) -> None:
     conversation, theirs = pair
-    assert conversation.read() == []
+    assert list(conversation.read()) == []
     assert not conversation.over
     theirs.sendall(b'{"type":"ready"')
     theirs.close()
-    assert conversation.read() == []
+    assert list(conversation.read()) == []
     assert conversation.over
+
+
+def test_what_is_no_word_does_not_swallow_those_before_it(
+    pair: tuple[Conversation, socket.socket],
+) -> None:
+    conversation, theirs = pair
+    theirs.sendall(msgspec.json.encode(Ready(value=1)) + b"\n{]\n")
+    words = conversation.read()
+    assert next(words) == Ready(value=1)
+    with pytest.raises(msgspec.MsgspecError):
+        next(words)
 
 
 @pytest.mark.parametrize("line", [b"{]\n", b'{"type":"begin"}\n', b"7\n", b"\n"])
@@ -120,6 +131,6 @@ def test_what_is_no_word_ends_the_conversation(
     conversation, theirs = pair
     theirs.sendall(line)
     with pytest.raises(msgspec.MsgspecError):
-        conversation.read()
+        list(conversation.read())
     assert conversation.over
-    assert conversation.read() == []
+    assert list(conversation.read()) == []
