@@ -20,12 +20,13 @@ pip := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PIP_ROOT_USER_ACTION=ignor
 cut := \# --- development only ---
 
 .DELETE_ON_ERROR:
-.PHONY: help demo console test lint bench snapshots constraints clean
+.PHONY: help demo console test sabotage lint bench snapshots constraints clean
 
 help:
 	@echo "make demo         crawl the standard library's documentation, with a console to watch it heal"
 	@echo "make console      attach a console to the runtime that is running (ARGS: see treewarden attach --help)"
 	@echo "make test         every test, in random order"
+	@echo "make sabotage     break one promise after the other, and see a test turn red (ARGS: words of names)"
 	@echo "make lint         format, lint, types, import layers"
 	@echo "make bench        ours beside bare designs and peers, against the goals (ARGS: --rounds N)"
 	@echo "make snapshots    draw the console's pictures again"
@@ -74,6 +75,9 @@ console: $(VENV)/run.stamp
 
 test: $(VENV)/dev.stamp
 	@$(python) -m pytest $(ARGS)
+
+sabotage: $(VENV)/dev.stamp
+	@$(python) -m tests.sabotage $(ARGS)
 
 lint: $(VENV)/dev.stamp
 	$(bin)/ruff format --check runtime console tests

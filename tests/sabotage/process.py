@@ -1,7 +1,7 @@
 """Broken process children, vigils and watchdogs; each names the test that catches it.
 
-A double puts `value` in place of `target.attribute`; then the test `caught_by` must fail.
-A kill that can be ignored is not among them: nobody is abandoned, so its test would hang.
+Two are not among them, since nobody is abandoned and their tests would hang: a kill that
+can be ignored, and an end that only the socket tells.
 """
 
 from __future__ import annotations
@@ -10,29 +10,19 @@ import os
 import signal
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
-
-import trio
 
 from treewarden.exits import Normal
 from treewarden.supervision import importable, process, watchdog
 
+from .double import Double, swap
+
 if TYPE_CHECKING:
     from types import FrameType
 
+    import trio
+
     from treewarden.exits import Exit
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Double:
-    """One thing made wrong, and the test that must notice."""
-
-    name: str
-    target: object
-    attribute: str
-    value: object
-    caught_by: str
 
 
 def _kill_leader(group: int) -> None:
@@ -55,11 +45,6 @@ async def _end_without_asking(self: Any, child: trio.Process, _: object) -> None
 def _exit_by_status(self: Any) -> Exit:
     """Whatever happened, it is called normal: nothing is ever restarted for it."""
     return Normal()
-
-
-async def _never_notices(child: trio.Process, scope: trio.CancelScope) -> None:
-    """The end of the socket is taken for the end of the process."""
-    await trio.sleep_forever()
 
 
 def _untyped(function: object) -> dict[str, Any]:
@@ -89,67 +74,46 @@ _ARGUMENTS: Final = "tests/runtime/supervision/test_importable.py::"
 DOUBLES: Final = (
     Double(
         name="a kill of the leader alone",
-        target=process,
-        attribute="_kill_group",
-        value=_kill_leader,
-        caught_by=_PROCESS
-        + "test_the_whole_group_is_gone_and_reaped_when_it_is_stopped",
+        breaks=swap(process, "_kill_group", _kill_leader),
+        caught_by=(
+            _PROCESS + "test_the_whole_group_is_gone_and_reaped_when_it_is_stopped",
+        ),
     ),
     Double(
         name="a process that is not reaped",
-        target=process._Process,
-        attribute="end",
-        value=_end_without_waiting,
-        caught_by=_PROCESS
-        + "test_the_whole_group_is_gone_and_reaped_when_it_is_stopped",
+        breaks=swap(process._Process, "end", _end_without_waiting),
+        caught_by=(
+            _PROCESS + "test_the_whole_group_is_gone_and_reaped_when_it_is_stopped",
+        ),
     ),
     Double(
         name="a stop without time to clean up",
-        target=process._Process,
-        attribute="_end",
-        value=_end_without_asking,
-        caught_by=_PROCESS + "test_it_cleans_up_when_it_is_told_to_stop",
+        breaks=swap(process._Process, "_end", _end_without_asking),
+        caught_by=(_PROCESS + "test_it_cleans_up_when_it_is_told_to_stop",),
     ),
     Double(
         name="an exit that is always normal",
-        target=process._Process,
-        attribute="exit",
-        value=_exit_by_status,
-        caught_by=_PROCESS + "test_each_abnormal_end_is_a_crash_that_says_how",
-    ),
-    Double(
-        name="an end that only the socket tells",
-        target=process,
-        attribute="_cancel_at_end",
-        value=_never_notices,
-        caught_by=_PROCESS + "test_each_end_has_its_exit",
+        breaks=swap(process._Process, "exit", _exit_by_status),
+        caught_by=(_PROCESS + "test_each_abnormal_end_is_a_crash_that_says_how",),
     ),
     Double(
         name="arguments that lose their types",
-        target=importable,
-        attribute="_hints",
-        value=_untyped,
-        caught_by=_ARGUMENTS + "test_arguments_arrive_as_the_function_says",
+        breaks=swap(importable, "_hints", _untyped),
+        caught_by=(_ARGUMENTS + "test_arguments_arrive_as_the_function_says",),
     ),
     Double(
         name="a report a look",
-        target=watchdog.Vigil,
-        attribute="look",
-        value=_tells_each_time,
-        caught_by=_VIGIL + "test_a_loop_that_does_not_answer_is_blocked_once",
+        breaks=swap(watchdog.Vigil, "look", _tells_each_time),
+        caught_by=(_VIGIL + "test_a_loop_that_does_not_answer_is_blocked_once",),
     ),
     Double(
         name="a watchdog that names itself",
-        target=watchdog.Watchdog,
-        attribute="frame_of",
-        value=_own_frame,
-        caught_by=_WATCHDOG + "test_the_blocker_is_named_once",
+        breaks=swap(watchdog.Watchdog, "frame_of", _own_frame),
+        caught_by=(_WATCHDOG + "test_the_blocker_is_named_once",),
     ),
     Double(
         name="a stopped process taken for a blocked one",
-        target=watchdog,
-        attribute="_SLACK",
-        value=float("inf"),
-        caught_by=_VIGIL + "test_a_stopped_process_is_no_incident",
+        breaks=swap(watchdog, "_SLACK", float("inf")),
+        caught_by=(_VIGIL + "test_a_stopped_process_is_no_incident",),
     ),
 )

@@ -1,7 +1,6 @@
 """Broken registries, each beside the test that must catch it.
 
-Put one in the place of `treewarden.registry.Registry` before the tests are imported, and
-the test that `CAUGHT_BY` names, in `tests/runtime/registry/`, has to fail.
+One is put in the place of `treewarden.registry.Registry` before the tests are imported.
 """
 
 from __future__ import annotations
@@ -9,11 +8,14 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
+from treewarden import registry
 from treewarden.registry import KeyTaken, Op, Registry
 from treewarden.registry.attributes import MISSING, walk
 from treewarden.registry.entry import Ref
 from treewarden.registry.index import Plan
 from treewarden.registry.keys import exact
+
+from .double import Double, swap
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -134,18 +136,79 @@ class LocksNobodyOut(Registry[Ref]):
         yield
 
 
-CAUGHT_BY: Final[dict[type[Registry[Any]], str]] = {
-    KeepsItsWatch: "test_f46_neither_unknown_notices_nor_normal_lives_leave_a_watch",
-    RemembersStrangers: "test_f46_neither_unknown_notices_nor_normal_lives_leave_a_watch",
-    NeverAsksWhetherItLives: "test_f47_who_ends_while_registering_is_refused_or_taken_out_never_left",
-    LooksAtEverything: "test_f53_an_equality_and_a_range_look_at_no_more_than_what_is_equal",
-    MissingIsGreatest: "test_h18_a_missing_attribute_is_in_no_order",
-    ForgetsWatchesOfAFailedBatch: "test_h01_a_batch_that_fails_leaves_no_entry_that_outlives_its_owner",
-    UndoesOldestFirst: "test_f02_whichever_operation_fails_everything_is_as_it_was",
-    FindsTheDead: "test_a_dead_owner_whose_clean_up_is_late_is_not_found_and_not_in_the_way",
-    NeverCleansUp: "test_nothing_of_an_owner_that_ended_is_left_in_any_table",
-    TakesOutAnybodys: "test_unregistering_takes_out_only_what_is_ones_own",
-    OneIsTrue: "test_keys_of_different_types_are_different_keys",
-    TellsDuringABatch: "test_listeners_hear_what_comes_changes_and_goes",
-    LocksNobodyOut: "test_a_lock_of_the_same_key_is_given_in_turn",
-}
+_TESTS: Final = "tests/runtime/registry/"
+
+DOUBLES: Final = tuple(
+    Double(
+        name=name,
+        breaks=swap(registry, "Registry", broken),
+        caught_by=(_TESTS + test,),
+    )
+    for name, broken, test in (
+        (
+            "keeps its watch",
+            KeepsItsWatch,
+            "test_registry.py::test_f46_neither_unknown_notices_nor_normal_lives_leave_a_watch",
+        ),
+        (
+            "remembers strangers",
+            RemembersStrangers,
+            "test_registry.py::test_f46_neither_unknown_notices_nor_normal_lives_leave_a_watch",
+        ),
+        (
+            "never asks whether it lives",
+            NeverAsksWhetherItLives,
+            "test_registry.py::test_f47_who_ends_while_registering_is_refused_or_taken_out_never_left",
+        ),
+        (
+            "looks at everything",
+            LooksAtEverything,
+            "test_index.py::test_f53_an_equality_and_a_range_look_at_no_more_than_what_is_equal",
+        ),
+        (
+            "missing is greatest",
+            MissingIsGreatest,
+            "test_criteria.py::test_h18_a_missing_attribute_is_in_no_order",
+        ),
+        (
+            "forgets watches of a failed batch",
+            ForgetsWatchesOfAFailedBatch,
+            "test_batch.py::test_h01_a_batch_that_fails_leaves_no_entry_that_outlives_its_owner",
+        ),
+        (
+            "undoes oldest first",
+            UndoesOldestFirst,
+            "test_batch.py::test_f02_whichever_operation_fails_everything_is_as_it_was",
+        ),
+        (
+            "finds the dead",
+            FindsTheDead,
+            "test_registry.py::test_a_dead_owner_whose_clean_up_is_late_is_not_found_and_not_in_the_way",
+        ),
+        (
+            "never cleans up",
+            NeverCleansUp,
+            "test_registry.py::test_nothing_of_an_owner_that_ended_is_left_in_any_table",
+        ),
+        (
+            "takes out what is others'",
+            TakesOutAnybodys,
+            "test_registry.py::test_unregistering_takes_out_only_what_is_ones_own",
+        ),
+        (
+            "one is true",
+            OneIsTrue,
+            "test_keys.py::test_keys_of_different_types_are_different_keys",
+        ),
+        (
+            "tells during a batch",
+            TellsDuringABatch,
+            "test_registry.py::test_listeners_hear_what_comes_changes_and_goes",
+        ),
+        (
+            "locks nobody out",
+            LocksNobodyOut,
+            "test_registry.py::test_a_lock_of_the_same_key_is_given_in_turn",
+        ),
+    )
+)

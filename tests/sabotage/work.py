@@ -1,14 +1,10 @@
 """Broken pools, streams and batches: each takes one promise back, and a test must notice.
 
-A `Double` replaces one attribute of the real code while it is applied. `caught_by` names
-the tests of which at least one must fail then.
+Each replaces one attribute of the real code.
 """
 
 from __future__ import annotations
 
-import importlib
-from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -17,35 +13,12 @@ from treewarden.errors import NotRunning
 from treewarden.work import batch, pool, ref, stream, work
 from treewarden.work.outcome import Done
 
+from .double import Double, swap
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 _TESTS = "tests/runtime/work/"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Double:
-    """One broken attribute, `module:path.to.attribute`, and who must catch it."""
-
-    name: str
-    replaces: str
-    broken: object
-    caught_by: tuple[str, ...]
-
-    @contextmanager
-    def applied(self) -> Iterator[None]:
-        """The real thing is broken in this way for as long as the block lasts."""
-        module, _, path = self.replaces.partition(":")
-        owner: Any = importlib.import_module(module)
-        *steps, attribute = path.split(".")
-        for step in steps:
-            owner = getattr(owner, step)
-        real = owner.__dict__[attribute]
-        setattr(owner, attribute, self.broken)
-        try:
-            yield
-        finally:
-            setattr(owner, attribute, real)
 
 
 _run = ref.Pool.run
@@ -146,104 +119,121 @@ def _no_gate() -> None:
 DOUBLES = (
     Double(
         name="inline fallback",
-        replaces="treewarden.work.ref:Pool.run",
-        broken=_run_in_line_without_a_pool,
-        caught_by=(_TESTS + "test_pool.py::test_f40",),
+        breaks=swap(ref.Pool, "run", _run_in_line_without_a_pool),
+        caught_by=(
+            _TESTS + "test_pool.py::test_f40_without_a_running_pool_nothing_is_run",
+        ),
     ),
     Double(
         name="unsupervised spawning",
-        replaces="treewarden.work.pool:PoolBody._begin",
-        broken=_begin_outside_the_tree,
-        caught_by=(_TESTS + "test_pool.py::test_f41",),
+        breaks=swap(pool.PoolBody, "_begin", _begin_outside_the_tree),
+        caught_by=(
+            _TESTS + "test_pool.py::test_f41_all_work_is_the_pools_and_ends_with_it",
+        ),
     ),
     Double(
         name="hidden tracking",
-        replaces="treewarden.work.pool:PoolBody.works",
-        broken=_works_of_the_caller,
-        caught_by=(_TESTS + "test_pool.py::test_f42",),
+        breaks=swap(pool.PoolBody, "works", _works_of_the_caller),
+        caught_by=(
+            _TESTS
+            + "test_pool.py::test_f42_what_runs_is_seen_in_the_pool_and_nowhere_else",
+        ),
     ),
     Double(
         name="a stream that is left leaks its work",
-        replaces="treewarden.work.stream:leave",
-        broken=_leave_without_the_work,
-        caught_by=(_TESTS + "test_pool.py::test_f43",),
+        breaks=swap(stream, "leave", _leave_without_the_work),
+        caught_by=(
+            _TESTS + "test_pool.py::test_f43_a_cancelled_caller_takes_its_work_along",
+        ),
     ),
     Double(
         name="a caller that is cancelled leaks its work",
-        replaces="treewarden.work.ref:leave",
-        broken=_leave_without_the_work,
-        caught_by=(_TESTS + "test_pool.py::test_f43",),
+        breaks=swap(ref, "leave", _leave_without_the_work),
+        caught_by=(
+            _TESTS + "test_pool.py::test_f43_a_cancelled_caller_takes_its_work_along",
+        ),
     ),
     Double(
         name="no exception barrier",
-        replaces="treewarden.work.pool:_passes",
-        broken=_no_barrier,
-        caught_by=(_TESTS + "test_stream.py::test_f44",),
+        breaks=swap(pool, "_passes", _no_barrier),
+        caught_by=(
+            _TESTS + "test_stream.py::test_f44_a_failing_item_is_a_value_in_its_place",
+        ),
     ),
     Double(
         name="failed items are skipped",
-        replaces="treewarden.work.stream:Stream._next",
-        broken=_skip_failures,
-        caught_by=(_TESTS + "test_stream.py::test_f44",),
+        breaks=swap(stream.Stream, "_next", _skip_failures),
+        caught_by=(
+            _TESTS + "test_stream.py::test_f44_a_failing_item_is_a_value_in_its_place",
+        ),
     ),
     Double(
         name="failed calls are dropped",
-        replaces="treewarden.work.batch:Batch._keep",
-        broken=_keep_successes,
-        caught_by=(_TESTS + "test_batch.py::test_f45",),
+        breaks=swap(batch.Batch, "_keep", _keep_successes),
+        caught_by=(
+            _TESTS
+            + "test_batch.py::test_f45_failed_calls_are_counted_with_their_reasons",
+        ),
     ),
     Double(
         name="gauges that only grow",
-        replaces="treewarden.work.pool:PoolBody._over",
-        broken=_count_nothing,
-        caught_by=(_TESTS + "test_pool.py::test_f42",),
+        breaks=swap(pool.PoolBody, "_over", _count_nothing),
+        caught_by=(
+            _TESTS
+            + "test_pool.py::test_f42_what_runs_is_seen_in_the_pool_and_nowhere_else",
+        ),
     ),
     Double(
         name="stopped because it was asked to",
-        replaces="treewarden.work.pool:_judge",
-        broken=_judge_by_the_wish,
-        caught_by=(_TESTS + "test_work.py::test_work_that_finishes_just_in_time",),
+        breaks=swap(pool, "_judge", _judge_by_the_wish),
+        caught_by=(
+            _TESTS + "test_work.py::test_work_that_finishes_just_in_time_is_done",
+        ),
     ),
     Double(
         name="an eager stream",
-        replaces="treewarden.work.stream:Stream._take_items",
-        broken=_take_everything,
-        caught_by=(_TESTS + "test_stream.py::test_a_stream_takes_no_more",),
+        breaks=swap(stream.Stream, "_take_items", _take_everything),
+        caught_by=(
+            _TESTS + "test_stream.py::test_a_stream_takes_no_more_than_its_limit_ahead",
+        ),
     ),
     Double(
         name="a pool without a bound",
-        replaces="treewarden.work.pool:PoolBody.free",
-        broken=property(_fill_beyond_the_size),
-        caught_by=(_TESTS + "test_pool.py::test_a_pool_never_runs_more",),
+        breaks=swap(pool.PoolBody, "free", property(_fill_beyond_the_size)),
+        caught_by=(_TESTS + "test_pool.py::test_a_pool_never_runs_more_than_its_size",),
     ),
     Double(
         name="a source that is never closed",
-        replaces="treewarden.work.stream:Stream._close_source",
-        broken=_stay_open,
-        caught_by=(_TESTS + "test_stream.py::test_leaving_early",),
+        breaks=swap(stream.Stream, "_close_source", _stay_open),
+        caught_by=(_TESTS + "test_stream.py::test_leaving_early_leaves_nothing",),
     ),
     Double(
         name="a thread that is nobody's",
-        replaces="treewarden.work.pool:_ThreadSlot.acquire_on_behalf_of",
-        broken=_forget_the_thread,
-        caught_by=(_TESTS + "test_pool_kinds.py::test_a_thread_that_does_not_end",),
+        breaks=swap(pool._ThreadSlot, "acquire_on_behalf_of", _forget_the_thread),
+        caught_by=(
+            _TESTS
+            + "test_pool_kinds.py::test_a_thread_that_does_not_end_is_left_behind_and_keeps_its_slot",
+        ),
     ),
     Double(
         name="a dropped stream goes on",
-        replaces="treewarden.work.stream:Stream.__del__",
-        broken=_say_nothing,
-        caught_by=(_TESTS + "test_stream.py::test_a_half_read_stream",),
+        breaks=swap(stream.Stream, "__del__", _say_nothing),
+        caught_by=(
+            _TESTS
+            + "test_stream.py::test_a_half_read_stream_that_is_dropped_leaves_no_task",
+        ),
     ),
     Double(
         name="an unread failure is silent",
-        replaces="treewarden.work.work:Work.__del__",
-        broken=_say_nothing,
-        caught_by=(_TESTS + "test_work.py::test_a_failure_that_nobody_reads",),
+        breaks=swap(work.Work, "__del__", _say_nothing),
+        caught_by=(_TESTS + "test_work.py::test_a_failure_that_nobody_reads_warns",),
     ),
     Double(
         name="work overtakes the commit",
-        replaces="treewarden.work.work:gate_of_caller",
-        broken=_no_gate,
-        caught_by=(_TESTS + "test_pools.py::test_work_for_others_begins",),
+        breaks=swap(work, "gate_of_caller", _no_gate),
+        caught_by=(
+            _TESTS
+            + "test_pools.py::test_work_for_others_begins_when_its_agent_is_committed",
+        ),
     ),
 )
