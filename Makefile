@@ -87,7 +87,7 @@ lint: $(VENV)/dev.stamp
 
 # BEAM rows need elixir as well; what is missing is named and fails nothing.
 bench: $(VENV)/run.stamp $(VENV)/peers.stamp
-	@failed=0; for script in agents supervision; do \
+	@failed=0; for script in agents registry supervision; do \
 	  ANCHOR_PYTHON_PYKKA_CALLS=$(peers)/bin/python ANCHOR_PYTHON_PYTHON_SUPERVISION=$(peers)/bin/python \
 	  $(python) tests/benchmarks/bench_$$script.py --compare $(ARGS) || failed=1; \
 	done; exit $$failed
