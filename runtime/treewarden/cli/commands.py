@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
+from . import db as database
+
 if TYPE_CHECKING:
     from treewarden import Config
 
@@ -259,6 +261,7 @@ demo = typer.Typer(
     help="Crawl the standard library's documentation and watch it heal.",
 )
 app.add_typer(demo, name="demo")
+app.add_typer(database.app, name="db")
 
 
 @demo.callback(invoke_without_command=True)

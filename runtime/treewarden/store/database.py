@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -27,9 +27,11 @@ from treewarden.errors import (
 )
 
 from . import failures
+from .checksums import DAMAGED, as_stored, as_text, checksum, checksum_sql, install
 from .journal import Tail, load_tail
 from .level import Level
 from .lock import FileLock
+from .wal import lost_commits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,6 +41,8 @@ QUICK_CHECK_BYTES: Final = 256 << 20
 """Files up to this size are checked when opened: 0.6 ms per 161 pages, so about 0.25 s."""
 BUSY_MS: Final = 5000
 """How long a write waits for a foreign process that holds the file's write lock."""
+RESERVE_BYTES: Final = 1 << 20
+"""Kept free beside the file, so that on a full disk a run can still end in order."""
 READERS: Final = 2
 """Reads at a time: a long look into the journal must not hold up a restart."""
 
@@ -62,8 +66,16 @@ _SYNCHRONOUS = {
     Level.CRASH_SAFE: "NORMAL",
     Level.VOLATILE: "OFF",
 }
-_FREE_ALL = "UPDATE queue_item SET free_at = NULL WHERE free_at IS NOT NULL"
-_SET_META = "INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)"
+# Leases and delays are of the run that is over. What is damaged stays so.
+_QUEUE = ("path", "name", "key", "seq", "attempts")
+_FREE_ALL = (
+    "UPDATE queue_item SET free_at = NULL, crc = CASE crc"  # noqa: S608 - our own names
+    f" WHEN {checksum_sql(*_QUEUE, 'free_at', 'payload')}"
+    f" THEN {checksum_sql(*_QUEUE, 'NULL', 'payload')}"
+    f" ELSE {DAMAGED} END"
+    " WHERE free_at IS NOT NULL"
+)
+_SET_META = "INSERT OR REPLACE INTO meta (key, value, crc) VALUES (?, ?, ?)"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -76,6 +88,10 @@ class Opened:
     tail: Tail
     sequence: int
     recovered: bool
+    unchecked: bool
+    """Whether the whole file wants a check that nobody can wait for."""
+    lost_commits: int = 0
+    """Commits of the run before this one that its damaged log has lost."""
 
 
 class Database:
@@ -97,6 +113,8 @@ class Database:
         connection = sqlite3.connect(
             place, isolation_level=None, check_same_thread=False
         )
+        connection.text_factory = as_text
+        install(connection)
         for pragma in _WRITER_PRAGMAS:
             connection.execute(f"PRAGMA {pragma}")
         connection.execute(f"PRAGMA synchronous = {_SYNCHRONOUS[self.level]}")
@@ -109,6 +127,25 @@ class Database:
     def file_bytes(self) -> int:
         """Size of the main file; 0 in memory."""
         return 0 if self.path is None else _size(str(self.path))
+
+    def keep_reserve(self) -> None:
+        """Have `RESERVE_BYTES` of the disk taken beside the file, if there is room."""
+        if self.path is None or _size(f"{self.path}.reserve") == RESERVE_BYTES:
+            return
+        reserve = f"{self.path}.reserve"
+        with suppress(OSError):
+            descriptor = os.open(reserve, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            try:
+                # Zeros that are written, not a hole: they must have their place.
+                os.write(descriptor, bytes(RESERVE_BYTES))
+            finally:
+                os.close(descriptor)
+
+    def free_reserve(self) -> None:
+        """Give that room back to whoever writes next."""
+        if self.path is not None:
+            with suppress(OSError):
+                os.unlink(f"{self.path}.reserve")  # noqa: PTH108 - as `_size`
 
     def close(self) -> None:
         """Give the lock up; every connection must be closed by now."""
@@ -133,12 +170,12 @@ def open_database(
     if path is None:
         raise ConfigError(f"a {level.value} store needs a file; none was named")
     path = path.expanduser().resolve()
-    with _as_broken(str(path)):
+    with as_broken(str(path)):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = FileLock.acquire(path, boot)
     try:
-        with _as_broken(str(path)):
-            _judge(path, application)
+        with as_broken(str(path)):
+            judge(path, application)
             return _open(Database(path, level, lock), application, boot)
     except BaseException:
         lock.release()
@@ -160,14 +197,17 @@ def _prepare(
     # Imported here: sqlite-utils costs as much time as trio, and only opening needs it.
     from .migrations import migrate
 
-    if database.file_bytes():
-        _quick_check(database, connection)
+    size = database.file_bytes()
+    lost = 0
+    if size:
+        quick_check(database, connection)
+        lost = _look_at_log(database, connection)
     else:
         # Counts only before the first table is made.
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
     # A new file gets its schema before it gets a log, so that its header is complete
-    # from its first commit on, and `_judge` may trust it.
-    migrate(connection)
+    # from its first commit on, and `judge` may trust it.
+    migrate(connection, database.path)
     connection.execute("PRAGMA journal_mode = WAL").fetchall()
     recovered = _begin_run(connection, application, boot)
     (sequence,) = connection.execute(
@@ -181,7 +221,18 @@ def _prepare(
         tail=tail,
         sequence=sequence,
         recovered=recovered,
+        unchecked=recovered or size > QUICK_CHECK_BYTES,
+        lost_commits=lost,
     )
+
+
+def _look_at_log(database: Database, connection: sqlite3.Connection) -> int:
+    """Commits that damage has cut off the log of the run before this one."""
+    if database.path is None or not database.wal_bytes():
+        return 0
+    _, frames, _ = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    log = database.path.with_name(f"{database.path.name}-wal")
+    return lost_commits(log, frames) if frames >= 0 else 0
 
 
 def _connect_readers(database: Database) -> tuple[sqlite3.Connection, ...]:
@@ -189,7 +240,7 @@ def _connect_readers(database: Database) -> tuple[sqlite3.Connection, ...]:
         return ()
     readers = []
     for _ in range(READERS):
-        reader = _read_only(database.path)
+        reader = connect_read_only(database.path)
         readers.append(reader)
         reader.execute("PRAGMA query_only = ON")
         reader.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
@@ -200,7 +251,7 @@ def _connect_readers(database: Database) -> tuple[sqlite3.Connection, ...]:
 
 def _begin_run(connection: sqlite3.Connection, application: str, boot: str) -> bool:
     """Note the run; True when the one before it did not end with a clean shutdown."""
-    meta = dict(connection.execute("SELECT key, value FROM meta"))
+    meta = load_meta(connection)
     facts = {
         "application": application or meta.get("application", ""),
         "boot": boot,
@@ -208,21 +259,38 @@ def _begin_run(connection: sqlite3.Connection, application: str, boot: str) -> b
         "created_at_ns": meta.get("created_at_ns", str(wall_ns())),
     }
     connection.execute("BEGIN IMMEDIATE")
-    connection.executemany(_SET_META, facts.items())
+    for key, value in facts.items():
+        set_meta(connection, key, value)
     # Leases and delays hold within one run: nobody is left to give them back.
     connection.execute(_FREE_ALL)
     connection.execute("COMMIT")
     return meta.get("clean_shutdown") == "no"
 
 
+def set_meta(connection: sqlite3.Connection, key: str, value: str) -> None:
+    """Note a fact about the file."""
+    connection.execute(_SET_META, (key, value, checksum(value.encode(), key)))
+
+
+def load_meta(connection: sqlite3.Connection) -> dict[str, str]:
+    """The facts about the file, without those that are damaged."""
+    rows = connection.execute("SELECT key, value, crc FROM meta")
+    return {
+        key: value for key, value, crc in rows if crc == checksum(as_stored(value), key)
+    }
+
+
 def end_run(connection: sqlite3.Connection) -> None:
     """Note that the run ended in order: everything acknowledged is in the main file."""
-    connection.execute(_SET_META, ("clean_shutdown", "yes"))
+    set_meta(connection, "clean_shutdown", "yes")
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 
-def _judge(path: Path, application: str) -> None:
-    """Refuse a file that is not ours, without changing a byte of it."""
+def judge(path: Path, application: str) -> None:
+    """Refuse a file that is not ours, without changing a byte of it.
+
+    `application` "" is anybody.
+    """
     from .migrations import APPLICATION_ID, SCHEMA_VERSION
 
     header = _header(path)
@@ -240,10 +308,11 @@ def _judge(path: Path, application: str) -> None:
         return  # Its making was cut off; SQLite undoes it when it opens the file.
     # Without a log the main file is everything, and reading it so leaves no file behind.
     has_log = _size(f"{path}-wal") > 0
-    with closing(_read_only(path, immutable=not has_log)) as connection:
+    with closing(connect_read_only(path, immutable=not has_log)) as connection:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         _refuse_newer(path, version, SCHEMA_VERSION)
-        _refuse_stranger(path, connection, application)
+        if version and application:
+            _refuse_stranger(path, _owner(connection, version), application)
 
 
 def _header(path: Path) -> bytes:
@@ -263,21 +332,23 @@ def _refuse_newer(path: Path, found: int, known: int) -> None:
         )
 
 
-def _refuse_stranger(
-    path: Path, connection: sqlite3.Connection, application: str
-) -> None:
-    row = connection.execute(
-        "SELECT value FROM meta WHERE key = 'application'"
-    ).fetchone()
-    owner = row[0] if row is not None else ""
-    if owner and application and owner != application:
+def _owner(connection: sqlite3.Connection, version: int) -> str:
+    """Which application's file it is, or "" when it does not say, or says it damaged."""
+    if version > 1:
+        return load_meta(connection).get("application", "")
+    query = "SELECT value FROM meta WHERE key = 'application'"
+    return (connection.execute(query).fetchone() or ("",))[0]
+
+
+def _refuse_stranger(path: Path, owner: str, application: str) -> None:
+    if owner and owner != application:
         raise StoreError(
             f"{path} belongs to the application {owner!r}, not {application!r};"
             " name another file"
         )
 
 
-def _quick_check(database: Database, connection: sqlite3.Connection) -> None:
+def quick_check(database: Database, connection: sqlite3.Connection) -> None:
     if database.file_bytes() > QUICK_CHECK_BYTES:
         return
     (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
@@ -287,24 +358,27 @@ def _quick_check(database: Database, connection: sqlite3.Connection) -> None:
         )
 
 
-def _read_only(path: Path, *, immutable: bool = False) -> sqlite3.Connection:
+def connect_read_only(path: Path, *, immutable: bool = False) -> sqlite3.Connection:
+    """A connection that cannot write; `immutable`: the file has no log, and gets none."""
     options = "mode=ro&immutable=1" if immutable else "mode=ro"
-    return sqlite3.connect(
+    connection = sqlite3.connect(
         f"{path.as_uri()}?{options}",
         uri=True,
         isolation_level=None,
         check_same_thread=False,
     )
+    connection.text_factory = as_text
+    return connection
 
 
 @contextmanager
-def _as_broken(file: str) -> Iterator[None]:
+def as_broken(file: str) -> Iterator[None]:
     """Let the world's failures come out as one clear sentence."""
     try:
         yield
     except TreewardenError:
         raise
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:
         raise failures.unusable(error, file) from error
     except OSError as error:
         raise StoreBroken(f"cannot open {file}: {error.strerror}") from error

@@ -31,8 +31,12 @@ _WORLD = {
 _RESUMES = "writing resumes by itself when the cause is gone"
 
 
-def primary_code(error: BaseException) -> int:
+def primary_code(error: BaseException | None) -> int:
     """SQLite's result code without its extension, or 0 when it is not SQLite's."""
+    if isinstance(error, UnicodeDecodeError):
+        return (
+            sqlite3.SQLITE_CORRUPT
+        )  # Its message quotes a name that is none any more.
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
@@ -49,6 +53,12 @@ def unusable(error: Exception, file: str) -> StoreBroken:
     """Why a file cannot be opened, as one sentence with the remedy."""
     remedy = _WORLD.get(primary_code(error), "this is not expected; please report it")
     return StoreBroken(f"cannot open {file}: {error}: {remedy}")
+
+
+def unreadable(error: Exception, file: str) -> StoreBroken:
+    """Why a question to the file was not answered, as one sentence with the remedy."""
+    remedy = _WORLD.get(primary_code(error), "this is not expected; please report it")
+    return StoreBroken(f"cannot read {file}: {error}: {remedy}")
 
 
 def broken(error: Exception, file: str) -> StoreBroken:

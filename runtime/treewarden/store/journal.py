@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
-from .snapshots import checksum
+from .checksums import as_stored, checksum
 
 if TYPE_CHECKING:
     import sqlite3
@@ -38,8 +38,15 @@ INSERT_ENTRY: Final = (
     " (position, topic, kind, at_ns, source, trace, payload, end_bytes, crc)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
+ENTRIES_AT_ONCE: Final = 64
+"""Rows of one statement: a statement lets go of the interpreter and wants it back, at the
+cost of a pass of the loop in the trio thread."""
+INSERT_ENTRIES: Final = INSERT_ENTRY + ", (?, ?, ?, ?, ?, ?, ?, ?, ?)" * (
+    ENTRIES_AT_ONCE - 1
+)
 _SELECT = (
-    "SELECT position, topic, kind, at_ns, source, trace, payload, crc FROM journal"
+    "SELECT position, topic, kind, at_ns, source, trace, end_bytes, payload, crc"
+    " FROM journal"
 )
 _OLDEST = (
     "SELECT position, at_ns, end_bytes FROM journal"
@@ -85,7 +92,16 @@ def entry_row(event: StagedEvent, tail: Tail) -> tuple[tuple[Any, ...], Tail]:
         event.trace,
         event.payload.decode(),
         tail.end_bytes,
-        _entry_checksum(event.payload, tail.position, event.topic, event.kind),
+        checksum(
+            event.payload,
+            tail.position,
+            event.topic,
+            event.kind,
+            event.at_ns,
+            event.source,
+            event.trace,
+            tail.end_bytes,
+        ),
     )
     return row, tail
 
@@ -104,11 +120,18 @@ def entry_of(event: StagedEvent) -> JournalEntry:
 
 
 def load_tail(connection: sqlite3.Connection) -> Tail:
-    """Where the journal ends now."""
-    row = connection.execute(
-        "SELECT position, end_bytes FROM journal ORDER BY position DESC LIMIT 1"
-    ).fetchone()
-    return Tail(0, 0) if row is None else Tail(*row)
+    """Where the journal ends now.
+
+    The running total is that of the newest sound entry: a wrong one would have
+    retention delete everything.
+    """
+    last, end_bytes = 0, 0
+    for row in connection.execute(f"{_SELECT} ORDER BY position DESC LIMIT {_WINDOW}"):
+        last = last or row[0]
+        if _is_sound(row):
+            end_bytes = row[6]
+            break
+    return Tail(last, end_bytes)
 
 
 def load_entries(
@@ -123,19 +146,21 @@ def load_entries(
     found: list[JournalEntry] = []
     windows = _newest_first(connection) if since is None else _after(connection, since)
     for rows in windows:
-        found += [_entry(row) for row in rows if wanted(row[1])]
+        found += [_entry(row) for row in rows if wanted(str(row[1]))]
         if len(found) >= limit:
             break
     found = found[:limit]
     return found[::-1] if since is None else found
 
 
-def prune(connection: sqlite3.Connection, now_ns: int, keep_bytes: int) -> int:
+def prune(
+    connection: sqlite3.Connection, newest: Tail, now_ns: int, keep_bytes: int
+) -> int:
     """Delete the oldest entries that are too old or too many; at most `DELETE_ROWS`.
 
-    Returns how many were deleted. Only a prefix is ever deleted, never the newest entry.
+    `newest` is where the journal ends. Returns how many were deleted. Only a prefix is
+    ever deleted, never the newest entry.
     """
-    newest = load_tail(connection)
     oldest = connection.execute(_OLDEST, (newest.position, DELETE_ROWS)).fetchall()
     last = _last_expired(oldest, now_ns - KEEP_NS, newest.end_bytes - keep_bytes)
     if last is None:
@@ -188,21 +213,27 @@ def _windows(
         place = rows[-1][0]
 
 
+def _is_sound(row: tuple[Any, ...]) -> bool:
+    *key, text, crc = row
+    return bool(crc == checksum(as_stored(text), *key))
+
+
 def _entry(row: tuple[Any, ...]) -> JournalEntry:
-    position, topic, kind, at_ns, source, trace, text, crc = row
-    payload = text.encode()
-    damaged = crc != _entry_checksum(payload, position, topic, kind)
+    position, topic, kind, at_ns, source, trace, _, text, _ = row
+    if not _is_sound(row):
+        return JournalEntry(
+            position=position,
+            topic=str(topic),
+            payload=b"null",
+            at_ns=at_ns if isinstance(at_ns, int) else 0,
+            damaged=True,
+        )
     return JournalEntry(
         position=position,
         topic=topic,
-        payload=b"null" if damaged else payload,
+        payload=as_stored(text),
         at_ns=at_ns,
         source=source,
         trace=trace,
         kind=kind,
-        damaged=damaged,
     )
-
-
-def _entry_checksum(payload: bytes, position: int, topic: str, kind: str) -> int:
-    return checksum(payload, position, topic, kind)

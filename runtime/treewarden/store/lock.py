@@ -68,7 +68,20 @@ class FileLock:
 
 
 def _owner(descriptor: int) -> str:
-    # The owner may be between taking the lock and writing its name.
+    # The owner may be between taking the lock and writing its name: then there is none,
+    # or that of an owner before it, who is gone.
     with contextlib.suppress(msgspec.DecodeError):
-        return str(msgspec.json.decode(os.pread(descriptor, 1000, 0), type=Owner))
+        owner = msgspec.json.decode(os.pread(descriptor, 1000, 0), type=Owner)
+        if _is_alive(owner.pid):
+            return str(owner)
     return "a process that has just started"
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

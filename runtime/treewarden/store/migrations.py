@@ -9,15 +9,21 @@ Tables are STRICT and their contents JSON text, readable with sqlite-utils or Da
 
 from __future__ import annotations
 
+import glob
 import sqlite3
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from sqlite_utils import Database, Migrations
 
-from treewarden.errors import MigrationFailed
+from treewarden.errors import MigrationFailed, StoreError
+
+from .checksums import checksum_sql
+from .copies import begin_copy, beside, finish_copy, partial_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 APPLICATION_ID: Final = 0x54574457
 """`TWDW` in the file's header: how a treewarden database is told from any other."""
@@ -90,18 +96,141 @@ _FIRST_TABLES: Sequence[str] = (
         WHERE free_at IS NOT NULL""",
 )
 
-SCHEMA_VERSION: Final = 1
+
+@steps(name="0002_checksums_of_whole_rows")
+def checksums_of_whole_rows(db: Database) -> None:
+    """A row's checksum covers all of it, and facts about the file have one.
+
+    What was damaged before stays so: its new checksum is one that no row has.
+    """
+    for table, before, after in _COVERED:
+        db.execute(
+            f"UPDATE {table} SET crc = CASE crc WHEN {checksum_sql(*before)}"  # noqa: S608 - our own names
+            f" THEN {checksum_sql(*after)} ELSE -1 END"
+        )
+    db.execute("ALTER TABLE meta RENAME TO meta_before")
+    db.execute(_META)
+    db.execute(
+        "INSERT INTO meta (key, value, crc)"  # noqa: S608 - our own names
+        f" SELECT key, value, {checksum_sql('key', 'value')} FROM meta_before"
+    )
+    db.execute("DROP TABLE meta_before")
 
 
-def migrate(connection: sqlite3.Connection) -> None:
-    """Bring the file to this version's schema.
+_META = """CREATE TABLE meta (
+    key TEXT PRIMARY KEY,
+    value TEXT NOT NULL,
+    crc INTEGER NOT NULL
+) STRICT, WITHOUT ROWID"""
+
+# By table: what its checksum covered, and what it covers now.
+_COVERED: Sequence[tuple[str, Sequence[str], Sequence[str]]] = (
+    (
+        "agent_state",
+        ("path", "store_as", "state_version", "revision", "payload"),
+        ("path", "store_as", "state_version", "revision", "at_ns", "payload"),
+    ),
+    (
+        "agent_crash",
+        (
+            "path",
+            "at_ns",
+            "operation",
+            "revision",
+            "(message || fault || ifnull(payload, ''))",
+        ),
+        (
+            "path",
+            "at_ns",
+            "incarnation",
+            "operation",
+            "message",
+            "fault",
+            "revision",
+            "payload",
+        ),
+    ),
+    (
+        "journal",
+        ("position", "topic", "kind", "payload"),
+        (
+            "position",
+            "topic",
+            "kind",
+            "at_ns",
+            "source",
+            "trace",
+            "end_bytes",
+            "payload",
+        ),
+    ),
+    (
+        "queue_item",
+        ("path", "name", "key", "payload"),
+        ("path", "name", "key", "seq", "attempts", "free_at", "payload"),
+    ),
+)
+
+
+@steps(name="0003_remembered_children")
+def remembered_children(db: Database) -> None:
+    """What dynamic supervisors remember of their children."""
+    db.execute(
+        """CREATE TABLE remembered_child (
+            seq INTEGER PRIMARY KEY,
+            supervisor TEXT NOT NULL,
+            id TEXT NOT NULL,
+            at_ns INTEGER NOT NULL,
+            spec TEXT NOT NULL,
+            crc INTEGER NOT NULL,
+            UNIQUE (supervisor, id)
+        ) STRICT"""
+    )
+
+
+SCHEMA_VERSION: Final = 3
+
+
+def migrate(connection: sqlite3.Connection, path: Path | None) -> Path | None:
+    """Bring the file to this version's schema; returns where it was copied to before.
+
+    A file that has a schema already is copied beside itself first. Copies of the same
+    schema that earlier attempts left are removed then: a runtime that is started again
+    and again must not fill the disk.
 
     Raises:
         MigrationFailed: a step failed; the file is as it was before.
     """
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version == SCHEMA_VERSION:
-        return
+        return None
+    kept = _keep(connection, path, version) if path is not None and version else None
+    _migrate(connection, version)
+    return kept
+
+
+def _keep(connection: sqlite3.Connection, path: Path, version: int) -> Path:
+    word = f"schema-{version}"
+    earlier = sorted(path.parent.glob(f"{glob.escape(path.name)}.{word}.*"))
+    target = beside(path, word)
+    partial = partial_name(target)
+    try:
+        begin_copy(connection, partial)
+        finish_copy(partial, target)
+        for copy in earlier:
+            if copy != target:
+                copy.unlink()
+    except (sqlite3.Error, OSError, StoreError) as error:
+        with suppress(OSError):
+            partial.unlink()
+        raise MigrationFailed(
+            f"{path} could not be copied to {target} before its schema is changed:"
+            f" {error}; the file is as it was before"
+        ) from error
+    return target
+
+
+def _migrate(connection: sqlite3.Connection, version: int) -> None:
     connection.execute("BEGIN IMMEDIATE")
     try:
         steps.apply(Database(connection, recursive_triggers=False))

@@ -31,7 +31,7 @@ import trio
 from treewarden.errors import RestoreError, StateNotEncodable, StoreError
 from treewarden.ids import new_id
 
-from .snapshots import checksum
+from .checksums import DAMAGED, as_stored, checksum
 
 if TYPE_CHECKING:
     import sqlite3
@@ -85,7 +85,7 @@ _DELETE = "DELETE FROM queue_item WHERE path = ? AND name = ? AND key = ?"
 class _Row(NamedTuple):
     """An item as stored. `free_at` (the queue's clock) is None when it may be taken.
 
-    The checksum covers what never changes: whose it is, its key and its value.
+    One that is not `sound` had a checksum that did not match when it was read.
     """
 
     key: str
@@ -93,7 +93,7 @@ class _Row(NamedTuple):
     payload: bytes
     attempts: int
     free_at: float | None
-    crc: int
+    sound: bool = True
 
 
 class _Page(NamedTuple):
@@ -192,8 +192,7 @@ class DurableQueue(Generic[T]):
             await self.open()
         elif await self._find(key) is not None:
             return False
-        crc = checksum(payload, self.path, self.name, key)
-        row = _Row(key, self._store.next_sequence(), payload, 0, free_at, crc)
+        row = _Row(key, self._store.next_sequence(), payload, 0, free_at)
         self._stage(key, row, None)
         return True
 
@@ -344,8 +343,9 @@ class DurableQueue(Generic[T]):
                 if self._was_there[key]:
                     yield _DELETE, place
                 continue
-            text = row.payload.decode()
-            values = (row.seq, text, row.attempts, row.free_at, row.crc, *place)
+            text = row.payload.decode("utf-8", "replace")
+            crc = _checksum(row, self.path, self.name) if row.sound else DAMAGED
+            values = (row.seq, text, row.attempts, row.free_at, crc, *place)
             yield _UPDATE if self._was_there[key] else _INSERT, values
 
     def _decided(self, sealed: _Sealed, error: StoreError | None) -> None:
@@ -513,7 +513,9 @@ class DurableQueue(Generic[T]):
             if last_due is not None and unread
             else (now, math.inf),
             more_due=unread,
-            next_due=math.inf if unread or next_due is None else next_due,
+            next_due=math.inf
+            if unread or not isinstance(next_due, float)
+            else next_due,
         )
 
     async def _find(self, key: str) -> _Row | None:
@@ -563,7 +565,7 @@ class DurableQueue(Generic[T]):
 
     def _item(self, row: _Row) -> Item[T]:
         name = f"item {row.key!r} of {self.path}.{self.name}"
-        if row.crc != checksum(row.payload, self.path, self.name, row.key):
+        if not row.sound:
             raise RestoreError(
                 f"{name} is damaged (its checksum does not match); ack it to go on"
             )
@@ -580,15 +582,35 @@ def _is_free(row: _Row, now: float) -> bool:
     return row.free_at is None or row.free_at <= now
 
 
+def _checksum(row: _Row, path: str, name: str) -> int:
+    # As the file will have it: a whole number comes back as a float.
+    free_at = float(row.free_at) if isinstance(row.free_at, int) else row.free_at
+    return checksum(row.payload, path, name, row.key, row.seq, row.attempts, free_at)
+
+
+def _unsound(row: _Row) -> _Row:
+    """A damaged row, as far as it can be worked with: its columns may be anything."""
+    return row._replace(
+        key=str(row.key),
+        attempts=row.attempts if isinstance(row.attempts, int) else 0,
+        free_at=row.free_at if isinstance(row.free_at, float) else None,
+        sound=False,
+    )
+
+
 def _fetch(
     connection: sqlite3.Connection, query: str, values: tuple[Any, ...]
 ) -> tuple[list[_Row], bool]:
-    """Rows up to a page's size, and whether these are all; the limit comes last."""
+    """Rows up to a page's size, and whether these are all.
+
+    Of `values` the first two are the queue's path and name, and the limit comes last.
+    """
+    path, name = values[:2]
     rows: list[_Row] = []
     size = 0
     for key, seq, text, attempts, free_at, crc in connection.execute(query, values):
-        row = _Row(key, seq, text.encode(), attempts, free_at, crc)
-        rows.append(row)
+        row = _Row(key, seq, as_stored(text), attempts, free_at)
+        rows.append(row if crc == _checksum(row, path, name) else _unsound(row))
         size += len(row.payload)
         if size > PAGE_BYTES:
             return rows, False

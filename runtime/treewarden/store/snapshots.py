@@ -1,20 +1,22 @@
 """State at rest: the current row of each agent, and what it was before its last crashes.
 
-Every row carries a CRC-32 over its key, version and payload, because SQLite does not
-notice a flipped bit: its own checks saw one in ten, a checksum a row saw all of them.
+Every row carries a checksum (`checksums`) that is looked at when the row is read.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
-from zlib import crc32
 
 from treewarden.errors import RestoreError
+
+from .checking import SLICE_ROWS, stored_rows
+from .checksums import TABLES, as_stored, as_text, checksum, row_checksum
 
 if TYPE_CHECKING:
     import sqlite3
 
+    from .checksums import Stored
     from .unit import StateWrite
 
 CRASHES_KEPT: Final = 5
@@ -32,6 +34,8 @@ _SELECT_STATE = (
     "SELECT store_as, state_version, revision, payload, at_ns, crc"
     " FROM agent_state WHERE path = ?"
 )
+_STATES: Final = TABLES["agent_state"]
+_IS_INDEXED: Final = "SELECT 1 FROM agent_state WHERE path = ?"
 INSERT_CRASH: Final = (
     "INSERT INTO agent_crash (path, at_ns, incarnation, operation, message, fault,"
     " revision, payload, crc) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -62,7 +66,8 @@ class CrashRecord:
     """One crash: what was being handled, how it failed, and the state before it.
 
     `message` and `fault` are JSON, and so is `payload`, the last committed state
-    (None when there was none) at `revision`.
+    (None when there was none) at `revision`. `sender`, a path or "", is not kept in
+    the file.
     """
 
     path: str
@@ -73,17 +78,15 @@ class CrashRecord:
     fault: bytes
     revision: int
     payload: bytes | None
-
-
-def checksum(payload: bytes, *key: str | int) -> int:
-    """The CRC-32 of a row: of its payload and of everything that says whose it is."""
-    return crc32(payload, crc32("\0".join(map(str, key)).encode()))
+    sender: str = ""
 
 
 def state_row(path: str, state: StateWrite, at_ns: int) -> tuple[Any, ...]:
     """The parameters of `UPSERT_STATE`."""
     payload = state.payload
-    crc = checksum(payload, path, state.store_as, state.state_version, state.revision)
+    crc = checksum(
+        payload, path, state.store_as, state.state_version, state.revision, at_ns
+    )
     return (
         path,
         state.store_as,
@@ -122,12 +125,9 @@ def load_state(
     if row is None:
         return None
     found, version, revision, text, at_ns, crc = row
-    payload = text.encode()
-    if crc != checksum(payload, path, found, version, revision):
-        raise RestoreError(
-            f"the stored state of {path} is damaged (its checksum does not match);"
-            " it was left untouched: restore a backup, or delete its row to start empty"
-        )
+    payload = as_stored(text)
+    if crc != checksum(payload, path, found, version, revision, at_ns):
+        raise _damaged(path)
     if found != store_as:
         raise RestoreError(
             f"the stored state of {path} is of type {found!r}, not {store_as!r};"
@@ -143,6 +143,51 @@ def load_state(
     )
 
 
+class LostStates:
+    """Rows of state that a look-up by path does not find, because they are damaged.
+
+    An index whose entry is damaged, or a path in which a bit was flipped, makes a state
+    look as if it had never been; the agent would start empty. So whoever finds nothing
+    asks here once more.
+    """
+
+    def __init__(self) -> None:
+        self._rows: list[tuple[Stored, ...]] = []
+        self._crcs: list[Stored] = []
+
+    def look(self, connection: sqlite3.Connection, after: Stored) -> Stored | None:
+        """Look at the next rows behind `after`; where to go on, None at the end."""
+        rows = list(stored_rows(connection, _STATES, after))
+        for row in rows:
+            path = row.values[0]
+            if row.sound and isinstance(path, bytes):
+                found = connection.execute(_IS_INDEXED, (as_text(path),)).fetchone()
+                if found is not None:
+                    continue
+            self._rows.append(row.values)
+            self._crcs.append(row.crc)
+        return rows[-1].place if len(rows) == SLICE_ROWS else None
+
+    def refuse(self, path: str) -> None:
+        """Raise if one of them is of the agent at `path`.
+
+        Raises:
+            RestoreError: it is, and so it is damaged.
+        """
+        key = path.encode()
+        for values, crc in zip(self._rows, self._crcs, strict=True):
+            # Either the row names the path, or it would be whole if it did.
+            if values[0] == key or row_checksum((key, *values[1:])) == crc:
+                raise _damaged(path)
+
+
+def _damaged(path: str) -> RestoreError:
+    return RestoreError(
+        f"the stored state of {path} is damaged (its checksum does not match);"
+        " it was left untouched: restore a backup, or delete its row to start empty"
+    )
+
+
 def load_crashes(connection: sqlite3.Connection, path: str) -> list[CrashRecord]:
     """The crashes kept of `path`, oldest first; damaged rows are left out."""
     records = []
@@ -153,10 +198,10 @@ def load_crashes(connection: sqlite3.Connection, path: str) -> list[CrashRecord]
             at_ns=at_ns,
             incarnation=incarnation,
             operation=operation,
-            message=message.encode(),
-            fault=fault.encode(),
+            message=as_stored(message),
+            fault=as_stored(fault),
             revision=revision,
-            payload=None if payload is None else payload.encode(),
+            payload=None if payload is None else as_stored(payload),
         )
         if crc == _crash_checksum(record):
             records.append(record)
@@ -164,7 +209,14 @@ def load_crashes(connection: sqlite3.Connection, path: str) -> list[CrashRecord]
 
 
 def _crash_checksum(record: CrashRecord) -> int:
-    content = record.message + record.fault + (record.payload or b"")
+    payload = b"None" if record.payload is None else record.payload
     return checksum(
-        content, record.path, record.at_ns, record.operation, record.revision
+        payload,
+        record.path,
+        record.at_ns,
+        record.incarnation,
+        record.operation,
+        as_text(record.message),
+        as_text(record.fault),
+        record.revision,
     )

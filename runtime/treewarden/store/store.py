@@ -14,38 +14,46 @@ states build on lost ones. Reports and crash records are kept and ride in the ne
 
 from __future__ import annotations
 
+import os
+import sqlite3
 from collections import deque
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Final, Literal, TypeVar
+from weakref import WeakSet
 
 import msgspec
 import trio
 
 from treewarden.clock import wall_ns
-from treewarden.errors import StoreBroken, StoreClosed, StoreError
+from treewarden.errors import RestoreError, StoreBroken, StoreClosed, StoreError
 from treewarden.exits import Fault
 from treewarden.ids import new_id
 
-from .database import open_database
+from . import failures
+from .checking import DamagedRow, StructureCheck
+from .checksums import TABLES
+from .copies import Backup, discard, free_name, partial_name, verify_copy
+from .database import connect_read_only, open_database
 from .group import Decision, Group
 from .journal import JournalEntry, entry_of, load_entries
 from .level import Level
 from .reader import FileReader, Reader, WriterReader
-from .snapshots import CrashRecord, StoredState, load_crashes, load_state
-from .thread import WriterThread
+from .snapshots import CrashRecord, LostStates, StoredState, load_crashes, load_state
+from .thread import CopyJob, WriterThread
 from .unit import StagedEvent, Unit
 from .writer import Writer
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import AsyncIterator, Callable, Sequence
     from pathlib import Path
 
+    from .checksums import Stored
     from .database import Opened
+    from .writer import Finding
 
 T = TypeVar("T")
 
@@ -76,7 +84,8 @@ class StoreStatistics:
     """Totals since the store was opened; seconds and bytes.
 
     `units` counts the committed ones, `failed_units` those that were not; `failed_commits`
-    are groups that failed as a whole. `degraded` until a commit succeeds again.
+    are groups that failed as a whole. `degraded` until a commit succeeds again, and as
+    long as damage was found in the file: `damage` is the first finding.
     """
 
     level: Level
@@ -94,6 +103,10 @@ class StoreStatistics:
     file_bytes: int
     wal_bytes: int
     last_error: str
+    damaged_rows: int = 0
+    damage: str = ""
+    scrubbed_rows: int = 0
+    scrub_passes: int = 0
 
 
 waiting_observer: ContextVar[Callable[[bool], None] | None] = ContextVar(
@@ -101,6 +114,24 @@ waiting_observer: ContextVar[Callable[[bool], None] | None] = ContextVar(
 )
 """Told, like `Store.observe_waiting`, of every store opened under it, and of the opening
 itself. Set by virtual clocks before the store is there."""
+
+
+_open: Final[WeakSet[Store]] = WeakSet()
+
+
+def _disown_all() -> None:
+    for store in tuple(_open):
+        store.disown()
+
+
+os.register_at_fork(after_in_child=_disown_all)
+
+
+def _lost(commits: int) -> str:
+    return (
+        f"the log was damaged: {commits} commits behind the damaged place are lost;"
+        " compare with a backup"
+    )
 
 
 class _Settling:
@@ -133,6 +164,9 @@ class Store:
         self._crash_records: deque[CrashRecord] = deque()
         self._busy = False  # a flush is scheduled, or the writer has a group
         self._closing = False
+        self._why_closed = "the store is closed"
+        self._disowned = False
+        _open.add(self)
 
         self._handed_over = 0
         self._decided = 0
@@ -148,6 +182,11 @@ class Store:
         self._reports_timed = False
         self._awaited = 0
 
+        self._damaged_rows = 0
+        self._damage = ""
+        self._lost_states: LostStates | None = None
+        self._looking = trio.Lock()
+        self._copying = trio.Lock()
         self._trouble: StoreBroken | None = None
         self._last_error = ""
         self._commits = self._failed_commits = 0
@@ -155,12 +194,22 @@ class Store:
         self._largest_group = self._reports_dropped = 0
         self._last_seconds = self._total_seconds = 0.0
 
-        self._thread = WriterThread(Writer(opened), self._on_decision, self._on_health)
+        self._writer = Writer(opened)
+        self._thread = WriterThread(
+            self._writer, self._on_decision, self._on_health, self._on_found
+        )
         self._reader: Reader = (
             WriterReader(self._thread)
             if self.path is None
             else FileReader(opened.readers)
         )
+        self._check = (
+            StructureCheck(partial(connect_read_only, self.path), self._on_checked)
+            if self.path is not None and opened.unchecked
+            else None
+        )
+        if opened.lost_commits:
+            self._note_structure([_lost(opened.lost_commits)])
 
     # --- handing over -----------------------------------------------------------------
 
@@ -174,7 +223,7 @@ class Store:
             StoreClosed: the store is closing.
         """
         if self._closing:
-            raise StoreClosed("the store is closed")
+            raise StoreClosed(self._why_closed)
         self._queued_bytes += unit.weigh()
         self._handed_over += 1
         self._pending.append(unit)
@@ -231,14 +280,24 @@ class Store:
             raise StoreBroken(str(settling.error)) from settling.error
 
     def report(
-        self, topic: str, payload: bytes, *, source: str = "", trace: str = ""
+        self,
+        topic: str,
+        payload: bytes | Callable[[], bytes],
+        *,
+        source: str = "",
+        trace: str = "",
     ) -> None:
         """Have something noted in the journal; never waits and never fails.
 
-        `payload` is JSON. A report rides in the next group commit, after the units handed
+        `payload` is JSON or, from whoever is in a hurry, what will make it of values that
+        do not change any more; it must not raise. A report rides in the next group commit, after the units handed
         over before it; what waits beyond `REPORTS` is dropped, oldest first, and counted.
         """
-        event = StagedEvent(topic, payload, wall_ns(), source, trace, kind="report")
+        event = StagedEvent(topic, b"", wall_ns(), source, trace, kind="report")
+        if isinstance(payload, bytes):
+            event.payload = payload
+        else:
+            event.encode = payload
         self._reports.append((self._handed_over, event))
         self._bound(self._reports, REPORTS)
         self._flush_reports()
@@ -262,7 +321,29 @@ class Store:
         Raises:
             RestoreError: the row is damaged, or of another type; it was left untouched.
         """
-        return await self.read(partial(load_state, path=path, store_as=store_as))
+        try:
+            stored = await self.read(partial(load_state, path=path, store_as=store_as))
+            if stored is None and self.path is not None:
+                (await self._load_lost()).refuse(path)
+        except StoreBroken as error:
+            if failures.primary_code(error.__cause__) != sqlite3.SQLITE_CORRUPT:
+                raise
+            # Of this row, not of the whole file: others may be readable.
+            raise RestoreError(
+                f"the stored state of {path} is lost: {error}"
+            ) from error
+        return stored
+
+    async def _load_lost(self) -> LostStates:
+        # Once a run: a row that is written later has its index entry.
+        async with self._looking:
+            if self._lost_states is None:
+                lost = LostStates()
+                after: Stored | None = TABLES["agent_state"].start
+                while after is not None:
+                    after = await self.read(partial(lost.look, after=after))
+                self._lost_states = lost
+        return self._lost_states
 
     async def crashes(self, path: str) -> list[CrashRecord]:
         """The last crashes of the agent at `path`, oldest first."""
@@ -284,14 +365,75 @@ class Store:
 
         Raises:
             StoreClosed: the store is closing.
+            StoreBroken: the file cannot be read.
         """
         if self._closing:
-            raise StoreClosed("the store is closed")
+            raise StoreClosed(self._why_closed)
         self._owe(+1)
         try:
             return await self._reader.read(question)
+        except (sqlite3.Error, UnicodeDecodeError) as error:
+            raise failures.unreadable(error, self._database.name) from error
         finally:
             self._owe(-1)
+
+    # --- copies -----------------------------------------------------------------------
+
+    async def backup(self, target: Path) -> Backup:
+        """Copy the database to `target` while it is used; commits go before copying.
+
+        Returns once the copy is synced, checked and named; it holds everything that was
+        acknowledged before the call, and some of what came later. Cancelled, it leaves
+        no file.
+
+        Raises:
+            StoreError: there is a file of that name, or the store is closing.
+            StoreBroken: the disk failed.
+        """
+        if self._closing:
+            raise StoreClosed(self._why_closed)
+        async with self._copying:
+            self._owe(+1)
+            partial_copy: Path | None = None
+            try:
+                target = await trio.to_thread.run_sync(free_name, target)
+                partial_copy = partial_name(target)
+                await self._copy(partial_copy)
+                return await trio.to_thread.run_sync(
+                    partial(verify_copy, partial_copy, target, paced=True)
+                )
+            except (sqlite3.Error, OSError) as error:
+                raise failures.broken(error, str(target)) from error
+            finally:
+                self._owe(-1)
+                if partial_copy is not None:
+                    with trio.move_on_after(CLOSE_SECONDS, shield=True):
+                        await trio.to_thread.run_sync(discard, partial_copy)
+
+    async def _copy(self, target: Path) -> None:
+        copied = trio.Event()
+        errors: list[BaseException] = []
+
+        def done(error: BaseException | None) -> None:
+            if error is not None:
+                errors.append(error)
+            copied.set()
+
+        def tell(error: BaseException | None) -> None:
+            self._token.run_sync_soon(done, error)
+
+        job = CopyJob(target, tell)
+        self._thread.copy(job)
+        try:
+            await copied.wait()
+        except trio.Cancelled:
+            # The file is the thread's until it lets go of it: one slice, or one commit.
+            job.abandoned = True
+            with trio.move_on_after(CLOSE_SECONDS, shield=True):
+                await copied.wait()
+            raise
+        if errors:
+            raise errors[0]
 
     # --- watching ---------------------------------------------------------------------
 
@@ -319,7 +461,7 @@ class Store:
         """How the store is doing."""
         return StoreStatistics(
             level=self.level,
-            health="ok" if self._trouble is None else "degraded",
+            health="degraded" if self._trouble or self._damage else "ok",
             commits=self._commits,
             failed_commits=self._failed_commits,
             units=self._units,
@@ -333,6 +475,10 @@ class Store:
             file_bytes=self._database.file_bytes(),
             wal_bytes=self._database.wal_bytes(),
             last_error=self._last_error,
+            damaged_rows=self._damaged_rows,
+            damage=self._damage,
+            scrubbed_rows=self._writer.scrubber.rows,
+            scrub_passes=self._writer.scrubber.passes,
         )
 
     # --- groups -----------------------------------------------------------------------
@@ -396,7 +542,11 @@ class Store:
         reports = self._reports
         riding: list[tuple[int, StagedEvent]] = []
         while reports and reports[0][0] <= handed_over and len(riding) < GROUP_REPORTS:
-            riding.append(reports.popleft())
+            report = reports.popleft()
+            event = report[1]
+            if event.encode is not None:
+                event.payload, event.encode = event.encode(), None
+            riding.append(report)
         return riding
 
     def _on_decision(self, decision: Decision) -> None:
@@ -518,6 +668,28 @@ class Store:
         elif not self._busy and (self._reports or self._crash_records):
             self._flush_soon()
 
+    def _on_found(self, findings: list[Finding]) -> None:
+        for finding in findings:
+            if isinstance(finding, DamagedRow):
+                self._damaged_rows += 1
+                self._damage = self._damage or str(finding)
+                topic = "system.store.row_damaged"
+            else:
+                topic = "system.store.log_held"
+            payload = msgspec.json.encode(asdict(finding))
+            self.report(topic, payload, source="/system/store")
+
+    def _on_checked(self, problems: list[str]) -> None:
+        """The file's structure was looked at; runs in the thread that did it."""
+        with suppress(trio.RunFinishedError):
+            self._token.run_sync_soon(self._note_structure, problems)
+
+    def _note_structure(self, problems: list[str]) -> None:
+        if problems and not self._closing:
+            self._damage = self._damage or problems[0]
+            payload = msgspec.json.encode({"problems": problems})
+            self.report("system.store.damaged", payload, source="/system/store")
+
     def _note_failure(self, path: str, error: Exception) -> None:
         fault = Fault.capture(error, path=path)
         self._last_error = fault.summary()
@@ -536,17 +708,35 @@ class Store:
 
     # --- closing ----------------------------------------------------------------------
 
+    def disown(self) -> None:
+        """In a process forked from the one that owns the store: touch nothing.
+
+        The writer's thread is not there, and SQLite's connections must not be used on
+        both sides of a fork. The lock stays the other process's alone.
+        """
+        self._closing = self._disowned = True
+        self._why_closed = (
+            "the store belongs to the process that this one was forked from"
+        )
+        self._database.close()
+
     async def aclose(self) -> None:
         """Commit what was handed over, end the run in the file and let go of it.
 
-        Not cut short by cancellation, but by `CLOSE_SECONDS`.
+        Not cut short by cancellation, but by `CLOSE_SECONDS`. In a forked process it
+        does nothing.
 
         Raises:
             StoreBroken: the disk did not answer; the lock is kept until the process ends.
         """
+        if self._disowned:
+            await trio.lowlevel.checkpoint()
+            return
         with trio.move_on_after(CLOSE_SECONDS, shield=True) as waiting:
             await self._drain()
             self._owe(+1)
+            if self._check is not None:
+                await trio.to_thread.run_sync(self._check.stop)
             # Readers first: whoever closes last tidies up the log's files.
             await self._reader.aclose()
             await self._thread.close()
@@ -557,9 +747,13 @@ class Store:
                 " the disk does not answer"
             )
         self._database.close()
+        _open.discard(self)
 
     async def _drain(self) -> None:
         self._closing = True
+        if self._trouble is not None:
+            # Kept for this: what is still to be said fits on a full disk.
+            self._database.free_reserve()
         if not self._busy and (self._reports or self._crash_records):
             self._flush_soon()
         while self._busy:

@@ -8,33 +8,53 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import trio
 
+from treewarden.errors import StoreBroken, StoreClosed, StoreError
+
+from .copies import begin_copy
 from .group import Decision, Group
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable
+    from pathlib import Path
 
-    from treewarden.errors import StoreBroken
-
-    from .writer import Writer
+    from .writer import Finding, Writer
 
     Question: TypeAlias = Callable[[sqlite3.Connection], None]
 
+COPY_PAGES: Final = 256
+"""Pages copied between two looks at what waits: 1 MiB, about a millisecond."""
+BUSY_SECONDS: Final = 10.0
+"""How long there may be no housekeeping because somebody always wants something."""
 REST_SECONDS: Final = 1.0
 """How long nobody must have wanted anything before there is housekeeping; also how soon
 a mended disk is noticed. A wake-up costs some 30 µs of processor time."""
+
+
+class CopyJob:
+    """A copy of the database to make; `done` gets its failure, or None."""
+
+    def __init__(
+        self, partial: Path, done: Callable[[BaseException | None], None]
+    ) -> None:
+        self.partial = partial
+        self.done = done
+        self.abandoned = False
+        """Set by whoever does not want it any more; the copying ends soon."""
 
 
 class WriterThread:
     """Runs a `Writer` until `close`; never a daemon, so that nothing is cut off half-way.
 
     At most one group is under way: the store submits the next when it has the decision.
-    `decided` and `felt` are called in the trio thread: with each decision, and with
-    what ails the writer (None: nothing) when that changed between decisions.
+    `decided`, `felt` and `found` are called in the trio thread: with each decision, with
+    what ails the writer (None: nothing) when that changed between decisions, and with
+    what housekeeping has found.
     """
 
     def __init__(
@@ -42,12 +62,17 @@ class WriterThread:
         writer: Writer,
         decided: Callable[[Decision], None],
         felt: Callable[[StoreBroken | None], None],
+        found: Callable[[list[Finding]], None],
     ) -> None:
         self._writer = writer
         self._decided = decided
         self._felt = felt
+        self._found = found
+        self._rested = time.monotonic()
         self._token = trio.lowlevel.current_trio_token()
-        self._jobs: queue.SimpleQueue[Group | Question | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[Group | Question | CopyJob | None] = (
+            queue.SimpleQueue()
+        )
         self._ended = trio.Event()
         self._told: StoreBroken | None = None
         self._thread = threading.Thread(target=self._run, name="treewarden writer")
@@ -60,6 +85,10 @@ class WriterThread:
     def ask(self, question: Question) -> None:
         """Have something read from the writer's own connection."""
         self._jobs.put(question)
+
+    def copy(self, job: CopyJob) -> None:
+        """Have the database copied, a slice whenever nothing else waits; one at a time."""
+        self._jobs.put(job)
 
     async def close(self) -> None:
         """Let it finish, end the run in the file, and wait for the thread's end."""
@@ -77,22 +106,59 @@ class WriterThread:
             if job is None:
                 break
             self._do(job)
+            if self._jobs.empty() and time.monotonic() - self._rested > BUSY_SECONDS:
+                self._rest()
         self._writer.close()
         self._post(self._ended.set)
 
-    def _do(self, job: Group | Question) -> None:
+    def _do(self, job: Group | Question | CopyJob) -> None:
         if isinstance(job, Group):
             decision = self._writer.commit(job)
             self._told = decision.broken
             self._post(self._decided, decision)
             self._writer.after_commit()
-            self._tell_health()
+            self._tell()
+        elif isinstance(job, CopyJob):
+            self._copy(job)
         else:
             job(self._writer.connected())
 
+    def _copy(self, job: CopyJob) -> None:
+        error: BaseException | None = None
+        try:
+            connection = self._writer.connected()
+            begin_copy(
+                connection,
+                job.partial,
+                pages=COPY_PAGES,
+                between=lambda: self._between(job, connection),
+            )
+        except Exception as failure:  # noqa: BLE001 - whoever waits for the copy gets it
+            error = failure
+        self._post(job.done, error)
+
+    def _between(self, job: CopyJob, connection: sqlite3.Connection) -> None:
+        """Commits go before copying; they go into the copy as well."""
+        while not self._jobs.empty():
+            waiting = self._jobs.get()
+            if waiting is None:
+                self._jobs.put(None)
+                raise StoreClosed("the store is closed; the copy was not finished")
+            self._do(waiting)
+        if job.abandoned:
+            raise StoreError("nobody waits for the copy any more")
+        if self._writer.connection is not connection:
+            raise StoreBroken("a commit failed while the copy was made; try again")
+
     def _rest(self) -> None:
+        self._rested = time.monotonic()
         self._writer.rest()
+        self._tell()
+
+    def _tell(self) -> None:
         self._tell_health()
+        if self._writer.found:
+            self._post(self._found, self._writer.take_found())
 
     def _tell_health(self) -> None:
         trouble = self._writer.trouble

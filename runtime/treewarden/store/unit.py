@@ -34,7 +34,8 @@ class StagedEvent:
     """An event or report on its way into the journal.
 
     Mutable, unlike other records: the writer sets `position` once it is committed, and
-    until then it is 0. `payload` is JSON; `at_ns` is when it was staged.
+    until then it is 0. `payload` is JSON, or still to be made by `encode`, when the event
+    goes to the writer; `at_ns` is when it was staged.
     """
 
     topic: str
@@ -44,6 +45,7 @@ class StagedEvent:
     trace: str = ""
     kind: Literal["event", "report"] = "event"
     position: int = 0
+    encode: Callable[[], bytes] | None = None
 
 
 class Unit:

@@ -32,14 +32,26 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from treewarden.clock import wall_ns
 
 from . import failures
-from .database import BUSY_MS, end_run
+from .checking import DamagedRow
+from .database import BUSY_MS, end_run, set_meta
 from .group import Decision
-from .journal import INSERT_ENTRY, KEEP_BYTES, entry_row, prune
+from .holders import holders
+from .journal import (
+    ENTRIES_AT_ONCE,
+    INSERT_ENTRIES,
+    INSERT_ENTRY,
+    KEEP_BYTES,
+    entry_row,
+    prune,
+)
+from .scrubber import Scrubber
 from .snapshots import (
     CRASHES_KEPT,
     INSERT_CRASH,
@@ -53,6 +65,7 @@ from .unit import StagedEvent, Unit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
+    from pathlib import Path
 
     from treewarden.errors import StoreBroken
 
@@ -67,10 +80,26 @@ BUSY_PAGES: Final = 4000
 """Pages in the log (16 MB) at which it is copied in any case: a stop of some 20 ms."""
 TRUNCATE_BYTES: Final = 16 << 20
 """A log file larger than this is cut, once everything in it is in the main file."""
+REST_BYTES: Final = 8 << 20
+"""The same when nobody waits."""
+HELD_SECONDS: Final = 1.0
+"""How long a read may keep a log that is too large; then somebody is told who reads."""
 VACUUM_PAGES: Final = 256
 """Free pages given back in one idle slice: about a millisecond."""
 
-_PROBE = "INSERT OR REPLACE INTO meta (key, value) VALUES ('probed_at_ns', ?)"
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogHeld:
+    """A read that does not end keeps the log from being reused; it grows.
+
+    `holders` are the other processes that have the file open, as far as can be told.
+    """
+
+    wal_bytes: int
+    holders: list[str]
+
+
+Finding: TypeAlias = DamagedRow | LogHeld
 
 
 class Writer:
@@ -86,7 +115,11 @@ class Writer:
         self.tail: Tail = opened.tail
         self.trouble: StoreBroken | None = None
         self.keep_bytes = KEEP_BYTES
+        self.scrubber = Scrubber()
+        self.found: list[Finding] = []
         self._pages = _Pages()
+        self._held_since: float | None = None
+        self._held_told = False
         # Retention goes by the clock of the start plus what passed since: a wall clock
         # that jumps ahead must not empty the journal.
         self._opened_ns = wall_ns() - time.monotonic_ns()
@@ -134,7 +167,7 @@ class Writer:
         for statement, values in writes:
             connection.execute(statement, values)
         tail = _append(connection, events, self.tail)
-        for record in group.crashes:
+        for record in _newest(group.crashes):
             _insert_crash(connection, record)
         connection.execute("COMMIT")
         self._committed(decision, events, tail)
@@ -206,6 +239,10 @@ class Writer:
             self._attempt(self._probe)
         if self.trouble is None:
             self._attempt(self._tidy)
+        if self.trouble is None:
+            self._attempt(self._scrub)
+        if self.trouble is None:
+            self.database.keep_reserve()
 
     def _attempt(self, step: Callable[[sqlite3.Connection], None]) -> None:
         try:
@@ -215,33 +252,67 @@ class Writer:
 
     def _probe(self, connection: sqlite3.Connection) -> None:
         # A commit, not a look: it also writes over what a failed one left in the log.
-        connection.execute(_PROBE, (str(wall_ns()),))
+        set_meta(connection, "probed_at_ns", str(wall_ns()))
         self.trouble = None
 
     def _tidy(self, connection: sqlite3.Connection) -> None:
-        deleted = prune(
-            connection, self._opened_ns + time.monotonic_ns(), self.keep_bytes
-        )
+        now_ns = self._opened_ns + time.monotonic_ns()
+        deleted = prune(connection, self.tail, now_ns, self.keep_bytes)
         if deleted:
             connection.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})").fetchall()
             self._pages.add(deleted)
-        if self._pages.estimate >= IDLE_PAGES:
-            self._checkpoint(connection)
+        if (
+            self._pages.estimate >= IDLE_PAGES
+            or self._held_since is not None
+            or self.database.wal_bytes() > REST_BYTES
+        ):
+            self._checkpoint(connection, REST_BYTES)
 
-    def _checkpoint(self, connection: sqlite3.Connection) -> None:
+    def _checkpoint(
+        self, connection: sqlite3.Connection, keep_bytes: int = TRUNCATE_BYTES
+    ) -> None:
         if self.database.path is None:
             return
         _, pages, copied = connection.execute(
             "PRAGMA wal_checkpoint(PASSIVE)"
         ).fetchone()
-        if pages == copied and self.database.wal_bytes() > TRUNCATE_BYTES:
-            _truncate(connection)
+        if pages == copied:
+            self._held_since = None
+            if self.database.wal_bytes() > keep_bytes:
+                _truncate(connection)
+        else:
+            self._note_held(self.database.path)
         # What a reader kept from being copied counts again from here.
         self._pages.learn(pages)
 
+    def _note_held(self, file: Path) -> None:
+        """Somebody's read keeps the log from being copied: name them, once, if it lasts.
+
+        Our own reads are short, so it is another process, or a backup of one.
+        """
+        now = time.monotonic()
+        if self._held_since is None:
+            self._held_since = now
+            self._held_told = False
+        wal_bytes = self.database.wal_bytes()
+        if self._held_told or wal_bytes <= TRUNCATE_BYTES:
+            return
+        if now - self._held_since >= HELD_SECONDS:
+            self._held_told = True
+            self.found.append(LogHeld(wal_bytes=wal_bytes, holders=holders(file)))
+
+    def _scrub(self, connection: sqlite3.Connection) -> None:
+        self.found += self.scrubber.advance(connection)
+
+    def take_found(self) -> list[Finding]:
+        """What was found since the last call: for the store to tell of."""
+        found, self.found = self.found, []
+        return found
+
     def close(self) -> None:
         """End the run: everything into the main file, and the note that it is so."""
-        if self.connection is None:
+        self.database.free_reserve()
+        if self.connection is None and self.trouble is None:
             return
         self._attempt(end_run)
         if self.connection is not None:
@@ -343,8 +414,12 @@ def _append(
     for event in events:
         row, tail = entry_row(event, tail)
         rows.append(row)
-    if rows:
-        connection.executemany(INSERT_ENTRY, rows)
+    many = len(rows) - len(rows) % ENTRIES_AT_ONCE
+    for first in range(0, many, ENTRIES_AT_ONCE):
+        chunk = rows[first : first + ENTRIES_AT_ONCE]
+        connection.execute(INSERT_ENTRIES, tuple(chain.from_iterable(chunk)))
+    if len(rows) > many:
+        connection.executemany(INSERT_ENTRY, rows[many:])
     return tail
 
 
@@ -358,6 +433,19 @@ def _truncate(connection: sqlite3.Connection) -> None:
 def _insert_crash(connection: sqlite3.Connection, record: CrashRecord) -> None:
     connection.execute(INSERT_CRASH, crash_row(record))
     connection.execute(TRIM_CRASHES, (record.path, CRASHES_KEPT))
+
+
+def _newest(crashes: list[CrashRecord]) -> list[CrashRecord]:
+    """Those that are not trimmed at once for later ones of the same agent."""
+    if len(crashes) <= CRASHES_KEPT:
+        return crashes
+    left: dict[str, int] = {}
+    newest = []
+    for record in reversed(crashes):
+        left[record.path] = left.get(record.path, CRASHES_KEPT) - 1
+        if left[record.path] >= 0:
+            newest.append(record)
+    return newest[::-1]
 
 
 def _roll_back(connection: sqlite3.Connection) -> None:

@@ -53,7 +53,7 @@ def make() -> MakeUnit:
         if events:
             unit.events = [StagedEvent(topic, b"null", 1) for topic in events]
         if bad:
-            statement = "INSERT INTO meta (key, value) VALUES (?, ?)"
+            statement = "INSERT INTO meta (key, value, crc) VALUES (?, ?, 0)"
             unit.writes = [(statement, ("boot", "a second one"))]
         unit.needs = needs
         return unit

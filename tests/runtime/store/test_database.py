@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
+import json
 import os
 import sqlite3
 import stat
+import subprocess
+import sys
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -203,6 +207,20 @@ def test_a_schema_that_cannot_be_made_leaves_the_file_as_it_was(file: Path) -> N
     with pytest.raises(MigrationFailed, match="already exists"):
         open_and_close(file)
     assert digest(file) == before
+
+
+def test_an_owner_who_has_not_written_its_name_yet_is_not_called_by_an_older_one(
+    file: Path,
+) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    name = {"pid": gone.pid, "boot": "b", "started_at_ns": 1}
+    lock = file.with_name("store.db.lock")
+    lock.write_text(json.dumps(name))
+    with lock.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(StoreLocked, match="a process that has just started"):
+            open_and_close(file)
 
 
 async def test_a_second_store_on_the_same_file_is_refused(

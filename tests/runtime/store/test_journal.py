@@ -57,8 +57,8 @@ def test_entries_go_when_they_are_too_old(writer: Writer) -> None:
     writer.commit(entries(3, at_ns=100))
     writer.commit(entries(3, at_ns=200))
     connection = writer.connected()
-    assert prune(connection, 100 + KEEP_NS, KEEP_BYTES) == 0
-    assert prune(connection, 101 + KEEP_NS, KEEP_BYTES) == 3
+    assert prune(connection, writer.tail, 100 + KEEP_NS, KEEP_BYTES) == 0
+    assert prune(connection, writer.tail, 101 + KEEP_NS, KEEP_BYTES) == 3
     positions = [entry.position for entry in load_entries(connection, 0, 10, ">")]
     assert positions == [4, 5, 6]
 
@@ -68,14 +68,14 @@ def test_only_a_prefix_is_deleted_even_if_later_entries_are_older(
 ) -> None:
     writer.commit(entries(1, at_ns=500))
     writer.commit(entries(3, at_ns=100))
-    assert prune(writer.connected(), 200 + KEEP_NS, KEEP_BYTES) == 0
+    assert prune(writer.connected(), writer.tail, 200 + KEEP_NS, KEEP_BYTES) == 0
 
 
 def test_entries_go_when_the_journal_is_too_large(writer: Writer) -> None:
     writer.commit(entries(10, at_ns=100))
     size = writer.tail.end_bytes // 10
-    assert prune(writer.connected(), 100, 4 * size) == 6
-    assert prune(writer.connected(), 100, 4 * size) == 0
+    assert prune(writer.connected(), writer.tail, 100, 4 * size) == 6
+    assert prune(writer.connected(), writer.tail, 100, 4 * size) == 0
 
 
 def test_a_damaged_entry_is_marked_and_its_neighbours_stay_readable(

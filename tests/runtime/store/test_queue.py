@@ -58,7 +58,7 @@ class Owner:
         unit = Unit("/a")
         self.queue.seal(unit)
         if bad:
-            statement = "INSERT INTO meta (key, value) VALUES (?, ?)"
+            statement = "INSERT INTO meta (key, value, crc) VALUES (?, ?, 0)"
             unit.writes = [*(unit.writes or ()), (statement, ("boot", "again"))]
         unit.needs = tuple(self.sealed[-1:])
         self.sealed.append(unit)

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from treewarden.errors import RestoreError
+from treewarden.store.checksums import checksum
 from treewarden.store.group import Group
 from treewarden.store.snapshots import (
     CrashRecord,
-    checksum,
     load_crashes,
     load_state,
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import resource
-import sqlite3
 import threading
 from contextlib import contextmanager
 from functools import partial
@@ -18,6 +17,7 @@ from treewarden.store import CrashRecord, JournalEntry, Level, Store, Unit, open
 from treewarden.store.store import GROUP_UNITS, QUEUE_BYTES, QUEUE_UNITS, REPORTS
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
     from pathlib import Path
@@ -598,7 +598,7 @@ async def test_readers_cannot_write(store: Store) -> None:
         connection.execute("PRAGMA query_only = OFF")
         connection.execute("DELETE FROM meta")
 
-    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+    with pytest.raises(StoreBroken, match="readonly"):
         await store.read(write)
 
 
@@ -661,3 +661,38 @@ async def test_reports_alone_wait_for_company_and_units_do_not(tmp_path: Path) -
     async with open_store(tmp_path / "x.db") as store:
         entries = await store.entries(since=None, limit=10)
         assert [entry.topic for entry in entries] == ["a.b", "a.c", "a.d"]
+
+
+async def test_on_a_full_disk_the_kept_room_is_given_back_before_the_last_commit(
+    file: Path, make: MakeUnit
+) -> None:
+    reserve = file.with_name("store.db.reserve")
+    there: list[bool] = []
+    async with open_store(file) as store:
+        store._database.keep_reserve()
+        with no_room_on_disk(store):
+            store.hand_over(unit := make("/a", 1, payload=LARGE))
+            with pytest.raises(StoreBroken):
+                await store.wait(unit)
+        assert reserve.exists()
+        store.observe_commits(lambda *_: there.append(reserve.exists()))
+        store.report("system.shutdown", b"{}")
+    assert there == [False]
+    async with open_store(file) as store:
+        assert not store.recovered
+        entries = await store.entries(since=0, limit=9)
+        assert [entry.topic for entry in entries] == ["system.shutdown"]
+
+
+async def test_a_store_that_never_rests_is_looked_after_all_the_same(
+    store: Store, make: MakeUnit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Retention and scrubbing are not put off for ever by a steady trickle of commits."""
+    monkeypatch.setattr("treewarden.store.thread.BUSY_SECONDS", 0.0)
+    number = 0
+    while store.statistics().scrub_passes == 0:
+        number += 1
+        unit = make("/a", number)
+        store.hand_over(unit)
+        await store.wait(unit)
+    assert store.statistics().scrubbed_rows > 0

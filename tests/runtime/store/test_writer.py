@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from treewarden.errors import StoreBroken
+from treewarden.store.database import RESERVE_BYTES
 from treewarden.store.group import Group
 from treewarden.store.journal import load_entries
 from treewarden.store.snapshots import (
@@ -14,7 +15,7 @@ from treewarden.store.snapshots import (
     load_state,
 )
 from treewarden.store.unit import StagedEvent, Unit
-from treewarden.store.writer import IDLE_PAGES, TRUNCATE_BYTES
+from treewarden.store.writer import IDLE_PAGES, REST_BYTES, TRUNCATE_BYTES
 
 if TYPE_CHECKING:
     import sqlite3
@@ -120,7 +121,9 @@ def test_what_a_unit_wrote_before_its_bad_row_is_undone(
 ) -> None:
     unit = make("/a", 7, events=("x",), bad=True)
     assert unit.writes is not None
-    unit.writes.insert(0, ("INSERT INTO meta (key, value) VALUES (?, ?)", ("k", "v")))
+    unit.writes.insert(
+        0, ("INSERT INTO meta (key, value, crc) VALUES (?, ?, 0)", ("k", "v"))
+    )
     writer.commit(Group([make("/a", 6), unit]))
     assert revision(writer.connected(), "/a") == 6
     keys = [key for (key,) in writer.connected().execute("SELECT key FROM meta")]
@@ -251,6 +254,37 @@ def test_resting_deletes_the_oldest_entries_beyond_the_limit_and_keeps_the_newes
     assert [entry.position for entry in entries] == [1500]
     writer.commit(Group([make(events=("next",))]))
     assert writer.tail.position == 1501
+
+
+def test_a_log_that_a_reader_held_is_cut_when_the_reader_is_gone(
+    writer: Writer, make: MakeUnit, foreign: Foreign
+) -> None:
+    with foreign() as reader:
+        writer.commit(Group([make("/a", 1)]))
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM meta").fetchall()
+        write_pages(writer, make, 2 * IDLE_PAGES)
+        writer.rest()
+        write_pages(writer, make, 2 * IDLE_PAGES)
+        writer.rest()
+        assert writer.database.wal_bytes() > REST_BYTES
+    # Nothing more is written; only time passes.
+    writer.rest()
+    writer.rest()
+    assert writer.database.wal_bytes() <= REST_BYTES
+
+
+def test_room_for_the_end_of_a_run_is_kept_while_it_runs(
+    writer: Writer, file: Path
+) -> None:
+    reserve = file.with_name("store.db.reserve")
+    writer.rest()
+    status = reserve.stat()
+    assert status.st_size == RESERVE_BYTES
+    assert status.st_blocks * 512 >= RESERVE_BYTES
+    assert status.st_mode & 0o777 == 0o600
+    writer.close()
+    assert not reserve.exists()
 
 
 def test_only_the_last_crashes_of_an_agent_are_kept(writer: Writer) -> None:

@@ -1,0 +1,178 @@
+"""Copies of a database: made under another name, synced, looked at, and only then named.
+
+So a file that has a copy's name is a whole copy, whatever was killed when. The copy is
+SQLite's own (its backup interface), because a file that somebody writes to cannot be
+copied as bytes: part of what it holds is in its log.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from treewarden.clock import wall_ns
+from treewarden.errors import StoreBroken, StoreError
+
+from .checking import DamagedRow, check_slice
+from .checksums import TABLES, as_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from .checksums import Stored
+
+
+def beside(path: Path, word: str) -> Path:
+    """A name for a copy beside `path`: what it is, and when it was made (UTC)."""
+    at = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(wall_ns() / 1e9))
+    return path.with_name(f"{path.name}.{word}.{at}")
+
+
+def partial_name(target: Path) -> Path:
+    """What a copy is called while it is made."""
+    return target.with_name(target.name + ".partial")
+
+
+def begin_copy(
+    connection: sqlite3.Connection,
+    partial: Path,
+    *,
+    pages: int = -1,
+    between: Callable[[], None] | None = None,
+) -> None:
+    """Copy what `connection` sees into the new file `partial`; it is not synced.
+
+    `pages` at a time (-1: all at once, one state of the database whoever writes
+    beside), with a call of `between` after each time. What is written through
+    `connection` itself meanwhile goes into the copy as well.
+    """
+    discard(partial)
+    # Private from its first byte.
+    os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    with closing(sqlite3.connect(partial, isolation_level=None)) as target:
+        # It is synced once, at its end; until then it is nobody's.
+        target.execute("PRAGMA synchronous = OFF").fetchall()
+        progress = None if between is None else lambda *_: between()
+        connection.backup(target, pages=pages, progress=progress)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backup:
+    """A copy that was made: its rows, and those of them that are damaged.
+
+    A copy of a damaged row is one: what is damaged in a copy was so before.
+    """
+
+    path: Path
+    bytes: int
+    rows: int
+    damaged: list[DamagedRow]
+
+
+def verify_copy(partial: Path, target: Path, *, paced: bool = False) -> Backup:
+    """Look at every row of a copy, sync it and give it its name.
+
+    `paced`: this thread works half of the time, so that others get the interpreter.
+
+    Raises:
+        StoreBroken: it does not hold together.
+    """
+    rows, damaged = check_copy(partial, paced=paced)
+    size = partial.stat().st_size
+    finish_copy(partial, target)
+    return Backup(path=target, bytes=size, rows=rows, damaged=damaged)
+
+
+def check_copy(partial: Path, *, paced: bool = False) -> tuple[int, list[DamagedRow]]:
+    """Look at every row of a copy: how many there are, and the damaged ones."""
+    rows = 0
+    damaged: list[DamagedRow] = []
+    with closing(_open_copy(partial)) as copy:
+        for table in TABLES.values():
+            after: Stored | None = table.start
+            while after is not None:
+                began = time.monotonic()
+                looked = check_slice(copy, table, after)
+                rows += looked.rows
+                damaged += looked.damaged
+                after = looked.after
+                if paced:
+                    time.sleep(time.monotonic() - began)
+    return rows, damaged
+
+
+def _open_copy(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True)
+    connection.text_factory = as_text
+    return connection
+
+
+def free_name(target: Path) -> Path:
+    """The whole of a name under which there is nothing yet.
+
+    Raises:
+        StoreError: there is a file of that name.
+    """
+    target = target.expanduser().absolute()
+    if target.exists():
+        raise StoreError(f"{target} is there already; name another file")
+    return target
+
+
+def discard(path: Path) -> None:
+    """Remove a file, if it is there."""
+    with suppress(OSError):
+        path.unlink()
+
+
+def finish_copy(partial: Path, target: Path) -> None:
+    """Sync a copy and give it its name.
+
+    Raises:
+        StoreBroken: it does not hold together.
+    """
+    with closing(_open_copy(partial)) as copy:
+        (verdict,) = copy.execute("PRAGMA quick_check(1)").fetchone()
+    if verdict != "ok":
+        raise StoreBroken(f"the copy {partial} is damaged ({verdict}); try again")
+    sync_file(partial)
+    partial.replace(target)
+    sync_folder(target.parent)
+
+
+def copy_database(connection: sqlite3.Connection, target: Path) -> Backup:
+    """Copy what `connection` sees to `target`, which may not be there yet.
+
+    Raises:
+        StoreError: there is a file of that name.
+        StoreBroken: the copy does not hold together.
+    """
+    target = free_name(target)
+    partial = partial_name(target)
+    try:
+        begin_copy(connection, partial)
+        return verify_copy(partial, target)
+    finally:
+        discard(partial)
+
+
+def sync_file(path: Path) -> None:
+    """Have what was written to `path` survive a power loss.
+
+    Not for a database that this process has open: closing it would drop SQLite's locks.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have names that were given in `folder` survive a power loss."""
+    sync_file(folder)
