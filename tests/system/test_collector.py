@@ -26,6 +26,14 @@ import pytest
 import trio
 from opentelemetry import trace
 
+from treewarden import (
+    Agent,
+    AgentCrashed,
+    Application,
+    ChildSpec,
+    Config,
+    open_runtime,
+)
 from treewarden.telemetry import (
     DURATION_BOUNDS,
     HANDLER_DURATION,
@@ -175,6 +183,43 @@ async def test_a_collector_sees_spans_metrics_and_logs(tmp_path: Path) -> None:
         )
 
 
+class Teller(Agent[None]):
+    persistence = "none"
+
+    async def pay(self, cents: int) -> None:
+        raise ValueError(f"cannot pay {cents}")
+
+
+async def test_a_collector_sees_every_supervision_report_with_its_exception(
+    tmp_path: Path,
+) -> None:
+    """LOG-07: through the runtime, by the semantic conventions for exceptions."""
+    port = free_port()
+    app = Application("bank", [ChildSpec("teller", Teller)])
+    config = Config(level="volatile", socket=False, otlp=f"http://127.0.0.1:{port}")
+    async with (
+        collecting(tmp_path / "collector.log", port) as collector,
+        open_runtime(app, config=config) as runtime,
+    ):
+        with pytest.raises(AgentCrashed):
+            await runtime.ref("teller", Teller).call(Teller.pay, 5)
+        await wait_for(lambda: collector.has("Body: Str(agent /teller restarted"))
+    assert collector.has(
+        "Body: Str(agent /teller crashed: ValueError: cannot pay 5, handling pay)",
+        "SEVERITY_NUMBER_ERROR",
+        "exception.type: Str(ValueError)",
+        "exception.message: Str(cannot pay 5)",
+        "exception.stacktrace: Str(Traceback (most recent call last):",
+        "treewarden.path: Str(/teller)",
+        "treewarden.operation: Str(pay)",
+        "treewarden.report: Str(supervision.exited)",
+    )
+    bodies = re.findall(r"Body: Str\((.*)\)", collector.text())
+    assert (
+        len([body for body in bodies if "crashed" in body and "after" not in body]) == 1
+    )
+
+
 async def test_what_was_recorded_last_still_leaves(tmp_path: Path) -> None:
     port = free_port()
     telemetry = Telemetry()
@@ -233,14 +278,21 @@ async def test_a_collector_that_comes_late_is_found(
     caplog.set_level("INFO", "treewarden.telemetry")
     async with exporting(telemetry, f"http://127.0.0.1:{port}") as exporter:
         telemetry.spans.record("early", new_context(), None, 1, 2)
+        telemetry.logs.record(Severity.INFO, "early too")
         await wait_for(lambda: counters(exporter).failing)
         assert "Connection refused" in str(counters(exporter).last_error)
         async with collecting(tmp_path / "collector.log", port) as collector:
             await wait_for(lambda: collector.has("Name           : early"))
             await wait_for(lambda: not counters(exporter).failing)
     said = [record.getMessage() for record in caplog.records]
-    assert len([line for line in said if "does not take spans" in line]) == 1
-    assert f"http://127.0.0.1:{port} takes spans again" in said
+    assert re.match(
+        f"the collector at http://127.0.0.1:{port} does not take (spans|logs|metrics):"
+        " nobody listens there; start the collector, or correct its address",
+        said[0],
+    )
+    assert said[1] == f"the collector at http://127.0.0.1:{port} takes telemetry again"
+    # It is gone again before the export ends: that is another outage.
+    assert len(said) <= 3
     assert {record.name for record in caplog.records} == {"treewarden.telemetry"}
 
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from .logs import LogRecord
     from .metrics import Distribution, Reading
-    from .spans import Span
+    from .spans import AttributeValue, Span
 
 _KINDS: Final = {
     SpanKind.INTERNAL: trace.SpanKind.INTERNAL,
@@ -63,15 +63,9 @@ class Converter:
         self._resource = resource
         self._scope = InstrumentationScope("treewarden")
 
-    def spans(self, spans: Sequence[Span]) -> list[ReadableSpan]:
-        """Spans as the SDK would have made them, all sampled."""
-        return [self._span(span) for span in spans]
-
-    def logs(self, logs: Sequence[LogRecord]) -> list[ReadableLogRecord]:
-        """Log records as the SDK would have made them."""
-        return [
-            ReadableLogRecord(_log(log), self._resource, self._scope) for log in logs
-        ]
+    def log(self, log: LogRecord) -> ReadableLogRecord:
+        """A log record as the SDK would have made it."""
+        return ReadableLogRecord(_log(log), self._resource, self._scope)
 
     def metrics(self, readings: Sequence[Reading], since_ns: int) -> MetricsData:
         """Readings of this moment; totals are cumulative from `since_ns`."""
@@ -88,7 +82,8 @@ class Converter:
             ]
         )
 
-    def _span(self, span: Span) -> ReadableSpan:
+    def span(self, span: Span) -> ReadableSpan:
+        """A span as the SDK would have made it, sampled."""
         return ReadableSpan(
             _utf8(span.name),
             context=sdk_context(span.context),
@@ -120,7 +115,8 @@ def _log(log: LogRecord) -> OtelLogRecord:
         severity_text=log.severity.upper(),
         severity_number=_SEVERITIES[log.severity],
         body=_utf8(log.body),
-        attributes=log.attributes,
+        attributes={name: _clean(value) for name, value in log.attributes.items()},
+        event_name=log.event or None,
     )
 
 
@@ -162,6 +158,10 @@ def _buckets(
         min=distribution.least,
         max=distribution.most,
     )
+
+
+def _clean(value: AttributeValue) -> AttributeValue:
+    return _utf8(value) if isinstance(value, str) else value
 
 
 def _utf8(text: str) -> str:

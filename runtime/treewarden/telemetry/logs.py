@@ -1,12 +1,15 @@
 """Log records as plain tuples: what happened, how bad it is, and in which trace.
 
-They carry the supervision reports to a collector. Nothing here touches Python's logging.
+They carry the supervision reports to a collector. What takes time to put into words is
+left to the thread that takes it out. Nothing here touches Python's logging.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from enum import StrEnum
-from typing import Final, NamedTuple
+from functools import partial
+from typing import Final, NamedTuple, TypeAlias, TypeVar
 
 from treewarden.clock import wall_ns
 
@@ -28,16 +31,24 @@ class Severity(StrEnum):
 
 
 class LogRecord(NamedTuple):
-    """One thing that happened at `at_ns`, nanoseconds since the epoch."""
+    """One thing that happened at `at_ns`, nanoseconds since the epoch.
+
+    A `context` without a span id names the trace alone. `event` is the name of its kind.
+    """
 
     severity: Severity
     body: str
     attributes: Attributes
     at_ns: int
     context: SpanContext | None
+    event: str = ""
 
 
-class Logs(Buffer[LogRecord]):
+Subject = TypeVar("Subject")
+Unwritten: TypeAlias = Callable[[], LogRecord]
+
+
+class Logs(Buffer[LogRecord | Unwritten]):
     """Log records on their way to the exporter; look at `enabled` before recording."""
 
     __slots__ = ()
@@ -64,3 +75,27 @@ class Logs(Buffer[LogRecord]):
                 current.get() if context is None else context,
             )
         )
+
+    def defer(self, write: Callable[[Subject], LogRecord], subject: Subject) -> None:
+        """Append what `write` will make of `subject`, an immutable record, when taken.
+
+        It runs in the exporter's thread. When it raises, the record counts as dropped.
+        """
+        self.add(partial(write, subject))
+
+    def written(self, taken: Iterable[LogRecord | Unwritten]) -> Iterator[LogRecord]:
+        """What was taken, put into words one after another."""
+        for record in taken:
+            found = self._write(record)
+            if found is not None:
+                yield found
+
+    def _write(self, record: LogRecord | Unwritten) -> LogRecord | None:
+        if isinstance(record, LogRecord):
+            return record
+        try:
+            return record()
+        except Exception:  # noqa: BLE001 - one bad report must not cost its slice
+            self._taken -= 1
+            self.drop()
+            return None

@@ -52,7 +52,7 @@ def metric(convert: Converter, metrics: Metrics) -> Metric:
 
 
 def test_a_span_keeps_all_that_was_recorded(convert: Converter) -> None:
-    [resource_spans] = encode_spans(convert.spans([SPAN])).resource_spans
+    [resource_spans] = encode_spans([convert.span(SPAN)]).resource_spans
     [scope_spans] = resource_spans.scope_spans
     [span] = scope_spans.spans
     assert scope_spans.scope.name == "treewarden"
@@ -72,7 +72,7 @@ def test_a_span_keeps_all_that_was_recorded(convert: Converter) -> None:
 def test_a_span_that_went_well_has_no_status_and_may_have_no_parent(
     convert: Converter,
 ) -> None:
-    [span] = convert.spans([SPAN._replace(error=None, parent=None)])
+    span = convert.span(SPAN._replace(error=None, parent=None))
     assert (span.status.status_code, span.parent) == (trace.StatusCode.UNSET, None)
 
 
@@ -80,15 +80,15 @@ def test_a_span_that_went_well_has_no_status_and_may_have_no_parent(
 def test_every_kind_of_span_has_its_counterpart(
     convert: Converter, kind: SpanKind
 ) -> None:
-    [span] = convert.spans([SPAN._replace(kind=kind)])
+    span = convert.span(SPAN._replace(kind=kind))
     assert span.kind.name.lower() == kind
 
 
 def test_text_that_is_no_unicode_does_not_cost_its_slice(convert: Converter) -> None:
     span = SPAN._replace(name="broken \ud800", error="\udfff")
     log = LogRecord(Severity.WARN, "broken \ud800", {}, 1, None)
-    assert encode_spans(convert.spans([span])).SerializeToString()
-    assert encode_logs(convert.logs([log])).SerializeToString()
+    assert encode_spans([convert.span(span)]).SerializeToString()
+    assert encode_logs([convert.log(log)]).SerializeToString()
 
 
 @pytest.mark.parametrize("severity", Severity)
@@ -96,7 +96,7 @@ def test_a_log_record_keeps_severity_trace_and_attributes(
     convert: Converter, severity: Severity
 ) -> None:
     record = LogRecord(severity, "restarted", {"path": "/a"}, 33, CONTEXT)
-    [resource_logs] = encode_logs(convert.logs([record])).resource_logs
+    [resource_logs] = encode_logs([convert.log(record)]).resource_logs
     [log] = resource_logs.scope_logs[0].log_records
     assert log.severity_text == severity.upper()
     assert log.severity_number > 0
@@ -108,7 +108,7 @@ def test_a_log_record_keeps_severity_trace_and_attributes(
 
 def test_a_log_record_may_belong_to_no_trace(convert: Converter) -> None:
     record = LogRecord(Severity.INFO, "started", {}, 33, None)
-    [resource_logs] = encode_logs(convert.logs([record])).resource_logs
+    [resource_logs] = encode_logs([convert.log(record)]).resource_logs
     assert resource_logs.scope_logs[0].log_records[0].trace_id == b""
 
 
@@ -165,6 +165,6 @@ def test_metrics_can_be_encoded(convert: Converter) -> None:
 
 
 def test_a_new_context_is_valid_for_the_sdk(convert: Converter) -> None:
-    [span] = convert.spans([SPAN._replace(context=new_context())])
+    span = convert.span(SPAN._replace(context=new_context()))
     assert span.context is not None
     assert span.context.is_valid
