@@ -79,6 +79,7 @@ if TYPE_CHECKING:
         ChildSpec,
         DynamicSupervisorSpec,
         Intensity,
+        PartitionSupervisorSpec,
         Stop,
         SupervisorRef,
         SupervisorSpec,
@@ -105,8 +106,8 @@ _NAMES = {
     "runtime": "Runtime current_runtime open_runtime run",
     "store": "DurableQueue Item Store",
     "supervision": "IGNORE Application ChildCounts ChildInfo ChildSpec "
-    "DynamicSupervisorSpec Intensity Stop SupervisorRef SupervisorSpec TreeSnapshot "
-    "cleanup open_supervisor",
+    "DynamicSupervisorSpec Intensity PartitionSupervisorSpec Stop SupervisorRef "
+    "SupervisorSpec TreeSnapshot cleanup open_supervisor",
     "work": "Batch Done Failed Handle Outcome Pool PoolPolicy Pools",
 }
 _HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}
@@ -165,6 +166,7 @@ __all__ = [
     "NotRunning",
     "Outcome",
     "OwnerScope",
+    "PartitionSupervisorSpec",
     "Pool",
     "PoolFull",
     "PoolPolicy",

@@ -47,6 +47,8 @@ class Config:
         otlp: The URL of an OpenTelemetry collector (OTLP over HTTP); None: the standard
             `OTEL_*` variables decide.
         log_level: The least level of log record that is printed.
+        shutdown: Seconds for the whole of a stop, all that run together; what is not down
+            by then is killed. None: each child has its own time, and no more.
         until_console_gone: Seconds after which a runtime that had a console and lost it
             ends by itself; None: it never does.
     """
@@ -58,12 +60,13 @@ class Config:
     rights: RightsName = "rw"
     otlp: str | None = None
     log_level: LogLevel = "info"
+    shutdown: float | None = None
     until_console_gone: float | None = None
 
     def __post_init__(self) -> None:
-        for key in _PARSERS:
-            value = getattr(self, key)
-            if value is not None:
+        for field in fields(self):
+            key, value = field.name, getattr(self, field.name)
+            if value is not None or field.default is not None:
                 parsed = _PARSERS[key](value, f"Config({key}=...)")
                 object.__setattr__(self, key, parsed)
 
@@ -131,7 +134,7 @@ def _seconds(value: object, place: str) -> float:
     try:
         # bool is an int to Python, but nobody means a second by `true`.
         seconds = math.nan if isinstance(value, bool) else float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         seconds = math.nan
     if not 0 <= seconds < math.inf:
         raise ConfigError(f"{place}: expected seconds, not {value!r}")
@@ -164,6 +167,7 @@ _PARSERS: Final[dict[str, Callable[[object, str], object]]] = {
     "rights": _one_of(RightsName),
     "otlp": _url,
     "log_level": _one_of(LogLevel),
+    "shutdown": _seconds,
     "until_console_gone": _seconds,
 }
 KEYS: Final = tuple(field.name for field in fields(Config))

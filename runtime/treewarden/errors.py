@@ -186,14 +186,24 @@ class CallTimeout(AgentError, trio.TooSlowError):
     """
 
     def __init__(
-        self, path: str, operation: str, seconds: float, *, begun: bool, doing: str
+        self,
+        path: str,
+        operation: str,
+        seconds: float,
+        *,
+        begun: bool,
+        doing: str,
+        sender: str = "",
     ) -> None:
         self.path = path
         self.operation = operation
         self.seconds = seconds
         self.begun = begun
+        # Two agents that wait for each other find both names here.
+        whom = f" of {sender}" if sender else ""
         super().__init__(
-            f"{path} did not answer {operation} within {seconds:g} s; it is {doing}"
+            f"{path} did not answer {operation}{whom} within {seconds:g} s; "
+            f"it is {doing}"
         )
 
 

@@ -22,6 +22,7 @@ _HEAD_FRAMES = 10
 _TAIL_FRAMES = 40
 _MESSAGE_LIMIT = 2000
 _CAUSE_DEPTH = 4
+_GROUP_LIMIT = 10
 
 Frame: TypeAlias = tuple[str, int, str]
 
@@ -111,20 +112,29 @@ def _capture(
     )
 
 
-def _message(error: BaseException) -> str:
+def _message(error: BaseException, depth: int = _CAUSE_DEPTH) -> str:
     # A failing or huge __str__ must not turn one crash into another.
     try:
-        text = str(error)
+        text = _said(error, depth)
     except Exception:  # noqa: BLE001 - user code inside the crash path
         return f"<{type(error).__name__}.__str__ failed>"
-    if isinstance(error, BaseExceptionGroup):
-        inner = "; ".join(
-            f"{type(one).__name__}: {_message(one)}" for one in error.exceptions
-        )
-        text = f"{text}: {inner}"
     if len(text) > _MESSAGE_LIMIT:
         return f"{text[:_MESSAGE_LIMIT]}… ({len(text)} characters)"
     return text
+
+
+def _said(error: BaseException, depth: int) -> str:
+    # A str and nothing that inherits from it, with methods of its own.
+    text = str.__str__(str(error))
+    if not isinstance(error, BaseExceptionGroup) or depth == 0:
+        return text
+    inner = [
+        f"{type(one).__name__}: {_message(one, depth - 1)}"
+        for one in error.exceptions[:_GROUP_LIMIT]
+    ]
+    if len(error.exceptions) > _GROUP_LIMIT:
+        inner.append(f"and {len(error.exceptions) - _GROUP_LIMIT} more")
+    return f"{text}: {'; '.join(inner)}"
 
 
 def _frames(traceback: TracebackType | None) -> tuple[Frame, ...]:

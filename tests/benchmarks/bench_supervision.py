@@ -12,6 +12,7 @@ reports are made.
 from __future__ import annotations
 
 import gc
+import logging
 import subprocess
 import sys
 import tempfile
@@ -169,6 +170,8 @@ class Quiet(Agent[Seen]):
 async def running(children: Sequence[ChildSpec]) -> AsyncIterator[Runtime]:
     """A runtime with these children, on a store in a folder of its own."""
     app = Application("bench", children, intensity=PATIENT)
+    # As in the anchor on the BEAM: nobody reads a line for every crash.
+    logging.getLogger("treewarden").setLevel(logging.CRITICAL)
     with tempfile.TemporaryDirectory() as folder:
         config = Config(store=Path(folder) / "bench.db", socket=False)
         async with open_runtime(app, config=config) as runtime:

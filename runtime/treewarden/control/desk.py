@@ -430,6 +430,7 @@ class Desk:
         by = client.operator or client.name
         self._record("operator.stop", {"path": node.path}, by)
         await parent.ask(lambda: parent.terminate(node.id), about=node.id)
+        await parent.written(node.id)
         return wire.Done(
             sentence=f"{node.path} was stopped",
             path=node.path,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from treewarden.exits import Crash, Fault, describe
+from treewarden.exits import Crash, Fault, Killed, describe
 
 from .protocol import (
     AgentRow,
@@ -151,6 +151,14 @@ def report_payload(report: Report) -> dict[str, Any]:
             payload["by"] = report.cause.by
         if report.cause.took_down:
             payload["took_down"] = list(report.cause.took_down)
+    if report.budget is not None:
+        spent, limit, period = report.budget
+        payload["budget"] = {"spent": spent, "limit": limit, "period": period}
+    if report.stopping and isinstance(report.exit, (Crash, Killed)):
+        payload["stopping"] = True
+    if report.in_hand is not None and report.in_hand.operation:
+        payload["operation"] = report.in_hand.operation
+        payload["sender"] = report.in_hand.sender
     if report.detail:
         payload["detail"] = report.detail
     return payload

@@ -9,6 +9,7 @@ source of chance go in, seconds come out.
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,8 @@ class Backoff:
 
     def __post_init__(self) -> None:
         """Refuse what could wait for ever, or not at all by mistake."""
+        for name in ("initial", "maximum", "factor", "jitter"):
+            _check_number(name, getattr(self, name))
         if not (math.isfinite(self.initial) and self.initial >= 0):
             raise ValueError(f"initial must be >= 0 seconds, not {self.initial}")
         if not (math.isfinite(self.maximum) and self.maximum >= self.initial):
@@ -60,3 +63,10 @@ class Backoff:
         except OverflowError:
             # The thousandth attempt is past any float, and long past the ceiling.
             return self.maximum if self.initial else 0.0
+
+
+def _check_number(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number, not {value!r}")
+    if isinstance(value, int) and abs(value) > sys.float_info.max:
+        raise ValueError(f"{name} must be a number that fits into a float, not {value}")

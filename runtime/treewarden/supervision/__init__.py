@@ -18,8 +18,13 @@ from .node import (
     Stop,
     cleanup,
     current_life,
+    raised_by_itself,
 )
+from .partition import PartitionSupervisorSpec
 from .ref import ChildCounts, ChildInfo, SupervisorRef, open_supervisor, open_tree
+from .remembered import Memory
+from .report import InHand, Report, log_record
+from .report_log import ReportLog, ReportLogStatistics
 from .spec import (
     Application,
     ChildSpec,
@@ -39,11 +44,10 @@ from .strategy import (
     plan_restart,
 )
 from .supervisor import Supervisor
-from .timers import Timer, Timers
+from .timers import Patience, Timer, Timers
 from .tree import (
     Directory,
     NodeStatistics,
-    Report,
     TreeSnapshot,
     as_supervisor,
     statistics,
@@ -63,16 +67,22 @@ __all__ = [
     "Directory",
     "DynamicSupervisorSpec",
     "Ignore",
+    "InHand",
     "Intensity",
     "Isolation",
     "Kind",
     "Life",
     "Member",
+    "Memory",
     "Node",
     "NodeState",
     "NodeStatistics",
+    "PartitionSupervisorSpec",
+    "Patience",
     "Plan",
     "Report",
+    "ReportLog",
+    "ReportLogStatistics",
     "Restart",
     "RestartWindow",
     "Stop",
@@ -91,8 +101,10 @@ __all__ = [
     "current_life",
     "is_finished",
     "is_restarted",
+    "log_record",
     "open_supervisor",
     "open_tree",
     "plan_restart",
+    "raised_by_itself",
     "statistics",
 ]

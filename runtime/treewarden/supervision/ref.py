@@ -2,30 +2,42 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
+import msgspec
 import trio
 
-from treewarden.errors import CallingSelf, NotRunning, ShuttingDown, UnknownChild
+from treewarden.errors import (
+    CallingSelf,
+    NotRunning,
+    ShuttingDown,
+    StoreError,
+    SupervisionError,
+    UnknownChild,
+)
+from treewarden.exits import Exit
 
 from .intensity import Intensity
 from .node import Kind, Life, Node, NodeState, current_life, interrupt_in, live
-from .spec import ChildSpec, SupervisorSpec
+from .partition import PartitionSupervisorSpec
+from .remembered import refuse_forgetful
+from .spec import ChildSpec, DynamicSupervisorSpec, SupervisorSpec
 from .supervisor import Supervisor
 from .tree import Directory, as_supervisor
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from treewarden.exits import Exit
+    from .timers import Timer
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChildInfo:
+class ChildInfo(msgspec.Struct, frozen=True, kw_only=True):
     """A child as its supervisor sees it; `started_at` is on trio's clock, in seconds."""
 
+    # A struct: one is made for every start, in a quarter of a dataclass's time.
     id: str
     path: str
     kind: Kind
@@ -70,12 +82,17 @@ class SupervisorRef:
             AlreadyStarted, AlreadyPresent: the id is taken.
             ChildStartFailed, StartTimeout: it did not start; nothing is kept.
             TooManyChildren: a dynamic supervisor is full.
+            TypeError, ValueError: the supervisor takes no such child.
+            StoreError: it could not be remembered; it was stopped again.
             ShuttingDown, NotRunning, CallingSelf: nothing was started.
         """
         if not isinstance(spec, ChildSpec):
             raise TypeError(f"start_child takes a ChildSpec, not {spec!r}")
+        refuse_forgetful(spec.start, self.directory.memory)
         supervisor = self._supervisor()
         node: Node | None = await supervisor.ask(lambda: supervisor.add(spec))
+        if supervisor.remembered is not None:
+            await _written_or_stopped(supervisor, spec.id)
         return child_info(node) if node is not None else None
 
     async def terminate_child(self, id_: str) -> None:
@@ -84,10 +101,12 @@ class SupervisorRef:
         A temporary child's, and any of a dynamic supervisor, goes with it.
 
         Raises:
+            StoreError: it is gone, but still remembered; ask again.
             UnknownChild, ShuttingDown, NotRunning, CallingSelf.
         """
         supervisor = self._supervisor()
         await supervisor.ask(lambda: supervisor.terminate(id_), about=id_)
+        await supervisor.written(id_)
 
     async def restart_child(self, id_: str) -> ChildInfo:
         """Start a child that is stopped; costs no budget.
@@ -114,10 +133,31 @@ class SupervisorRef:
 
         Raises:
             AlreadyStarted: it runs; terminate it first.
+            StoreError: it is gone, but still remembered; terminate it to try again.
             UnknownChild, ShuttingDown, NotRunning, CallingSelf.
         """
         supervisor = self._supervisor()
         await supervisor.ask(lambda: supervisor.delete(id_))
+        await supervisor.written(id_)
+
+    async def reconfigure(self, spec: SupervisorSpec | DynamicSupervisorSpec) -> None:
+        """Go by another specification of the same kind, for as long as its parent lives.
+
+        Strategy, budgets and limits count from now on. Children that are new in it are
+        kept as stopped, for `restart_child`; those that it changes go on as they are, and
+        the next start is as it says (an agent whose class or arguments it changes begins
+        with an empty mailbox then); those that it does not name stay, after the others.
+
+        Raises:
+            TypeError: it is of another kind.
+            ValueError: it cannot have a child that is there, or changes `remember`.
+            ShuttingDown, NotRunning, CallingSelf: nothing was changed.
+        """
+        if not isinstance(spec, (SupervisorSpec, DynamicSupervisorSpec)):
+            raise TypeError(f"reconfigure takes a supervisor's spec, not {spec!r}")
+        refuse_forgetful(spec, self.directory.memory)
+        supervisor = self._supervisor()
+        await supervisor.ask(lambda: supervisor.reconfigure(spec))
 
     async def stop(self) -> None:
         """Stop this supervisor for good: for the root, the whole tree; returns when gone.
@@ -170,12 +210,39 @@ class SupervisorRef:
             raise UnknownChild(self.path, id_)
         return SupervisorRef(self.directory, node.path)
 
+    def partition(self, key: object) -> ChildInfo:
+        """The child of a partition supervisor that `key` belongs to.
+
+        Raises:
+            NotRunning: the supervisor is not there, or that child is not at this moment.
+            TypeError: it is no partition supervisor, or no key.
+            ValueError: the key does not equal itself.
+        """
+        supervisor = self._supervisor()
+        spec = supervisor.spec
+        if not isinstance(spec, PartitionSupervisorSpec):
+            raise TypeError(f"{self.path} is no partition supervisor")
+        id_ = str(spec.partition_of(key))
+        node = supervisor.children.get(id_)
+        if node is None:
+            raise NotRunning(f"{self.path} has no partition {id_} at this moment")
+        return child_info(node)
+
     def _supervisor(self) -> Supervisor:
         node = self.directory.find(self.path)
         supervisor = as_supervisor(node) if node is not None else None
         if supervisor is None:
             raise NotRunning(f"there is no supervisor at {self.path}")
         return supervisor
+
+
+async def _written_or_stopped(supervisor: Supervisor, id_: str) -> None:
+    try:
+        await supervisor.written(id_)
+    except StoreError:
+        with suppress(SupervisionError):
+            await supervisor.ask(lambda: supervisor.terminate(id_), about=id_)
+        raise
 
 
 def child_info(node: Node) -> ChildInfo:
@@ -256,7 +323,27 @@ def as_host(parent: object) -> Host:
 
 
 class _Root(Supervisor):
-    """The root keeps the error that ended it, to be raised bare outside the tree."""
+    """The root keeps the error that ended it, to be raised bare outside the tree.
+
+    Its shutdown time is that of the whole tree: when it is over, what is left is killed.
+    """
+
+    _limit: Timer | None = None
+
+    def ask_to_stop(self, life: Life) -> None:
+        self._limit_stop()
+        super().ask_to_stop(life)
+
+    async def _stop_children(self) -> None:
+        self._limit_stop()
+        await super()._stop_children()
+        if self._limit is not None:
+            self._limit.cancel()
+
+    def _limit_stop(self) -> None:
+        seconds = self.node.spec.shutdown_seconds()
+        if self._limit is None and seconds < math.inf:
+            self._limit = self._at(trio.current_time() + seconds, self.directory.hurry)
 
     async def run(self, life: Life) -> Exit | None:
         try:
@@ -268,23 +355,29 @@ class _Root(Supervisor):
 
 @asynccontextmanager
 async def open_tree(
-    spec: SupervisorSpec, *, directory: Directory | None = None
+    spec: SupervisorSpec,
+    *,
+    directory: Directory | None = None,
+    shutdown: float | None = None,
 ) -> AsyncIterator[SupervisorRef]:
     """Run a tree for as long as the block lasts.
 
     Entered once every child is ready. However the block ends (normally, by an exception,
     cancelled from outside), the children are stopped in reverse order, each within its
-    shutdown time, before that is passed on. Nothing is wrapped in a group.
+    shutdown time, before that is passed on; with `shutdown` all of them together have so
+    many seconds, and who is left then is killed. Nothing is wrapped in a group.
 
     Raises:
         ChildStartFailed: a child did not start; those before it were stopped.
         IntensityExceeded: the root gave up; the block was cancelled.
+        NotRunning: a supervisor is to remember its children, and there is no store.
         KeyboardInterrupt, SystemExit: one came out of a child.
     """
     if current_life.get() is not None:
         raise CallingSelf("a child cannot open a tree of its own; give it to ChildSpec")
     host = Host(directory if directory is not None else Directory())
-    node = _plant(spec, host)
+    refuse_forgetful(spec, host.directory.memory)
+    node = _plant(spec, host, shutdown)
     failure: BaseException | None = None
     try:
         async with trio.open_nursery() as nursery:
@@ -306,6 +399,7 @@ async def open_tree(
     finally:
         host.directory.remove(node)
         host.directory.root = None
+        host.directory.log.close()
     failure = _first_failure(host, failure)
     if failure is not None:
         raise failure
@@ -313,9 +407,9 @@ async def open_tree(
         raise ShuttingDown("the tree was stopped before it was ready")
 
 
-def _plant(spec: SupervisorSpec, host: Host) -> Node:
+def _plant(spec: SupervisorSpec, host: Host, shutdown: float | None) -> Node:
     directory = host.directory
-    node = Node(ChildSpec("root", spec), "/", host, 0)
+    node = Node(ChildSpec("root", spec, shutdown=shutdown), "/", host, 0)
     node.body = _Root(node, spec, directory)
     node.state = NodeState.STARTING
     directory.root = node

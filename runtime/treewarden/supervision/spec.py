@@ -10,12 +10,15 @@ import functools
 import inspect
 import math
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import CodeType, FunctionType
 from typing import Final, TypeVar, cast
 
+from treewarden.config import valid_name
+from treewarden.errors import ConfigError
 from treewarden.resilience import Backoff
 
 from .importable import freeze, import_path
@@ -91,6 +94,8 @@ class ChildSpec:
         _set(self, "args", _tuple(self.id, self.args))
         if not isinstance(self.kwargs, Mapping):
             raise TypeError(f"{self.id}: kwargs must be a mapping, not {self.kwargs!r}")
+        if not all(isinstance(name, str) for name in self.kwargs):
+            raise TypeError(f"{self.id}: kwargs must have names, not {self.kwargs!r}")
         _set(self, "restart", _choice(Restart, f"{self.id}: restart", self.restart))
         if self.shutdown is not None:
             _seconds(f"{self.id}: shutdown", self.shutdown, zero=True)
@@ -157,11 +162,19 @@ class DynamicSupervisorSpec:
 
     `child_intensity` gives each child a budget of its own, so that one bad child ends as
     failed and costs its siblings nothing; None: they all share `intensity`.
+
+    With `remember` its children are rows in the store, and are started again, in the
+    order of their first start, whenever the supervisor starts: in the next run, before
+    the runtime is ready, and within one. A row is written before `start_child` returns
+    and is gone with `terminate_child`, or with the child when it ends for good. A child
+    is then started from what has an import path, with arguments that msgspec can encode.
+    The rows belong to the supervisor's path, and stay when it is taken away.
     """
 
     max_children: float = math.inf
     intensity: Intensity = field(default_factory=Intensity)
     child_intensity: Intensity | None = field(default_factory=Intensity)
+    remember: bool = False
 
     def __post_init__(self) -> None:
         """Refuse wrong numbers."""
@@ -175,6 +188,8 @@ class DynamicSupervisorSpec:
         if not isinstance(self.intensity, Intensity):
             raise TypeError(f"intensity must be an Intensity, not {self.intensity!r}")
         _instance("child_intensity", self.child_intensity, Intensity)
+        if not isinstance(self.remember, bool):
+            raise TypeError(f"remember must be a bool, not {self.remember!r}")
 
     def check_child(self, child: ChildSpec) -> None:
         """Refuse a child that asks for what a dynamic supervisor does not do."""
@@ -196,6 +211,10 @@ class Application:
     def __post_init__(self) -> None:
         """Refuse what a supervisor refuses, and ids that the system tree has."""
         check_id(self.name)
+        try:
+            valid_name(self.name, "an application")
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
         _set(self, "children", self.supervisor().children)
         for child in self.children:
             if child.id in RESERVED:
@@ -335,6 +354,9 @@ def _seconds(what: str, value: object, *, zero: bool) -> None:
         raise TypeError(f"{what} must be a number of seconds, not {value!r}")
     if not (value >= 0 if zero else value > 0):
         raise ValueError(f"{what} must be {'>=' if zero else '>'} 0, not {value}")
+    # Python's ints have no end; added to trio's clock such a one would be no time at all.
+    if isinstance(value, int) and value > sys.float_info.max:
+        raise ValueError(f"{what} must fit into a float, not {value}; inf is for ever")
 
 
 def _instance(what: str, value: object, kind: type) -> None:

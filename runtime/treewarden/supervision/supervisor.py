@@ -2,9 +2,13 @@
 
 Theory of operation. A supervisor has one nursery for its children's tasks and one inbox.
 Into the inbox go the ends of children, the wishes of others (start, terminate, restart,
-delete) and retries that are due; its task takes them one at a time, so that no two
+delete) and retries that are due; one coroutine takes them one at a time, so that no two
 decisions overlap (OTP's supervisor is a gen_server for the same reason). What to do is
 planned by `strategy` and `intensity`; here it is only carried out.
+
+The coroutine goes on in the turn of whoever has news for it (`turns`): in a dying child's
+last step it decides on the restart, in a new child's first it hears that it is ready. It
+awaits nothing but `news()`. A child that is restarted at once keeps its task.
 
 Nothing can cancel a supervisor's task: the whole tree stands behind the root's shield, and
 a stop is a message. So the order of stopping holds also when the program around the tree
@@ -16,12 +20,22 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from contextvars import copy_context
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import outcome
 import trio
-from trio.lowlevel import Abort, Task, current_task, reschedule, wait_task_rescheduled
+from trio.lowlevel import (
+    Abort,
+    Task,
+    cancel_shielded_checkpoint,
+    checkpoint_if_cancelled,
+    current_task,
+    reschedule,
+    wait_task_rescheduled,
+)
 
 from treewarden.clock import wall_ns
 from treewarden.errors import (
@@ -53,6 +67,7 @@ from .node import (
     live,
 )
 from .process import ProcessBody
+from .remembered import Recalled, Remembered, remembered_by, row_of
 from .spec import (
     ChildSpec,
     DynamicSupervisorSpec,
@@ -71,9 +86,12 @@ from .strategy import (
     is_restarted,
     plan_restart,
 )
+from .turns import Turns, news
+from .whereabouts import whereabouts
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
+    from contextvars import Context
 
     from .timers import Timer
     from .tree import Directory
@@ -87,13 +105,15 @@ _STUCK_LAST = 60.0
 class _Command:
     """Somebody's wish; its answer goes to the task that waits for it, if one still is."""
 
-    __slots__ = ("run", "task")
+    __slots__ = ("result", "run", "task")
 
-    def __init__(self, run: Callable[[], Awaitable[Any]], task: Task | None) -> None:
+    def __init__(self, run: Callable[[], Awaitable[Any]]) -> None:
         self.run = run
-        self.task = task
+        self.task: Task | None = None
+        self.result: outcome.Outcome[Any] | None = None
 
     def answer(self, result: outcome.Outcome[Any]) -> None:
+        self.result = result
         task, self.task = self.task, None
         if task is not None:
             reschedule(task, result)
@@ -131,9 +151,17 @@ class Supervisor:
             else Strategy(spec.strategy)
         )
         self.children: dict[str, Node] = {}
+        # Children to be made anew at their next start: `reconfigure` changed them.
+        self._changed: set[str] = set()
+        self.remembered = remembered_by(spec, directory.memory, node.path)
+        self._recalled: list[Recalled] = []
+        self._recalling = trio.CancelScope()
         self.window = RestartWindow(spec.intensity)
         self._inbox: deque[Life | _Command | _Retry] = deque()
-        self._parked: Task | None = None
+        self._turns = Turns()
+        # Whose task has told its end in this very turn, and the life that it goes on with.
+        self._ending: Node | None = None
+        self._heir: tuple[Life, Context] | None = None
         self._nursery: trio.Nursery | None = None
         self._stop_wanted = False
         self._killing = False
@@ -150,15 +178,16 @@ class Supervisor:
     # --- as a parent -----------------------------------------------------------------------
 
     def poke(self) -> None:
-        """Wake the supervisor's task; it looks at what it waits for."""
-        task = self._parked
-        if task is not None:
-            self._parked = None
-            reschedule(task)
+        """Have it look at what it waits for, now, in the caller's turn."""
+        self._turns.poke()
 
-    def ended(self, life: Life) -> None:
+    def ended(self, life: Life) -> tuple[Life, Context] | None:
         """A child's life is over."""
+        self._ending = life.node
         self._post(life)
+        self._ending = None
+        heir, self._heir = self._heir, None
+        return heir
 
     def failing(self, life: Life) -> None:
         """A child was told to crash; it has its shutdown time for that, as for a stop."""
@@ -176,7 +205,8 @@ class Supervisor:
     def ask_to_stop(self, life: Life) -> None:
         """Stop the children in reverse order, then end."""
         life.stopping = self._stop_wanted = True
-        self.poke()
+        self._recalling.cancel()
+        self._turns.poke_soon()
 
     def kill(self, life: Life) -> None:
         """Kill the children, then end."""
@@ -188,17 +218,18 @@ class Supervisor:
     def crash(self, fault: Fault) -> None:
         """Stop the children in order and end as if crashed with `fault`."""
         self._injected = fault
-        self.poke()
+        self._turns.poke_soon()
 
     def at_rest(self, exit_: Exit, *, gone: bool) -> None:
         """Its children went before it."""
 
     async def run(self, life: Life) -> Exit | None:
-        """One incarnation, with only the children of the specification.
+        """One incarnation, with the children of the specification, or the remembered.
 
         Raises:
             ChildStartFailed: a child did not start; those before it were stopped.
             IntensityExceeded: the budget is spent; all children were stopped.
+            StoreError: what is remembered cannot be read.
         """
         self.window = RestartWindow(self.spec.intensity)
         self._inbox.clear()
@@ -206,9 +237,11 @@ class Supervisor:
         self._killing = life.killed
         self._injected = None
         self._exit = Shutdown()
+        if self.remembered is not None:
+            await self._recall(self.remembered)
         try:
             async with trio.open_nursery() as self._nursery:
-                failure = await self._lifetime(life)
+                failure = await self._turns.run(self._lifetime(life))
         finally:
             self._nursery = None
         # Raised out here, so that the nursery does not wrap it in a group.
@@ -247,13 +280,51 @@ class Supervisor:
                 except ShuttingDown:
                     return
                 self._report_started(node)
+        recalled, self._recalled = self._recalled, []
+        for child in recalled:
+            await self._start_recalled(child)
+
+    async def _recall(self, remembered: Remembered) -> None:
+        self._recalled = []
+        with trio.CancelScope() as self._recalling:
+            if not self._stop_wanted:
+                self._recalled = await remembered.recall()
+
+    async def _start_recalled(self, recalled: Recalled) -> None:
+        if self._stop_wanted:
+            return
+        node = self._keep(recalled.spec)
+        if recalled.fault is not None:
+            self._give_up_recalled(node, recalled.fault)
+            return
+        if self.node.cause is not None:
+            node.cause = _group_cause(self.node.cause)
+        try:
+            await self._start(node)
+        except ShuttingDown:
+            return
+        except ChildStartFailed as error:
+            # One of many: it is tried again within its budget, the others start.
+            self._start_failed(node, error)
+        else:
+            self._report_started(node)
+
+    def _give_up_recalled(self, node: Node, fault: Fault) -> None:
+        node.last_exit = Crash(fault)
+        self._rest(node, node.last_exit, NodeState.FAILED)
+        self.directory.report(
+            "supervision.start_failed",
+            node,
+            exit_=node.last_exit,
+            detail=f"it is remembered, but {fault.summary()}",
+        )
 
     async def _serve(self) -> Exception | Fault | None:
         while not self._stop_wanted:
             if self._injected is not None:
                 return self._injected
             if not self._inbox:
-                await self._park()
+                await news()
                 continue
             failure = await self._take(self._inbox.popleft())
             if failure is not None:
@@ -267,14 +338,6 @@ class Supervisor:
             await self._obey(event)
             return None
         return await self._try_again(event)
-
-    async def _park(self) -> None:
-        self._parked = current_task()
-        await wait_task_rescheduled(self._abort)
-
-    def _abort(self, _: object) -> Abort:
-        self._parked = None
-        return Abort.SUCCEEDED
 
     # --- children: keep, start, stop, forget --------------------------------------------
 
@@ -297,6 +360,10 @@ class Supervisor:
         node.state = NodeState.STOPPED
         self.children.pop(node.id, None)
         self.directory.remove(node)
+        # What ends with the tree, or with its supervisor, is there again next time.
+        ending = self._stop_wanted or self.directory.interrupt is not None
+        if self.remembered is not None and not ending:
+            self.remembered.drop(node.id)
         node.body.at_rest(exit_, gone=True)
 
     def _rest(self, node: Node, exit_: Exit, state: NodeState) -> None:
@@ -325,10 +392,16 @@ class Supervisor:
             ChildStartFailed, StartTimeout: the task is gone when this is raised.
             ShuttingDown: a stop came first.
         """
+        if self._changed:
+            self._make_changed(node)
         nursery = cast("trio.Nursery", self._nursery)
         life = node.born()
         self._set(node, NodeState.STARTING)
-        nursery.start_soon(live, node, life, name=node.path)
+        if self._ending is node:
+            self._ending = None
+            self._heir = life, copy_context()
+        else:
+            nursery.start_soon(live, node, life, name=node.path)
         in_time = await self._wait_ready(life, node.spec.start_timeout)
         if life.ready:
             await self._became_ready(node, life)
@@ -349,7 +422,7 @@ class Supervisor:
             if trio.current_time() >= deadline:
                 return False
             self._wake_by(deadline)
-            await self._park()
+            await news()
         return True
 
     def _wake_by(self, deadline: float) -> None:
@@ -406,7 +479,7 @@ class Supervisor:
     async def _gone(self, node: Node) -> None:
         life = node.life
         while life is not None and not life.ended:
-            await self._park()
+            await news()
 
     def _cut_off(self, node: Node) -> None:
         life = node.life
@@ -427,8 +500,12 @@ class Supervisor:
     def _stuck(self, node: Node, life: Life, seconds: float) -> None:
         if not life.ended:
             self._set(node, NodeState.STUCK)
+            tasks = self._nursery.child_tasks if self._nursery is not None else ()
+            where = whereabouts(life, tasks) or "what it started does not"
             self.directory.report(
-                "supervision.stuck", node, detail="it does not end, though cancelled"
+                "supervision.stuck",
+                node,
+                detail=f"it does not end, though cancelled: {where}",
             )
             self._watch(node, life, min(seconds * 2, _STUCK_LAST))
 
@@ -528,7 +605,11 @@ class Supervisor:
         if node.window is not None:
             self._rest(node, cause.exit, NodeState.FAILED)
             self.directory.report(
-                "supervision.failed", node, exit_=cause.exit, cause=cause
+                "supervision.failed",
+                node,
+                exit_=cause.exit,
+                cause=cause,
+                budget=self._budget(node),
             )
             self._gone_for_good(node)
             return None
@@ -539,7 +620,11 @@ class Supervisor:
         error = IntensityExceeded(self.path, names, fault, hint)
         self._set(node, NodeState.FAILED)
         self.directory.report(
-            "supervision.gave_up", self.node, exit_=cause.exit, detail=str(error)
+            "supervision.gave_up",
+            self.node,
+            exit_=cause.exit,
+            detail=str(error),
+            budget=self._budget(),
         )
         return error
 
@@ -619,11 +704,28 @@ class Supervisor:
     def _report_restarted(self, node: Node) -> None:
         if node.running:
             self.directory.report(
-                "supervision.restarted", node, cause=node.cause, exit_=node.last_exit
+                "supervision.restarted",
+                node,
+                cause=node.cause,
+                exit_=node.last_exit,
+                budget=self._budget(node),
             )
 
     def _report_exit(self, node: Node, life: Life) -> None:
-        self.directory.report("supervision.exited", node, exit_=life.exit)
+        budget = self._budget(node) if isinstance(life.exit, Crash) else None
+        self.directory.report(
+            "supervision.exited",
+            node,
+            exit_=life.exit,
+            stopping=life.stopping,
+            budget=budget,
+        )
+
+    def _budget(self, node: Node | None = None) -> tuple[int, int, float]:
+        """Restarts that count at this moment, of a child's own budget if it has one."""
+        window = (node.window if node is not None else None) or self.window
+        budget = window.budget
+        return window.spent(trio.current_time()), budget.limit, budget.period
 
     # --- wishes ----------------------------------------------------------------------------
 
@@ -638,14 +740,19 @@ class Supervisor:
         Raises:
             NotRunning, ShuttingDown, CallingSelf: it would never be executed.
         """
-        await trio.lowlevel.checkpoint_if_cancelled()
+        await checkpoint_if_cancelled()
         self._refuse_self(about)
         if self._nursery is None:
             raise NotRunning(f"supervisor {self.path} is not running")
         if self._stop_wanted:
             raise ShuttingDown(f"{self.path} is stopping")
-        command = _Command(run, current_task())
+        command = _Command(run)
         self._post(command)
+        if command.result is not None:
+            # Done already, so that a cancellation comes too late for it.
+            await cancel_shielded_checkpoint()
+            return command.result.unwrap()
+        command.task = current_task()
 
         def abort(_: object) -> Abort:
             command.task = None
@@ -693,6 +800,8 @@ class Supervisor:
 
     async def add(self, spec: ChildSpec) -> Node | None:
         """Start a new child (run through `ask`); None when it ignored its start."""
+        self.spec.check_child(spec)
+        row = row_of(spec) if self.remembered is not None else b""
         present = self.children.get(spec.id)
         if present is not None and self.dynamic and present.state is NodeState.FAILED:
             self._forget(present, present.last_exit or Shutdown())
@@ -701,7 +810,6 @@ class Supervisor:
             if present.running:
                 raise AlreadyStarted(present.path)
             raise AlreadyPresent(present.path)
-        self.spec.check_child(spec)
         if (
             isinstance(self.spec, DynamicSupervisorSpec)
             and len(self.children) >= self.spec.max_children
@@ -714,13 +822,22 @@ class Supervisor:
             self._forget(node, node.last_exit or Shutdown())
             raise
         self._report_started(node)
-        return node if spec.id in self.children else None
+        if spec.id not in self.children:
+            return None
+        if self.remembered is not None:
+            self.remembered.keep(spec.id, row)
+        return node
 
     async def terminate(self, id_: str) -> None:
         """Stop a child; its specification stays, but a temporary or dynamic one goes."""
-        node = self._find(id_)
-        await self._stop_one(node)
-        self._let_go(node, node.last_exit or Shutdown())
+        remembered = self.remembered
+        if remembered is None or not remembered.owes(id_):
+            node = self._find(id_)
+            await self._stop_one(node)
+            self._let_go(node, node.last_exit or Shutdown())
+        if remembered is not None:
+            # Also when a stop of everything came meanwhile: it was to go for good.
+            remembered.drop(id_)
 
     async def revive(self, id_: str) -> Node:
         """Start a child that does not run."""
@@ -771,11 +888,79 @@ class Supervisor:
             raise AlreadyStarted(node.path)
         self._forget(node, node.last_exit or Shutdown())
 
+    async def reconfigure(self, spec: SupervisorSpec | DynamicSupervisorSpec) -> None:
+        """Go by another specification from now on; a wrong one changes nothing."""
+        listed = spec.children if isinstance(spec, SupervisorSpec) else ()
+        self._refuse_change(spec, {child.id for child in listed})
+        others = [child for child in listed if child.id in self.children]
+        changed = [one for one in others if one != self.children[one.id].spec]
+        self.spec = spec
+        self.node.spec = replace(self.node.spec, start=spec)
+        self.window.budget = spec.intensity
+        if isinstance(spec, SupervisorSpec):
+            self.strategy = Strategy(spec.strategy)
+        for child in changed:
+            self._change(self.children[child.id], child)
+        for child in listed:
+            if child.id not in self.children:
+                self._keep(child)
+        self._line_up([child.id for child in listed])
+
+    def _refuse_change(
+        self, spec: SupervisorSpec | DynamicSupervisorSpec, listed: set[str]
+    ) -> None:
+        if type(spec) is not type(self.spec):
+            raise TypeError(
+                f"{self.path} is made from a {type(self.spec).__name__}, not from {spec!r}"
+            )
+        remember = isinstance(spec, DynamicSupervisorSpec) and spec.remember
+        if remember is not (self.remembered is not None):
+            raise ValueError(f"{self.path}: remember cannot be changed while it runs")
+        for node in self.children.values():
+            if node.id not in listed:
+                spec.check_child(node.spec)
+
+    def _change(self, node: Node, spec: ChildSpec) -> None:
+        before, node.spec = node.spec, spec
+        if _made_from(before) != _made_from(spec):
+            self._changed.add(node.id)
+        if before.intensity != spec.intensity:
+            node.window = RestartWindow(spec.intensity) if spec.intensity else None
+
+    def _make_changed(self, node: Node) -> None:
+        if node.id in self._changed:
+            self._changed.discard(node.id)
+            before, node.body = node.body, _make_body(node, self.directory)
+            before.at_rest(node.last_exit or Shutdown(), gone=True)
+
+    def _line_up(self, first: Sequence[str]) -> None:
+        """Start order: as the specification lists them, then the others as before."""
+        listed = set(first)
+        others = [id_ for id_ in self.children if id_ not in listed]
+        for order, id_ in enumerate([*first, *others], 1):
+            node = self.children[id_] = self.children.pop(id_)
+            node.order = order
+        self._order = len(self.children)
+        self.directory.touch()
+
+    async def written(self, id_: str) -> None:
+        """Wait until what is remembered of a child is on the disk.
+
+        Raises:
+            StoreError: it could not be written.
+        """
+        if self.remembered is not None:
+            await self.remembered.written(id_)
+
     def _find(self, id_: str) -> Node:
         node = self.children.get(id_)
         if node is None:
             raise UnknownChild(self.path, id_)
         return node
+
+
+def _made_from(spec: ChildSpec) -> tuple[object, ...]:
+    return spec.start, spec.args, spec.kwargs, spec.isolation
 
 
 def _make_body(node: Node, directory: Directory) -> Any:  # noqa: ANN401 - a Body

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import heapq
 import math
-from typing import TYPE_CHECKING
+from collections import deque
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# Below this many entries it is not worth rebuilding the heap.
+# Below this many entries it is not worth rebuilding the heap, or a queue.
 _TRIM_FROM = 64
+# Lengths of waits are constants in a program; those that are computed go to the heap.
+_MOST_LENGTHS = 64
 
 
 class Timer:
@@ -43,11 +46,79 @@ class Timer:
             return self.number < other.number
         return self.deadline < other.deadline
 
+    @property
+    def remaining(self) -> float | None:
+        """Seconds until it runs; None when it ran or was called off."""
+        if self.callback is None:
+            return None
+        return max(0.0, self.deadline - trio.current_time())
+
     def cancel(self) -> None:
         """Call it off; after it ran, nothing happens."""
         if self.callback is not None:
             self.callback = None
             self._timers.forget_one()
+
+
+class Waiting(Protocol):
+    """Somebody who waits for so long and no longer."""
+
+    deadline: float
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether he waits still."""
+        ...
+
+    def expire(self, seconds: float) -> None:
+        """Told once, at the deadline, if he waits still; `seconds` after he began."""
+        ...
+
+
+class Patience:
+    """Waits of one length: in order of deadline by nature, so a queue and not a heap.
+
+    To arm one is to append it, and nothing has to be called off. Those that are over leave
+    with the oldest, or when the queue has doubled: one long wait keeps nothing else.
+    """
+
+    __slots__ = ("_limit", "_queue", "_timer", "_timers", "seconds")
+
+    def __init__(self, timers: Timers, seconds: float) -> None:
+        self.seconds = seconds
+        self._timers = timers
+        self._queue: deque[Waiting] = deque()
+        self._limit = _TRIM_FROM
+        self._timer: Timer | None = None
+
+    def __len__(self) -> int:
+        """How many are held, those that are over included."""
+        return len(self._queue)
+
+    def arm(self, waiting: Waiting) -> None:
+        """Tell `waiting` when it has waited too long."""
+        waiting.deadline = deadline = self._timers.now() + self.seconds
+        queue = self._queue
+        queue.append(waiting)
+        if len(queue) >= self._limit:
+            self._trim()
+        if self._timer is None:
+            self._timer = self._timers.at(deadline, self._sweep)
+
+    def _trim(self) -> None:
+        self._queue = deque([one for one in self._queue if one.is_wanted])
+        self._limit = max(_TRIM_FROM, 2 * len(self._queue))
+
+    def _sweep(self) -> None:
+        self._timer = None
+        queue, now = self._queue, self._timers.now()
+        while queue and (queue[0].deadline <= now or not queue[0].is_wanted):
+            waiting = queue.popleft()
+            if waiting.is_wanted:
+                waiting.expire(self.seconds)
+        self._limit = max(_TRIM_FROM, 2 * len(queue))
+        if queue:
+            self._timer = self._timers.at(queue[0].deadline, self._sweep)
 
 
 class Timers:
@@ -58,6 +129,9 @@ class Timers:
         self._called_off = 0
         self._armed = 0
         self._scope: trio.CancelScope | None = None
+        self._patience: dict[float, Patience] = {}
+        # trio's clock, without the way to it: that is half of what it costs to look.
+        self._clock: trio.abc.Clock | None = None
 
     def __len__(self) -> int:
         """How many timers are held, called-off ones included."""
@@ -73,6 +147,20 @@ class Timers:
             # No need to wake the task: trio moves the deadline where it stands.
             scope.deadline = deadline
         return timer
+
+    def now(self) -> float:
+        """What `trio.current_time` says."""
+        clock = self._clock
+        if clock is None:
+            self._clock = clock = trio.lowlevel.current_clock()
+        return clock.current_time()
+
+    def patience(self, seconds: float) -> Patience | None:
+        """What keeps waits of this length; None: there are too many lengths already."""
+        patience = self._patience.get(seconds)
+        if patience is None and len(self._patience) < _MOST_LENGTHS:
+            self._patience[seconds] = patience = Patience(self, seconds)
+        return patience
 
     def forget_one(self) -> None:
         """An entry was called off; trim when they outnumber the live ones."""

@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, cast
 
 from treewarden.clock import wall_ns
 from treewarden.errors import NameAmbiguous, NameUnknown
+from treewarden.exits import Crash
 
 from .node import Kind, NodeState
+from .report import ITEM_LIMIT, Report, cut, in_hand
+from .report_log import ReportLog
 from .strategy import Strategy
 from .timers import Timers
 
@@ -23,29 +26,12 @@ if TYPE_CHECKING:
     from treewarden.exits import Exit
 
     from .node import Cause, Node
+    from .remembered import Memory
     from .supervisor import Supervisor
 
 
 # About 1.5 MB when full; see Directory.add.
 _REMEMBERED_PATHS = 10_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
-    """One thing that happened to a node; `topic` is its name in the journal.
-
-    Topics: supervision.started, .restarted, .exited, .start_failed, .gave_up, .failed
-    (a child spent its own budget), .stuck.
-    """
-
-    topic: str
-    path: str
-    incarnation: int
-    at_ns: int
-    exit: Exit | None = None
-    cause: Cause | None = None
-    detail: str = ""
-    trace: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,16 +82,22 @@ class Directory:
         self.random = random.Random()  # noqa: S311 - spreading, not secrecy
         # What the layers above give to the children that they know how to run.
         self.services: object = None
+        # Where dynamic supervisors remember their children; None: nowhere.
+        self.memory: Memory | None = None
         self.hurried = False
         self.interrupt: BaseException | None = None
+        self.log = ReportLog(self.timers)
         self.reporter: Callable[[Report], None] | None = None
+        self.reports_failed = 0
+        """Reports that `reporter` raised at."""
         self.changed: Callable[[], None] | None = None
         # The last incarnation of nodes that are gone, so that (path, incarnation) never
         # repeats; for the oldest, forgotten here too, one number for all is kept.
         self._last_incarnations: dict[str, int] = {}
         self._incarnations_begun = 0
         self._by_path: dict[str, Node] = {}
-        self._by_id: dict[str, dict[str, Node]] = {}
+        # By id: the node, or (a dict is 230 bytes) all that share it, by path.
+        self._by_id: dict[str, Node | dict[str, Node]] = {}
 
     def __len__(self) -> int:
         """How many nodes there are."""
@@ -122,7 +114,11 @@ class Directory:
         last = self._last_incarnations.pop(node.path, 0)
         node.incarnation = max(last, self._incarnations_begun)
         self._by_path[node.path] = node
-        self._by_id.setdefault(node.id, {})[node.path] = node
+        same = self._by_id.setdefault(node.id, node)
+        if isinstance(same, dict):
+            same[node.path] = node
+        elif same is not node:
+            self._by_id[node.id] = {same.path: same, node.path: node}
         self.touch()
 
     def remove(self, node: Node) -> None:
@@ -130,8 +126,9 @@ class Directory:
         if self._by_path.get(node.path) is node:
             del self._by_path[node.path]
             same = self._by_id[node.id]
-            del same[node.path]
-            if not same:
+            if isinstance(same, dict) and len(same) > 1:
+                del same[node.path]
+            else:
                 del self._by_id[node.id]
             self._remember(node)
             self.touch()
@@ -163,12 +160,14 @@ class Directory:
         node = self._by_path.get(name)
         if node is not None:
             return node
-        nodes = self._by_id.get(name, {})
-        if len(nodes) == 1:
-            return next(iter(nodes.values()))
-        if not nodes:
+        found = self._by_id.get(name)
+        if found is None:
             raise NameUnknown(name)
-        raise NameAmbiguous(name, tuple(sorted(nodes)))
+        if not isinstance(found, dict):
+            return found
+        if len(found) == 1:
+            return next(iter(found.values()))
+        raise NameAmbiguous(name, tuple(sorted(found)))
 
     def interrupted(self, error: BaseException) -> None:
         """KeyboardInterrupt or SystemExit came out of a child: stop, then raise it."""
@@ -197,21 +196,33 @@ class Directory:
         cause: Cause | None = None,
         detail: str = "",
         trace: str = "",
+        stopping: bool = False,
+        budget: tuple[int, int, float] | None = None,
     ) -> None:
-        """Tell whoever listens; costs a look when nobody does."""
+        """Tell whoever listens; never waits, and no listener's failure comes back."""
+        report = Report(
+            topic=topic,
+            path=node.path,
+            incarnation=node.incarnation,
+            at_ns=wall_ns(),
+            exit=exit_,
+            cause=cause,
+            detail=cut(detail, ITEM_LIMIT),
+            trace=trace,
+            kind=node.body.kind,
+            supervisor=node.parent.path,
+            label=node.label,
+            spec=node.spec,
+            stopping=stopping,
+            in_hand=in_hand(node, exit_.fault) if type(exit_) is Crash else None,
+            budget=budget,
+        )
         if self.reporter is not None:
-            self.reporter(
-                Report(
-                    topic=topic,
-                    path=node.path,
-                    incarnation=node.incarnation,
-                    at_ns=wall_ns(),
-                    exit=exit_,
-                    cause=cause,
-                    detail=detail,
-                    trace=trace,
-                )
-            )
+            try:
+                self.reporter(report)
+            except Exception:  # noqa: BLE001 - a supervisor outlives who listens to it
+                self.reports_failed += 1
+        self.log.hear(report)
 
     def snapshot(self, now: float) -> TreeSnapshot:
         """The tree at `now` (trio's clock)."""

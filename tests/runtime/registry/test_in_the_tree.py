@@ -131,7 +131,7 @@ async def _ignore_down(ref: AgentRef[Worker]) -> None:
 async def test_a_name_is_free_before_anybody_hears_of_the_end(
     tree: SupervisorRef, names: Names
 ) -> None:
-    """MON-06, REG-03"""
+    """MON-06, G20, REG-03"""
     seen: list[tuple[Down, object]] = []
     await tree.start_child(ChildSpec("watcher", Watcher, args=(names, seen)))
     spec = ChildSpec("w", Worker, args=(names,), restart="temporary")

@@ -7,6 +7,7 @@ one list, opens trees, and checks the invariants TRI-01 to TRI-05 when a tree ha
 from __future__ import annotations
 
 import inspect
+import logging
 import math
 import random
 from collections import Counter
@@ -371,6 +372,14 @@ def world() -> Iterator[World]:
     world = World()
     yield world
     assert world.violations() == []
+
+
+@pytest.fixture
+def quiet() -> Iterator[None]:
+    """No log records: writing thousands of them down takes longer than what they tell."""
+    logging.disable()
+    yield
+    logging.disable(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")

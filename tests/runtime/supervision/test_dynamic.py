@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -21,11 +21,15 @@ from treewarden.supervision import (
     ChildSpec,
     DynamicSupervisorSpec,
     Intensity,
+    Node,
     NodeState,
     SupervisorRef,
+    as_supervisor,
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.runtime.supervision.conftest import World
 
 ENDS = ["normal", "shutdown", "shutdown with a detail", "crash", "killed"]
@@ -242,6 +246,39 @@ async def test_a_child_that_an_operator_cannot_restart_is_kept_as_failed(
             await dyn.bounce_child("a")
         assert world.states(dyn) == {"a": "failed"}
         assert (await dyn.restart_child("a")).state is NodeState.RUNNING
+
+
+class CountsLooks(dict[str, Node]):
+    """Children that notice when somebody goes through all of them."""
+
+    looks = 0
+
+    def values(self) -> Any:
+        self.looks += 1
+        return super().values()
+
+    def __iter__(self) -> Iterator[str]:
+        self.looks += 1
+        return super().__iter__()
+
+
+async def test_dealing_with_one_child_looks_at_no_other(world: World) -> None:
+    """MGT-11: pitfall 77; so ten thousand siblings cost nothing."""
+    async with world.open(world.dynamic()) as root:
+        dyn = inside(root)
+        for number in range(5):
+            await dyn.start_child(world.child(f"c{number}"))
+        supervisor = as_supervisor(world.directory.resolve("dyn"))
+        assert supervisor is not None
+        supervisor.children = children = CountsLooks(supervisor.children)
+        await dyn.start_child(world.child("d"))
+        await world.crashed("c2")
+        await world.ended("c3", "normal")
+        await dyn.bounce_child("c4")
+        assert dyn.get_childspec("c1").id == "c1"
+        await dyn.terminate_child("d")
+        assert children.looks == 0
+        assert world.incarnations(dyn) == {"c0": 1, "c1": 1, "c2": 2, "c3": 2, "c4": 2}
 
 
 async def test_ten_thousand_children_come_and_go_without_a_trace(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
-from treewarden.supervision.importable import freeze, import_path, load, thaw
+from treewarden.supervision.importable import find, freeze, import_path, load, thaw
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +37,16 @@ class Holder:
 
     @staticmethod
     async def inner(count: int) -> None: ...
+
+
+class Placed:
+    def __init__(self, at: Point, size: tuple[int, int] = (0, 0)) -> None: ...
+
+
+class Inherits(Placed): ...
+
+
+class Unplaced: ...
 
 
 def made() -> Callable[[], Any]:
@@ -124,6 +134,37 @@ def test_arguments_arrive_as_the_function_says() -> None:
     args = (Point(1), Point(2), Point(3))
     kwargs = {"size": (4, 5), "corner": Point(6)}
     assert thaw(top, freeze("a", top, args, kwargs)) == (args, kwargs)
+
+
+def test_arguments_given_by_name_arrive_by_name() -> None:
+    kwargs: dict[str, object] = {"point": Point(1), "rest": Point(2), "named": Point(3)}
+    assert thaw(top, freeze("a", top, (), kwargs)) == ((), kwargs)
+    kwargs = {"other": 2, "value": 1}
+    assert thaw(untyped, freeze("a", untyped, (), kwargs)) == ((), kwargs)
+    assert thaw(untyped, freeze("a", untyped, (1,), {"other": 2})) == (
+        (1,),
+        {"other": 2},
+    )
+
+
+def test_the_arguments_of_a_class_arrive_as_its_init_says() -> None:
+    frozen = freeze("a", Placed, (Point(1),), {"size": (1, 2)})
+    assert thaw(Placed, frozen) == ((Point(1),), {"size": (1, 2)})
+    assert thaw(Inherits, frozen) == ((Point(1),), {"size": (1, 2)})
+    with pytest.raises(TypeError, match="a: the arguments do not fit"):
+        freeze("a", Unplaced, (1,), {})
+
+
+def test_what_runs_as_main_is_found_where_it_runs_not_imported_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # As `python -m` leaves it: the module is there as __main__ alone.
+    name = __name__
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules[name])
+    monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(top, "__module__", "__main__")
+    assert import_path("a", top) == f"{name}:top"
+    assert find(f"{name}:top") is top
 
 
 def test_without_annotations_builtins_arrive() -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import random
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,11 +17,16 @@ from treewarden.errors import ChildStartFailed, IntensityExceeded, SupervisionEr
 from treewarden.supervision import ChildSpec, Intensity, SupervisorRef, SupervisorSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
 
     from tests.runtime.supervision.conftest import World
 
 LONG = 36_000.0
+LIMITS = [0, 1, 2, 5, 20]
+CRASHES = 10_000
+
+Happening: TypeAlias = tuple[str, str]
+"""What happens, and to whom."""
 RESTARTS = st.sampled_from(["permanent", "permanent", "transient", "temporary"])
 STRATEGIES = st.sampled_from(["one_for_one", "one_for_all", "rest_for_one"])
 
@@ -61,6 +69,10 @@ class Branch:
     parent: Branch | None = None
     children: list[Worker | Branch] = field(default_factory=list)
 
+    def path(self) -> str:
+        """Where it is in the tree; the root has no word of its own."""
+        return f"{self.parent.path()}/{self.id}" if self.parent else ""
+
     def start(self, model: Model) -> bool:
         self.children, self.spent = [], 0
         for child in self.family:
@@ -89,6 +101,7 @@ class Branch:
         while again is not None:
             self.spent += 1
             if self.spent > self.limit:
+                model.gave_up.append(self.path())
                 self.stop(model)
                 if self.parent is not None:
                     self.parent.ended(self, model, crashed=True)
@@ -122,6 +135,8 @@ class Model:
         self.root = root
         self.trace: list[str] = []
         self.starts: Counter[str] = Counter()
+        self.crashes = 0
+        self.gave_up: list[str] = []
 
     def workers(self, branch: Branch) -> list[Worker]:
         found: list[Worker] = []
@@ -132,6 +147,7 @@ class Model:
     def end(self, id_: str, *, crashed: bool) -> None:
         for worker in self.workers(self.root):
             if worker.id == id_ and worker.up and worker.parent is not None:
+                self.crashes += crashed
                 worker.stop(self)
                 worker.parent.ended(worker, self, crashed=crashed)
 
@@ -154,15 +170,18 @@ class Model:
 
 
 @st.composite
-def trees(draw: st.DrawFn) -> Branch:
+def trees(draw: st.DrawFn, *, lasting: bool = False) -> Branch:
+    """Random trees; `lasting` ones have a root that endures a storm, and somebody in it."""
     names = iter(f"n{number}" for number in range(1000))
 
-    def branch(depth: int) -> Branch:
-        name, kinds = next(names), draw(st.lists(st.booleans(), max_size=4))
+    def branch(depth: int, limits: list[int], least: int = 0) -> Branch:
+        kinds = draw(st.lists(st.booleans(), min_size=least, max_size=4))
+        name = next(names)
         family = [
-            branch(depth - 1) if deeper and depth else worker() for deeper in kinds
+            branch(depth - 1, LIMITS) if deeper and depth else worker()
+            for deeper in kinds
         ]
-        limit = draw(st.sampled_from([0, 1, 2, 5, 20]))
+        limit = draw(st.sampled_from(limits))
         return Branch(name, draw(RESTARTS), draw(STRATEGIES), limit, family)
 
     def worker() -> Worker:
@@ -172,7 +191,7 @@ def trees(draw: st.DrawFn) -> Branch:
             fails |= {1}
         return Worker(next(names), draw(RESTARTS), fails)
 
-    return branch(2)
+    return branch(3, [50, 1000], least=2) if lasting else branch(2, LIMITS)
 
 
 def ids(branch: Branch) -> list[str]:
@@ -186,12 +205,23 @@ def ids(branch: Branch) -> list[str]:
 
 
 @st.composite
-def stories(draw: st.DrawFn) -> tuple[Branch, list[tuple[str, str]]]:
+def stories(draw: st.DrawFn) -> tuple[Branch, list[Happening]]:
     root = draw(trees())
     acts = ["crash", "crash", "finish", "terminate", "restart", "delete"]
     name = st.sampled_from(ids(root) or ["nobody"])
-    events = st.lists(st.tuples(st.sampled_from(acts), name), max_size=12)
-    return root, draw(events)
+    happenings = st.tuples(st.sampled_from(acts), name)
+    return root, draw(st.lists(happenings, max_size=12))
+
+
+def storm(model: Model, chance: random.Random, length: int) -> Iterator[Happening]:
+    """Mostly crashes, each of somebody who is up at that moment."""
+    for _ in range(length):
+        up = [worker.id for worker in model.workers(model.root) if worker.up]
+        near = [child.id for child in model.root.children]
+        act = chance.choice(["crash"] * 12 + ["finish", "terminate", "restart"])
+        among = up if act in {"crash", "finish"} else near
+        if among:
+            yield act, chance.choice(among)
 
 
 def specification(world: World, branch: Branch) -> SupervisorSpec:
@@ -222,32 +252,73 @@ async def do(world: World, root: SupervisorRef, what: str, whom: str) -> None:
     await world.settle()
 
 
-@settings(deadline=None, max_examples=150)
+def foretell(model: Model, events: Iterable[Happening]) -> list[Happening]:
+    """Have a model live through these events; those that happened before its end."""
+    happened: list[Happening] = []
+    root = model.root
+    alive = root.start(model)
+    for what, whom in events if alive else ():
+        happened.append((what, whom))
+        if what in {"crash", "finish"}:
+            model.end(whom, crashed=what == "crash")
+        else:
+            model.operate(what, whom)
+        if not root.up:
+            break
+    if root.up:
+        root.stop(model)
+    return happened
+
+
+async def live(world: World, branch: Branch, events: list[Happening]) -> None:
+    """Have a real tree live through them."""
+    with suppress(IntensityExceeded, ChildStartFailed):
+        async with world.open_spec(specification(world, branch)) as root:
+            for what, whom in events:
+                await do(world, root, what, whom)
+
+
+def check(world: World, model: Model) -> None:
+    """Exactly the same starts, ends and give-ups, in the same order."""
+    assert world.trace == model.trace
+    given_up = [one.path.rstrip("/") for one in world.reported("gave_up")]
+    assert given_up == model.gave_up
+    assert world.violations() == []
+
+
+@settings(max_examples=150)
 @given(stories(), st.integers(0, 2**32))
 def test_a_random_tree_goes_through_random_events_as_the_model_does(
     new_world: type[World],
     play: Callable[..., None],
-    story: tuple[Branch, list[tuple[str, str]]],
+    story: tuple[Branch, list[Happening]],
     seed: int,
 ) -> None:
     """TRI-06, TRI-07, and the restart rules of RST, STR, INT, ESC and RFL together"""
     branch, events = story
     world, model = new_world(), Model(branch)
+    foretell(model, events)
+    play(functools.partial(live, world, branch, events), seed=seed)
+    check(world, model)
 
-    async def main() -> None:
-        with suppress(IntensityExceeded, ChildStartFailed):
-            async with world.open_spec(specification(world, branch)) as root:
-                for what, whom in events:
-                    await do(world, root, what, whom)
 
-    alive = branch.start(model)
-    for what, whom in events:
-        if branch.up and what in {"crash", "finish"}:
-            model.end(whom, crashed=what == "crash")
-        elif branch.up:
-            model.operate(what, whom)
-    if alive and branch.up:
-        branch.stop(model)
-    play(main, seed=seed)
-    assert world.trace == model.trace
-    assert world.violations() == []
+@pytest.mark.usefixtures("quiet")
+def test_ten_thousand_random_crashes_in_random_trees_go_as_the_model_says(
+    new_world: type[World], play: Callable[..., None]
+) -> None:
+    """TRI-06, TRI-07: exact restarts, escalations and order, however long it goes on."""
+    crashes = 0
+
+    @settings(max_examples=50)
+    @given(trees(lasting=True), st.integers(50, 150), st.integers(0, 2**32))
+    def as_foretold(branch: Branch, length: int, seed: int) -> None:
+        nonlocal crashes
+        world, model = new_world(), Model(branch)
+        chance = random.Random(seed)  # noqa: S311 - not for secrets
+        events = foretell(model, storm(model, chance, length))
+        play(functools.partial(live, world, branch, events), seed=seed)
+        check(world, model)
+        crashes += model.crashes
+
+    while crashes < CRASHES:
+        as_foretold()

@@ -154,17 +154,22 @@ async def test_terminating_a_temporary_child_forgets_it(world: World) -> None:
             await root.restart_child("a")
 
 
-async def test_a_thousand_children_are_counted_right(world: World) -> None:
+async def test_two_thousand_children_are_counted_right(world: World) -> None:
     """MGT-07"""
     async with world.open(limit=0) as root:
         for number in range(1000):
             await root.start_child(world.child(f"c{number}", restart="transient"))
         assert root.count_children() == counts(1000, 1000, 0, 1000)
         assert len(root.which_children()) == 1000
-        for number in range(1000):
+        for number in range(1000, 2000):
+            await root.start_child(world.child(f"c{number}", restart="transient"))
+        await root.start_child(world.supervisor("sub", world.child("inner")))
+        assert root.count_children() == counts(2001, 2001, 1, 2000)
+        assert len(root.which_children()) == 2001
+        for number in range(2000):
             world.tell(f"c{number}", None)
         await world.settle()
-        assert root.count_children() == counts(1000, 0, 0, 1000)
+        assert root.count_children() == counts(2001, 1, 1, 2000)
 
 
 async def test_two_starts_of_one_id_at_once_are_one_start(world: World) -> None:

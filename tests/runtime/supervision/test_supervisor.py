@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from treewarden.errors import ChildStartFailed, IntensityExceeded, StartTimeout
+from treewarden.errors import (
+    AlreadyPresent,
+    AlreadyStarted,
+    ChildStartFailed,
+    IntensityExceeded,
+    StartTimeout,
+)
 from treewarden.exits import Crash, Killed, Normal, Shutdown
 from treewarden.resilience import Backoff
 from treewarden.supervision import (
@@ -322,6 +328,11 @@ async def test_what_is_kept_of_a_child_depends_on_its_type_and_end_alone(
         stays_down = how == "by hand" or (restart == "transient" and how == "normal")
         expected = {"a": "stopped" if stays_down else "running"} if kept else {}
         assert world.states(root) == expected
+        if not kept:
+            await root.start_child(spec)
+        else:
+            with pytest.raises(AlreadyPresent if stays_down else AlreadyStarted):
+                await root.start_child(spec)
 
 
 async def test_ends_that_restart_nobody_cost_nothing_and_touch_no_sibling(
@@ -630,12 +641,27 @@ async def test_every_failed_attempt_to_restart_costs_one(world: World) -> None:
 
 async def test_restarts_by_hand_cost_nothing(world: World) -> None:
     """INT-08, G8m"""
+    with pytest.raises(IntensityExceeded):
+        async with world.open(world.child("a"), limit=1) as root:
+            for _ in range(5):
+                await root.terminate_child("a")
+                await root.restart_child("a")
+                await root.bounce_child("a")
+            await world.crashed("a")  # the whole budget is still there
+            await world.crashed("a")
+            pytest.fail("the block went on")
+    assert world.starts["a"] == 1 + 10 + 1
+
+
+async def test_restarts_by_hand_are_free_where_no_other_is_allowed(
+    world: World,
+) -> None:
+    """INT-08, G8m"""
     async with world.open(world.child("a"), limit=0) as root:
         for _ in range(5):
             await root.terminate_child("a")
             await root.restart_child("a")
-            await root.bounce_child("a")
-        assert world.incarnations(root) == {"a": 11}
+        assert world.incarnations(root) == {"a": 6}
 
 
 async def test_a_return_of_a_permanent_child_costs_as_much_as_a_crash(
@@ -653,17 +679,37 @@ async def test_stepping_the_wall_clock_changes_no_budget(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """INT-15, TA-9, pitfall 2"""
-    steps = iter([3600, -3600, 7200, -7200])
     real_ns, real = time.time_ns, time.time
-    async with world.open(world.child("a"), limit=3, period=5.0) as root:
-        for _ in range(3):
-            step = next(steps)
-            monkeypatch.setattr(time, "time", lambda step=step: real() + step)
-            monkeypatch.setattr(
-                time, "time_ns", lambda step=step: real_ns() + step * 10**9
-            )
+
+    def step(seconds: int) -> None:
+        monkeypatch.setattr(time, "time", lambda: real() + seconds)
+        monkeypatch.setattr(time, "time_ns", lambda: real_ns() + seconds * 10**9)
+
+    with pytest.raises(IntensityExceeded):
+        async with world.open(world.child("a"), limit=3, period=5.0):
+            for seconds in (3600, -3600, 7200):
+                step(seconds)
+                await world.crashed("a")
+            await trio.sleep(5.1)  # trio forgets these, whatever the wall says
+            for seconds in (7200, 3600, -7200):
+                step(seconds)
+                await world.crashed("a")
+            step(36_000)  # for the wall, the last one was half a day ago
             await world.crashed("a")
-        assert world.incarnations(root) == {"a": 4}
+            pytest.fail("the block went on")
+    assert world.starts["a"] == 1 + 3 + 3
+
+
+async def test_a_round_that_takes_longer_than_the_period_never_spends_the_budget(
+    world: World,
+) -> None:
+    """INT-16: pitfall 10; as in OTP the limit counts restarts, whatever each costs."""
+    slow = world.child("a", start_takes=3.0, stop_takes=1.0)
+    async with world.open(slow, limit=1, period=2.0) as root:
+        for _ in range(10):
+            world.crash("a")
+            await trio.sleep(5)
+        assert world.incarnations(root) == {"a": 11}
 
 
 async def test_a_budget_does_not_survive_the_supervisors_own_restart(

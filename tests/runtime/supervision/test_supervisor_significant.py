@@ -66,11 +66,13 @@ async def test_a_transient_child_that_is_not_significant_ends_nobody_else(
 async def test_any_end_of_a_significant_temporary_child_ends_its_supervisor(
     world: World, how: str
 ) -> None:
-    """SIG-03"""
+    """SIG-03: the first of them, whoever else is significant."""
     x = world.child("x", restart="temporary", significant=True)
+    y = world.child("y", restart="temporary", significant=True)
     inner = world.supervisor(
         "s",
         x,
+        y,
         world.child("other"),
         auto_shutdown="any_significant",
         restart="temporary",

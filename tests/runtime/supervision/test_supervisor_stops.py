@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +14,7 @@ from treewarden.errors import (
     ChildStartFailed,
     ShuttingDown,
     SupervisionError,
+    UnknownChild,
 )
 from treewarden.exits import Crash, Exit, Killed, Normal, Shutdown
 from treewarden.supervision import ChildSpec, Stop, SupervisorRef, cleanup
@@ -208,8 +210,38 @@ async def test_a_shielded_child_is_reported_as_stuck_at_growing_intervals(
         *(6.0, 8.0, 12.0, 20.0, 36.0, 68.0),
         *(128.0, 188.0),
     ]
+    for report in world.reported("stuck"):
+        assert "cancelled: shields (" in report.detail
+        assert f"{Path(__file__).name}:" in report.detail
+        assert " > sleep (" in report.detail
+        assert "wait_task_rescheduled" not in report.detail
     # In the end it was the stop that ended it, and not the kill.
     assert exits(world) == {"/a": Shutdown()}
+
+
+async def test_of_a_stuck_child_with_tasks_of_its_own_it_is_told_where_these_hang(
+    world: World,
+) -> None:
+    """TA-3, pitfall 22"""
+
+    async def hangs(seconds: float) -> None:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(seconds)
+
+    async def has_tasks() -> None:
+        async with trio.open_nursery() as nursery:
+            for number in range(5):
+                nursery.start_soon(hangs, 2.5 + number / 10)
+
+    sub = world.supervisor("sub", ChildSpec("a", has_tasks), shutdown=1.0)
+    async with world.open(sub) as root:
+        await world.settle()
+        await root.terminate_child("sub")
+    details = {report.path: report.detail for report in world.reported("stuck")}
+    assert details["/sub/a"].count("hangs (") == 3
+    assert details["/sub/a"].endswith("; and 2 more")
+    assert "has_tasks" not in details["/sub/a"]
+    assert details["/sub"].endswith("though cancelled: what it started does not")
 
 
 async def test_a_child_that_swallows_the_cancellation_hangs_nobody_else(
@@ -430,6 +462,23 @@ async def test_two_stops_at_once_both_return_after_the_one_real_stop(
         assert trio.current_time() == 1.0
         assert world.states(root) == {}
     assert len(world.reported("exited")) == 2
+
+
+async def test_a_stop_returns_when_all_below_are_gone_and_their_names_are_free(
+    world: World,
+) -> None:
+    """STA-12"""
+    slow = world.child("a", stop_takes=1.0)
+    sub = world.supervisor("sub", slow, restart="temporary")
+    async with world.open(sub) as root:
+        await SupervisorRef(world.directory, "/sub").stop()
+        assert trio.current_time() == 1.0
+        assert not world.is_up("a")
+        assert [*world.directory.nodes()] == [world.directory.find("/")]
+        with pytest.raises(UnknownChild):
+            await root.terminate_child("sub")
+        await root.start_child(sub)
+        assert world.is_up("a")
 
 
 async def test_stopping_the_root_twice_at_once_stops_it_once(world: World) -> None:

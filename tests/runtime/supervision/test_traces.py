@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 RECORDED = Path(__file__).parents[2] / "data" / "otp_traces.jsonl"
 SCENARIOS = [json.loads(line) for line in RECORDED.read_text().splitlines()]
 LONG = 36_000.0
+SEEDS = 20
 
 
 @dataclass
@@ -96,7 +97,8 @@ def test_the_recording_is_whole() -> None:
     assert sum(scenario["otp"]["alive"] for scenario in SCENARIOS) == 101
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize("seed", range(1, SEEDS + 1))
 def test_every_recorded_scenario_goes_as_it_went_on_otp(
     new_world: type[World], play: Callable[..., None], seed: int
 ) -> None:

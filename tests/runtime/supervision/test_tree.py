@@ -19,6 +19,7 @@ from treewarden.supervision import (
 )
 
 if TYPE_CHECKING:
+    from tests.runtime.conftest import Books
     from tests.runtime.supervision.conftest import World
 
 
@@ -175,8 +176,11 @@ class Nobody:
     def failing(self, life: object) -> None: ...
 
 
-async def test_incarnations_do_not_repeat_and_what_remembers_them_is_bounded() -> None:
+async def test_incarnations_do_not_repeat_and_what_remembers_them_is_bounded(
+    balanced_books: Books,
+) -> None:
     """Design 3"""
+    balanced_books.pardoned.add("TRI-05")  # nobody lives here, so nobody ends
     directory = Directory()
     parent = Nobody(directory)
 

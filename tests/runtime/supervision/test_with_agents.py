@@ -45,6 +45,11 @@ class Notebook(Agent[Notes]):
     async def fail(self) -> None:
         raise ValueError("no")
 
+    async def scribble(self, word: str) -> str:
+        before = getattr(self, "margin", "")
+        self.margin = word
+        return before
+
 
 class Farewell(Notebook):
     def __init__(self, heard: list[str]) -> None:
@@ -94,7 +99,7 @@ async def test_an_agent_that_stops_itself_is_restarted_at_its_address_and_begins
 async def test_a_transient_agent_that_ended_normally_by_itself_stays_away(
     world: World,
 ) -> None:
-    """RST-13: nobody else can end it "normally"; there are no exit signals."""
+    """RST-13, G17: nobody else can end it "normally"; there are no exit signals."""
     spec = ChildSpec("book", Notebook, restart="transient")
     async with world.open(spec) as root:
         await end(notebook(root), Normal())
@@ -249,3 +254,27 @@ async def test_nobody_starts_below_a_supervisor_that_stops_or_is_gone(
     with pytest.raises(NotRunning):
         await root.start_child(spec)
     assert world.reported("started")[-1].path == "/dyn/slow"
+
+
+async def test_every_incarnation_is_an_object_of_its_own(world: World) -> None:
+    """Pitfall 50: what is kept outside of the state goes with the incarnation."""
+    async with world.open(ChildSpec("book", Notebook)) as root:
+        book = notebook(root)
+        assert await book.call(Notebook.scribble, "mine") == ""
+        assert await book.call(Notebook.scribble, "mine") == "mine"
+        with pytest.raises(AgentCrashed):
+            await book.call(Notebook.fail)
+        assert await book.call(Notebook.scribble, "mine") == ""
+
+
+async def test_a_message_kills_once(world: World) -> None:
+    """Pitfall 56, as overruled by design 5: only what still waits is kept."""
+    async with world.open(ChildSpec("book", Notebook)) as root:
+        book = notebook(root)
+        with pytest.raises(AgentCrashed):
+            await book.call(Notebook.fail)
+        await book.cast(Notebook.fail)
+        await book.cast(Notebook.note, "waited")
+        await world.settle()
+        assert world.incarnations(root) == {"book": 3}
+        assert await book.call(Notebook.words) == ["waited"]

@@ -1,0 +1,173 @@
+"""What must hold after every test that ran a tree, whoever wrote it (TRI-01 to TRI-05).
+
+The books are kept where it happens: each tree, birth, report and monitor of a test is
+written down by the real thing, on its way; nothing is replaced. When a test is over they
+must be balanced: no task of a closed tree is left, nobody is listed in it any more, each
+start that was reported has one end, each monitor had its one notice unless it was called
+off, and nobody was ever born while an earlier incarnation of the same path was alive.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+
+from treewarden.agents.monitor import Monitor
+from treewarden.supervision import Directory, Node, current_life
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from treewarden.agents import Down
+    from treewarden.supervision import Life
+
+BEGINNINGS = {"supervision.started", "supervision.restarted"}
+
+
+class Books:
+    """What the trees of one test did, and what of it must not have been."""
+
+    def __init__(self) -> None:
+        self.opened: list[Directory] = []
+        self.begun: Counter[tuple[int, str, int]] = Counter()
+        self.ended: Counter[tuple[int, str, int]] = Counter()
+        self.notices: Counter[Monitor] = Counter()
+        self.called_off: set[Monitor] = set()
+        # For a test that breaks our own parts on purpose: what that breaks.
+        self.pardoned: set[str] = set()
+        self._last: dict[tuple[int, str], Life] = {}
+        self._violations: list[str] = []
+
+    def keep(self, patch: pytest.MonkeyPatch) -> None:
+        """Write down from now on."""
+        self._keep_trees(patch)
+        self._keep_births(patch)
+        self._keep_reports(patch)
+        self._keep_monitors(patch)
+
+    def _keep_trees(self, patch: pytest.MonkeyPatch) -> None:
+        add, remove = Directory.add, Directory.remove
+
+        def added(directory: Directory, node: Node) -> None:
+            if node is directory.root:
+                self.opened.append(directory)
+            add(directory, node)
+
+        def removed(directory: Directory, node: Node) -> None:
+            remove(directory, node)
+            if node is directory.root:
+                left = [task.name for task in _tasks() if _tree(task) is directory]
+                if left:
+                    self._violations.append(f"TRI-01: tasks are left: {left}")
+
+        patch.setattr(Directory, "add", added)
+        patch.setattr(Directory, "remove", removed)
+
+    def _keep_births(self, patch: pytest.MonkeyPatch) -> None:
+        born = Node.born
+
+        def is_born(node: Node) -> Life:
+            key = id(node.parent.directory), node.path
+            last = self._last.get(key)
+            if last is not None and not last.ended:
+                self._violations.append(f"TRI-05: two live incarnations: {node.path}")
+            self._last[key] = life = born(node)
+            return life
+
+        patch.setattr(Node, "born", is_born)
+
+    def _keep_reports(self, patch: pytest.MonkeyPatch) -> None:
+        report = Directory.report
+
+        def reported(
+            directory: Directory, topic: str, node: Node, **fields: Any
+        ) -> None:
+            life = id(directory), node.path, node.incarnation
+            if topic in BEGINNINGS:
+                self.begun[life] += 1
+            elif topic == "supervision.exited":
+                self.ended[life] += 1
+            report(directory, topic, node, **fields)
+
+        patch.setattr(Directory, "report", reported)
+
+    def _keep_monitors(self, patch: pytest.MonkeyPatch) -> None:
+        notify, cancel = Monitor._notify, Monitor.cancel
+        init = Monitor.__init__
+
+        def made(monitor: Monitor, *args: Any) -> None:
+            self.notices[monitor] = 0
+            init(monitor, *args)
+
+        def notified(monitor: Monitor, down: Down) -> None:
+            self.notices[monitor] += 1
+            notify(monitor, down)
+
+        def cancelled(monitor: Monitor) -> None:
+            self.called_off.add(monitor)
+            cancel(monitor)
+
+        patch.setattr(Monitor, "__init__", made)
+        patch.setattr(Monitor, "_notify", notified)
+        patch.setattr(Monitor, "cancel", cancelled)
+
+    def violations(self) -> list[str]:
+        """What must not have happened but did; asked when every tree has closed."""
+        found = [
+            *self._violations,
+            *self._left_in_trees(),
+            *self._unbalanced(),
+            *self._wrong_notices(),
+        ]
+        return [one for one in found if one.split(":")[0] not in self.pardoned]
+
+    def _left_in_trees(self) -> Iterator[str]:
+        for directory in self.opened:
+            if len(directory):
+                yield f"TRI-02: {len(directory)} nodes are left"
+
+    def _unbalanced(self) -> Iterator[str]:
+        for life in self.begun.keys() | self.ended.keys():
+            begun, ended = self.begun[life], self.ended[life]
+            if (begun, ended) != (1, 1):
+                _, path, number = life
+                yield f"TRI-04: {path} #{number} started {begun}, ended {ended} times"
+
+    def _wrong_notices(self) -> Iterator[str]:
+        for monitor, times in self.notices.items():
+            if times > 1 or (times == 0 and monitor not in self.called_off):
+                yield f"TRI-04: a monitor of {monitor.path} had {times} notices"
+
+
+def _tasks() -> Iterator[trio.lowlevel.Task]:
+    root = trio.lowlevel.current_root_task()
+    pending = [root] if root is not None else []
+    while pending:
+        task = pending.pop()
+        yield task
+        for nursery in task.child_nurseries:
+            pending.extend(nursery.child_tasks)
+
+
+def _tree(task: trio.lowlevel.Task) -> Directory | None:
+    life = task.context.get(current_life)
+    return life.node.parent.directory if life is not None else None
+
+
+@pytest.fixture(autouse=True)
+def balanced_books() -> Iterator[Books]:
+    """The invariants of supervision, held after each test of the runtime."""
+    books = Books()
+    with pytest.MonkeyPatch.context() as patch:
+        books.keep(patch)
+        yield books
+    assert books.violations() == []
+
+
+@pytest.fixture(scope="session")
+def new_books() -> type[Books]:
+    """For tests that break an invariant on purpose, and keep books of their own."""
+    return Books
