@@ -33,8 +33,9 @@ from treewarden.store import DurableQueue
 
 from .body import AgentBody, AgentClass
 from .codec import StateCodec, refuse_any
+from .links import join, part
 from .mailbox import MailboxPolicy
-from .operation import Operation, operations_of
+from .operation import Operation, by_function, operations_of
 from .redaction import HOOKS, Redaction
 
 if TYPE_CHECKING:
@@ -43,7 +44,14 @@ if TYPE_CHECKING:
     from treewarden.bus import Event, Subscription
     from treewarden.registry import Registry
     from treewarden.runtime import Runtime
-    from treewarden.supervision import Directory, Ignore, Life, Node, Timer
+    from treewarden.supervision import (
+        Directory,
+        Ignore,
+        Life,
+        Node,
+        SupervisorRef,
+        Timer,
+    )
 
     from .monitor import Down, Monitor
     from .ref import AgentRef
@@ -57,17 +65,40 @@ R = TypeVar("R")
 _HOOKS = frozenset(
     {"on_start", "on_stop", "on_down", "on_event", "initial_state", *HOOKS}
 )
-_OPTIONS = frozenset(
-    {
-        "state_version",
-        "store_as",
-        "persistence",
-        "mailbox",
-        "call_timeout",
-        "refuses",
-        "migrate",
-    }
-)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _are_exceptions(value: object) -> bool:
+    return isinstance(value, tuple) and all(
+        isinstance(one, type) and issubclass(one, Exception) for one in value
+    )
+
+
+# What each option may be, and how to say so.
+_RIGHT: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "state_version": (
+        lambda value: (
+            isinstance(value, int) and not isinstance(value, bool) and value > 0
+        ),
+        "an int >= 1",
+    ),
+    "store_as": (lambda value: isinstance(value, str), "a str"),
+    "persistence": (
+        lambda value: value in ("write_through", "none"),
+        "write_through or none",
+    ),
+    "mailbox": (lambda value: isinstance(value, MailboxPolicy), "a MailboxPolicy"),
+    "call_timeout": (
+        lambda value: _is_number(value) and value >= 0,
+        "a number of seconds >= 0",
+    ),
+    "refuses": (_are_exceptions, "a tuple of exception classes"),
+    "trap_exits": (lambda value: isinstance(value, bool), "a bool"),
+}
+_OPTIONS = frozenset({*_RIGHT, "migrate"})
 
 
 class Agent(Generic[State]):
@@ -80,7 +111,8 @@ class Agent(Generic[State]):
     Class attributes: `state_version` and `migrate` (state written by older code),
     `store_as` (the type's name in the store), `persistence` ("write_through" or "none"),
     `mailbox`, `call_timeout` (seconds a caller waits by default), `refuses` (exceptions
-    that are an answer to the caller and no crash).
+    that are an answer to the caller and no crash), `trap_exits` (True: `on_down` is told
+    of the end of a linked agent, which otherwise ends this one).
     """
 
     state_version: ClassVar[int] = 1
@@ -93,6 +125,7 @@ class Agent(Generic[State]):
         BusError,
         ResilienceError,
     )
+    trap_exits: ClassVar[bool] = False
 
     state: State
     treewarden_class: ClassVar[AgentClass]
@@ -104,7 +137,7 @@ class Agent(Generic[State]):
         Raises:
             TypeError: a name clashes with one of Agent's own, or the state cannot be
                 stored.
-            ValueError: an option is unknown.
+            ValueError: an option cannot be what it is.
         """
         super().__init_subclass__(**kwargs)
         _refuse_clashes(cls)
@@ -113,7 +146,7 @@ class Agent(Generic[State]):
         cls.treewarden_class = AgentClass(
             name=vars(cls).get("store_as") or cls.__name__,
             operations=operations,
-            by_function={one.function: one for one in operations.values()},
+            by_function=by_function(cls, operations),
             codec=_codec(cls),
             on_start=Operation("on_start", cls.on_start)
             if cls.on_start is not Agent.on_start
@@ -163,7 +196,7 @@ class Agent(Generic[State]):
         """What people may see of the state: in the console, and kept of a crash.
 
         `state` is a copy. When this fails nothing is shown, and the agent lives on. What
-        the store keeps to restore from is not redacted, nor is the text of exceptions.
+        the store keeps to restore from is not redacted.
         """
         return state
 
@@ -171,6 +204,15 @@ class Agent(Generic[State]):
     def redact_message(cls, operation: str, arguments: dict[str, object]) -> object:
         """What is kept of the arguments of a message whose handler crashed."""
         return arguments
+
+    @classmethod
+    def redact_error(cls, text: str) -> str:
+        """What is told, kept and sent of the text of an error that a handler crashed with.
+
+        Of the errors that led to it as well. An error out of `on_start` comes to whoever
+        starts the agent, and is not redacted.
+        """
+        return text
 
     async def on_start(self) -> Ignore | None:
         """Runs before the first message of each incarnation; a handler like others."""
@@ -180,10 +222,14 @@ class Agent(Generic[State]):
         """Runs when asked to stop, within the shutdown time; stages nothing."""
 
     async def on_down(self, down: Down) -> None:
-        """Something that this agent monitors has ended."""
+        """Something that this agent monitors, or is linked with, has ended."""
+        self.log.warning(
+            "%s heard that %s is down and has no on_down", self.path, down.path
+        )
 
     async def on_event(self, event: Event) -> None:
         """An event that this agent subscribed to."""
+        self.log.warning("%s heard of %s and has no on_event", self.path, event.topic)
 
     # --- what an agent knows of itself -----------------------------------------------------
 
@@ -289,9 +335,24 @@ class Agent(Generic[State]):
         """Send itself a message in `seconds`; called off when this incarnation ends.
 
         It is called off too when the handler fails that asked for it. Its arguments are
-        copied now.
+        copied now. `timer.remaining` says how long it still is, `timer.cancel()` calls it
+        off; for an absolute time subtract `trio.current_time()`.
         """
         return self.treewarden_body.send_after(seconds, operation, args, kwargs)
+
+    def when_idle(
+        self: A,
+        seconds: float,
+        operation: Callable[Concatenate[A, P], object],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Timer:
+        """As `send_after`, but any message that comes before calls it off.
+
+        So does asking again: an agent has one. What operators do with it is no message.
+        For "at once, before all that waits" there is `continue_with`.
+        """
+        return self.treewarden_body.when_idle(seconds, operation, args, kwargs)
 
     def continue_with(
         self: A,
@@ -318,12 +379,33 @@ class Agent(Generic[State]):
         """
         return self.treewarden_body.defer()
 
-    def monitor(self, ref: AgentRef[Any]) -> Monitor:
+    def monitor(self, ref: AgentRef[Any] | SupervisorRef) -> Monitor:
         """Be told once, through `on_down`, when that incarnation ends.
 
         Called off when this incarnation ends.
         """
         return self.treewarden_body.monitor(ref)
+
+    def link(self, ref: AgentRef[Any]) -> None:
+        """End together with that incarnation; at once, not with the commit.
+
+        When one of the two crashes or is killed the other crashes too, its fault naming
+        the first. When one is shut down the other ends with the same exit. `Normal`
+        leaves it alone. With `trap_exits` this agent hears of any of them through
+        `on_down` instead, as it does when there is nobody. Twice is once.
+
+        Children of one supervisor need none: they have its strategy.
+
+        Raises:
+            AgentDown, NameUnknown: there is nobody. In `on_start`: link to what starts
+                before.
+            NotRunning: this incarnation is over.
+        """
+        join(self.treewarden_body, self._own_life(), ref)
+
+    def unlink(self, ref: AgentRef[Any]) -> None:
+        """Undo a link, whichever of the two made it; nothing when there is none."""
+        part(self._own_life(), ref)
 
     def register(
         self,
@@ -379,20 +461,10 @@ def _refuse_clashes(cls: type) -> None:
 
 
 def _check_options(cls: type[Agent[Any]]) -> None:
-    if cls.persistence not in {"write_through", "none"}:
-        raise ValueError(
-            f"{cls.__qualname__}.persistence must be write_through or none, "
-            f"not {cls.persistence!r}"
-        )
-    if not isinstance(cls.mailbox, MailboxPolicy):
-        raise TypeError(
-            f"{cls.__qualname__}.mailbox must be a MailboxPolicy, not {cls.mailbox!r}"
-        )
-    if not cls.call_timeout >= 0:
-        raise ValueError(
-            f"{cls.__qualname__}.call_timeout must be >= 0 seconds, "
-            f"not {cls.call_timeout!r}"
-        )
+    for name, (is_right, what) in _RIGHT.items():
+        value = getattr(cls, name)
+        if not is_right(value):
+            raise ValueError(f"{cls.__qualname__}.{name} must be {what}, not {value!r}")
     for name in ("on_start", "on_stop"):
         if not inspect.iscoroutinefunction(inspect.unwrap(getattr(cls, name))):
             raise TypeError(f"{cls.__qualname__}.{name} must be async")

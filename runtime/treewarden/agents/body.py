@@ -23,9 +23,8 @@ from __future__ import annotations
 import time
 from collections import deque
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -41,6 +40,7 @@ from treewarden.errors import (
     AgentCrashed,
     AgentDown,
     CallingSelf,
+    CallTimeout,
     MailboxFull,
     NotRunning,
     StateNotEncodable,
@@ -50,22 +50,39 @@ from treewarden.errors import (
 )
 from treewarden.exits import Crash, Exit, Fault, Normal, Shutdown
 from treewarden.store import CrashRecord, DurableQueue, StagedEvent, StateWrite, Unit
-from treewarden.supervision import IGNORE, Kind, Life, NodeState, Stop, cleanup
+from treewarden.supervision import (
+    IGNORE,
+    Kind,
+    Life,
+    NodeState,
+    Stop,
+    cleanup,
+    raised_by_itself,
+)
 
-from .envelope import Envelope
-from .mailbox import Admission, Mailbox
+from .envelope import GO_ON, Envelope
+from .mailbox import NO_MESSAGES, Admission, Mailbox
 from .monitor import Down, Monitor
-from .operation import Operation, missing, operation_name
-from .outbox import CastDelivery, Delivery, EventDelivery, closes_a_ring
+from .operation import SCALARS, Operation, missing, operation_name
+from .outbox import (
+    NO_DELIVERIES,
+    CastDelivery,
+    Delivery,
+    EventDelivery,
+    closes_a_ring,
+)
 from .recent import Handled, Outcome, Ring, as_records, new_ring
 from .reply import Reply
+from .staged import Staged
+from .surroundings import NOTHING, Surroundings
+from .ties import Ties
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable
 
-    from treewarden.bus import Bus, Subscription
+    from treewarden.bus import Subscription
     from treewarden.store import Store
-    from treewarden.supervision import Directory, Node, Timer
+    from treewarden.supervision import Directory, Node, SupervisorRef, Timer
     from treewarden.telemetry import Histogram, Telemetry
 
     from .agent import Agent
@@ -74,8 +91,6 @@ if TYPE_CHECKING:
     from .ref import AgentRef
 
 _ENCODE: Final = msgspec.json.Encoder().encode
-# From this many timers (answers owed) on, those that nobody wants are looked for.
-_TRIM_FROM: Final = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,22 +108,8 @@ class AgentClass:
     redaction: Redaction
 
 
-@dataclass(slots=True, kw_only=True)
-class Surroundings:
-    """What the agents of one tree live in; None is what does not run there."""
-
-    store: Store | None = None
-    bus: Bus | None = None
-    telemetry: Telemetry | None = None
-    runtime: object | None = None
-    dead_letter: Callable[[str, str, str], None] | None = None
-    """Called with path, operation and reason when a cast is lost for good."""
-    undecided: dict[str, Unit] = field(default_factory=dict)
-    """By path: the newest unit of a node that is gone. Whoever comes to that path reads
-    what is committed only after it."""
-
-
-_NOTHING: Final = Surroundings()
+_NO_COLLECTIONS: Final[dict[str, DurableQueue[Any]]] = {}
+_NO_SPANS: Final = tracing.Spans(enabled=False, capacity=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +128,7 @@ class AgentStatistics:
     dropped: int
     dead_letters: int
     outbox: int
+    sent: int
     doing: str
     type: str
     state_revision: int
@@ -140,26 +142,6 @@ current_body: ContextVar[AgentBody | None] = ContextVar(
 """The agent whose handler is running; None in plain tasks."""
 
 
-class _Staged:
-    """What the handler in hand wants to happen with its commit."""
-
-    __slots__ = ("casts", "continuations", "deferred", "events", "replies", "timers")
-
-    def __init__(self) -> None:
-        # The message in hand, when its answer is put off; and answers put off before.
-        self.deferred: Envelope | None = None
-        self.replies: list[tuple[Envelope, object]] = []
-        self.continuations: list[Envelope] = []
-        self.events: list[tuple[StagedEvent, object]] = []
-        self.casts: list[tuple[AgentBody, Envelope]] = []
-        # Armed already: the agent's own clock runs ahead with it.
-        self.timers: list[Timer] = []
-
-    def __len__(self) -> int:
-        """How many things leave the agent with the commit."""
-        return len(self.events) + len(self.casts) + len(self.replies)
-
-
 class AgentBody:
     """An agent's node: see the module's theory of operation."""
 
@@ -167,7 +149,7 @@ class AgentBody:
 
     __slots__ = (
         "_agent",
-        "_arguments",
+        "_args",
         "_asleep",
         "_blocked",
         "_class",
@@ -176,40 +158,41 @@ class AgentBody:
         "_crash",
         "_doing",
         "_exit_after",
-        "_from_start",
         "_histograms",
-        "_idle",
         "_in_hand",
+        "_kwargs",
         "_life",
         "_loaded",
-        "_monitors",
         "_newest",
         "_on_the_way",
         "_orders",
         "_outbox",
-        "_owed",
-        "_owed_limit",
         "_recent",
-        "_renewed",
-        "_resting",
         "_revision",
         "_staged",
         "_standing",
         "_state_bytes",
-        "_subscriptions",
         "_suspended",
-        "_timers",
-        "_timers_limit",
+        "_ties",
         "agent_type",
+        "by_function",
         "committed_at_ns",
         "committed_revision",
-        "counts",
+        "crashed",
+        "dead_letters",
         "directory",
         "epoch",
+        "handled",
+        "idle",
         "last_crash",
         "mailbox",
         "node",
+        "refused",
+        "resting",
+        "sent",
+        "spans",
         "surroundings",
+        "turns",
     )
 
     def __init__(
@@ -224,28 +207,33 @@ class AgentBody:
         self.node = node
         self.directory = directory
         services = directory.services
-        self.surroundings = services if isinstance(services, Surroundings) else _NOTHING
+        self.surroundings = services if isinstance(services, Surroundings) else NOTHING
+        telemetry = self.surroundings.telemetry
+        self.spans = telemetry.spans if telemetry is not None else _NO_SPANS
         self.mailbox = Mailbox(agent_type.mailbox)
-        self.counts = _Counts()
+        self.handled = self.crashed = self.refused = self.dead_letters = self.sent = 0
         self.committed_revision = 0
         self.committed_at_ns: int | None = None
         self.last_crash: CrashRecord | None = None
         # How often uncommitted state was given up after a failed commit.
         self.epoch = 0
         self._class = agent_type.treewarden_class
-        self._arguments = args, kwargs
+        self.turns = self.surroundings.turns
+        self.by_function = self._class.by_function
+        self._args = args
+        self._kwargs = kwargs
         self._agent: Agent[Any] | None = None
         self._life: Life | None = None
         # Parked for want of messages; and, of those, open to handlers in a caller's turn.
         self._asleep: Task | None = None
-        self._idle: Task | None = None
+        self.idle: Task | None = None
         self._in_hand: Envelope | None = None
         self._histograms: tuple[Histogram, Histogram] | None = None
         self._doing = ""
-        self._staged: _Staged | None = None
+        self._staged: Staged | None = None
         self._exit_after: Exit | None = None
         self._crash: Exit | None = None
-        self._resting = ""
+        self.resting = ""
         # State: what handlers have made of it, and what of that is on disk.
         self._loaded = False
         self._state_bytes = b""
@@ -254,28 +242,18 @@ class AgentBody:
         self._newest: Unit | None = None
         self._collections: dict[str, DurableQueue[Any]] | None = None
         # What the last commits could not deliver for lack of room.
-        self._outbox: deque[Delivery] = deque()
+        self._outbox: deque[Delivery] = NO_DELIVERIES
         # Where the handler in hand waits for room, and with what.
-        self._standing: list[tuple[AgentBody, Envelope]] = []
+        self._standing: tuple[tuple[AgentBody, Envelope], ...] = ()
         # Events and casts of handlers that are not committed yet.
         self._on_the_way = 0
         self._blocked: trio.CancelScope | None = None
         # An operator's: no message is taken while it is set and not opened; and what is
         # done before any message, also then.
         self._suspended: trio.Event | None = None
-        self._orders: deque[Envelope] = deque()
+        self._orders: deque[Envelope] = NO_MESSAGES
         self._recent: Ring | None = None
-        # By pattern; they outlive a crash, so that no event is missed meanwhile.
-        self._subscriptions: dict[str, Subscription] = {}
-        self._renewed: set[str] = set()
-        # Those of this incarnation.
-        self._monitors: set[Monitor] = set()
-        # Messages whose answer was put off, in order.
-        self._owed: dict[Envelope, None] = {}
-        self._owed_limit = _TRIM_FROM
-        self._from_start: list[Envelope] = []
-        self._timers: list[Timer] = []
-        self._timers_limit = _TRIM_FROM
+        self._ties: Ties | None = None
 
     # --- one incarnation -------------------------------------------------------------------
 
@@ -285,42 +263,92 @@ class AgentBody:
         self._life = life
         self._crash = self._exit_after = None
         try:
-            args, kwargs = self._arguments
-            agent = self.agent_type(*args, **kwargs)
-            agent.treewarden_body = self
-            await self._restore(agent)
-            self._agent = agent
-            ignored = await self._run_on_start() is IGNORE
-            self._drop_subscriptions(keep=self._renewed)
-            if ignored:
-                life.started(IGNORE)
+            if not await self._start(life):
                 return Normal()
-            self._resting = ""
-            life.started(self.node.path)
-            exit_ = await self._serve(life)
+            # Not in a coroutine of its own: that would be 270 bytes of each agent.
+            task, store = current_task(), self.surroundings.store
+            while True:
+                exit_ = self._crash or self._exit_after
+                if exit_ is not None or life.stopping:
+                    break
+                if self._ties is not None:
+                    # The mailbox has room again, or there is a new incarnation.
+                    for subscription in self._ties.subscriptions.values():
+                        subscription.flush()
+                if life.injected is not None:
+                    # Cancelled while it was about to go on: nothing more is handled.
+                    await checkpoint()
+                elif self._orders:
+                    exit_ = self._handle_order()
+                    if exit_ is not None:
+                        break
+                elif self._outbox:
+                    await self._deliver_outbox(life)
+                elif self._suspended is not None:
+                    await self._wait(self._suspended.wait, life)
+                elif self._newest is not None and self._is_too_far_ahead and store:
+                    await self._wait(partial(self._wait_decided, store), life)
+                elif store is not None and not store.has_room:
+                    await self._wait(store.wait_room, life)
+                elif not self.mailbox.items:
+                    self.idle = self._asleep = task
+                    await park(self._abort_idle)
+                else:
+                    await checkpoint()
+                exit_ = await self._handle_batch(life)
+                if exit_ is not None:
+                    break
             if isinstance(exit_, Crash):
                 return exit_
             return await self._leave(life, exit_)
         finally:
             self._end_incarnation()
 
+    async def _start(self, life: Life) -> bool:
+        """Make the agent and report it ready; False when there is none to run."""
+        agent = self.agent_type(*self._args, **self._kwargs)
+        agent.treewarden_body = self
+        await self._restore(agent)
+        self._agent = agent
+        ignored = await self._run_on_start() is IGNORE
+        if self._ties is not None:
+            self._ties.drop_subscriptions(keep=self._ties.renewed)
+        if ignored:
+            life.started(IGNORE)
+            return False
+        self.resting = ""
+        life.started(self.node.path)
+        return True
+
     def _end_incarnation(self) -> None:
         self._record_idle_crash()
-        self._agent = self._idle = self._asleep = self._life = None
+        self._agent = self.idle = self._asleep = self._life = None
         self._staged = self._suspended = None
         self._doing = ""
-        self._renewed.clear()
+        ties = self._ties
+        if ties is not None:
+            self._untie(ties)
+
+    def _untie(self, ties: Ties) -> None:
+        ties.renewed.clear()
         self._fail_owed(
             lambda: AgentDown(self.node.path, "it stopped before it answered")
         )
-        for envelope in self._from_start:
-            self.mailbox.remove(envelope)
-        self._from_start.clear()
-        for timer in self._timers:
+        for envelope in ties.bound:
+            self._take_back(envelope)
+        ties.bound.clear()
+        for timer in ties.timers:
             timer.cancel()
-        self._timers.clear()
-        for monitor in tuple(self._monitors):
+        ties.timers.clear()
+        for monitor in tuple(ties.monitors):
             monitor.cancel()
+
+    @property
+    def _tied(self) -> Ties:
+        ties = self._ties
+        if ties is None:
+            ties = self._ties = Ties()
+        return ties
 
     def _record_idle_crash(self) -> None:
         """A crash that was injected between two messages is kept like any other."""
@@ -329,60 +357,6 @@ class AgentBody:
             return
         if life.ready and (last is None or last.incarnation != life.incarnation):
             self._crashed(None, life.injected)
-
-    async def _serve(self, life: Life) -> Exit | None:
-        items = self.mailbox.items
-        store = self.surroundings.store
-        while True:
-            if self._crash is not None:
-                return self._crash
-            if self._exit_after is not None:
-                return self._exit_after
-            if life.stopping:
-                return None
-            if self._subscriptions:
-                # The mailbox has room again, or there is a new incarnation.
-                for subscription in self._subscriptions.values():
-                    subscription.flush()
-            if life.injected is not None:
-                # Cancelled while it was about to go on: nothing more is handled.
-                await checkpoint()
-            elif self._orders:
-                exit_ = self._handle_order()
-                if exit_ is not None:
-                    return exit_
-            elif self._outbox:
-                await self._deliver_outbox(life)
-            elif self._suspended is not None:
-                await self._wait(self._suspended.wait, life)
-            elif self._is_too_far_ahead and store is not None:
-                await self._wait(partial(self._wait_decided, store), life)
-            elif store is not None and not store.has_room:
-                await self._wait(store.wait_room, life)
-            elif not items:
-                self._idle = self._asleep = current_task()
-                await park(self._abort_idle)
-            else:
-                await checkpoint()
-            # All that was there when it woke, one pass of the loop for the lot.
-            for _ in range(len(items)):
-                if self._is_interrupted(life) or not items:
-                    break
-                exit_ = await self._handle_next()
-                if exit_ is not None:
-                    return exit_
-
-    def _is_interrupted(self, life: Life) -> bool:
-        return bool(
-            self._outbox
-            or self._suspended is not None
-            or self._orders
-            or life.stopping
-            or life.injected is not None
-            or self._crash is not None
-            or self._exit_after is not None
-            or (self._newest is not None and self._is_too_far_ahead)
-        )
 
     @property
     def _is_too_far_ahead(self) -> bool:
@@ -396,7 +370,7 @@ class AgentBody:
             await _decided(store, newest)
 
     def _abort_idle(self, _: object) -> Abort:
-        self._idle = self._asleep = None
+        self.idle = self._asleep = None
         return Abort.SUCCEEDED
 
     async def _leave(self, life: Life, exit_: Exit | None) -> Exit:
@@ -411,11 +385,25 @@ class AgentBody:
                 if agent is not None:
                     self._doing = "on_stop"
                     await agent.on_stop(final)
+            except Stop:
+                raise
+            except Exception as error:  # noqa: BLE001 - the hook's boundary
+                final = Crash(self._failed_to_leave(error))
             finally:
                 store = self.surroundings.store
                 if store is not None:
                     await self._wait_decided(store)
         return final
+
+    def _failed_to_leave(self, error: Exception) -> Fault:
+        """It is kept like any crash, with the state that it ends in."""
+        fault = self._fault_of(error)
+        envelope = Envelope(ON_STOP, (), {})
+        self.crashed += 1
+        self._remember(envelope, "crashed")
+        self._fail_owed(lambda: AgentCrashed(fault))
+        self._keep_crash(envelope, fault)
+        return fault
 
     # --- as a body of the supervisor ---------------------------------------------------------
 
@@ -433,14 +421,15 @@ class AgentBody:
 
     def at_rest(self, exit_: Exit, *, gone: bool) -> None:
         """Nobody will answer: tell those who wait, and those who come."""
-        self._resting = "it is gone for good" if gone else "it is stopped"
+        self.resting = "it is gone for good" if gone else "it is stopped"
         for envelope in (*self._orders, *self.mailbox.empty()):
-            self._lose(envelope, self._resting)
+            self._lose(envelope, self.resting)
         self._orders.clear()
         for delivery in self._outbox:
             delivery.lose("its sender is down")
         self._outbox.clear()
-        self._drop_subscriptions(keep=frozenset())
+        if self._ties is not None:
+            self._ties.drop_subscriptions(keep=frozenset())
         if gone and self._newest is not None:
             self._leave_undecided(self._newest)
 
@@ -462,16 +451,16 @@ class AgentBody:
 
     def dead_letter(self, envelope: Envelope, why: str) -> None:
         """A message to this agent is lost for good: count it and tell."""
-        self.counts.dead_letters += 1
+        self.dead_letters += 1
         tell = self.surroundings.dead_letter
         if tell is not None:
             tell(self.node.path, envelope.operation.name, why)
 
     def _wake(self) -> None:
-        idle = self._idle
+        idle = self.idle
         if idle is not None:
-            self._idle = self._asleep = None
-            reschedule(idle)
+            self.idle = self._asleep = None
+            reschedule(idle, GO_ON)
 
     # --- sending to it -----------------------------------------------------------------------
 
@@ -481,16 +470,46 @@ class AgentBody:
         Raises:
             UnknownOperation: it has none.
         """
-        if type(named) is FunctionType:
-            # As written in nearly every call, and not overridden.
-            operation = self._class.by_function.get(named)
-            if operation is not None:
-                return operation
         name = operation_name(named)
         operation = self._class.operations.get(name)
         if operation is None:
             raise missing(self.agent_type, self._class.operations, name)
         return operation
+
+    def found(
+        self, named: object, args: tuple[object, ...], kwargs: dict[str, object]
+    ) -> Operation:
+        """The operation that is meant, once it is known that it would take these.
+
+        Raises:
+            UnknownOperation, BadArguments: nothing was sent.
+        """
+        try:
+            operation = self._class.by_function[named]
+        except (KeyError, TypeError):
+            operation = self.operation(named)
+        if kwargs or not operation.needed <= len(args) <= operation.most:
+            operation.check(args, kwargs)
+        return operation
+
+    def put(self, envelope: Envelope) -> bool:
+        """Take a message if there is room; all that `accept` does for most of them."""
+        mailbox = self.mailbox
+        items = mailbox.items
+        if mailbox.waiting or len(items) >= mailbox.capacity or self.resting:
+            return False
+        if self.spans.enabled:
+            envelope.sent_at_ns = time.time_ns()
+        if items:
+            items.append(envelope)
+            mailbox.accepted += 1
+        else:
+            mailbox.put(envelope)
+        idle = self.idle
+        if idle is not None:
+            self.idle = self._asleep = None
+            reschedule(idle, GO_ON)
+        return True
 
     def accept(self, envelope: Envelope) -> Admission:
         """Offer a message to the mailbox and wake the agent.
@@ -499,10 +518,11 @@ class AgentBody:
             AgentDown: nobody will ever take it.
             MailboxFull: the policy is to refuse.
         """
-        if self._resting:
-            raise AgentDown(self.node.path, self._resting)
-        telemetry = self.surroundings.telemetry
-        if telemetry is not None and telemetry.spans.enabled:
+        if self.put(envelope):
+            return Admission.ACCEPTED
+        if self.resting:
+            raise AgentDown(self.node.path, self.resting)
+        if self.spans.enabled:
             envelope.sent_at_ns = time.time_ns()
         admission, victim = self.mailbox.offer(envelope)
         if admission is Admission.REJECTED or (victim is envelope and envelope.is_call):
@@ -531,10 +551,18 @@ class AgentBody:
         else:
             self.dead_letter(victim, "mailbox_full")
 
-    @property
-    def is_idle(self) -> bool:
-        """Whether a plain handler may run in its caller's turn."""
-        return self._idle is not None and not self.mailbox.items and not self._outbox
+    def expire(self, envelope: Envelope, seconds: float) -> None:
+        """Its caller has waited `seconds`, and that is too long."""
+        self.mailbox.withdraw(envelope)
+        error = CallTimeout(
+            self.node.path,
+            envelope.operation.name,
+            seconds,
+            begun=envelope.begun,
+            doing=self.doing_for(envelope),
+            sender=envelope.sender,
+        )
+        envelope.answer(outcome.Error(error))
 
     def handle_inline(self, envelope: Envelope) -> None:
         """Run a plain handler now, in the caller's turn but in the agent's context.
@@ -542,39 +570,42 @@ class AgentBody:
         Nobody can tell it from a message that was queued: same answer, crash, restart and
         order.
         """
-        task, self._idle = self._idle, None
-        assert task is not None  # noqa: S101 - is_idle was asked in the same step
-        self.mailbox.accepted += 1
-        self.mailbox.taken += 1
-        result: outcome.Outcome[None] = outcome.Value(None)
+        task, self.idle = self.idle, None
+        assert task is not None  # noqa: S101 - it was looked at in the same step
+        mailbox = self.mailbox
+        mailbox.accepted += 1
+        mailbox.taken += 1
+        failure: outcome.Error | None = None
         try:
             exit_ = task.context.run(self._handle_plain, envelope)
         except BaseException as error:  # noqa: BLE001 - raised in the agent's own task
             # KeyboardInterrupt, SystemExit: the agent ends with it, not its caller.
-            exit_, result = None, outcome.Error(error)
+            exit_, failure = None, outcome.Error(error)
         if self._asleep is not task:
             return  # cancelled meanwhile: it is on its way already
         self._crash = exit_
         if (
             exit_ is not None
-            or isinstance(result, outcome.Error)
+            or failure is not None
             or self._exit_after is not None
             or self._outbox
             or self._orders
             or self._suspended is not None
-            or self.mailbox.items
+            or mailbox.items
         ):
             self._asleep = None
-            reschedule(task, result)
+            reschedule(task, failure or GO_ON)
         else:
-            self._idle = task
+            self.idle = task
 
     @property
     def doing(self) -> str:
         """The operation in hand, or a word for none."""
+        if self._in_hand is not None:
+            return self._in_hand.operation.name
         if self._doing:
             return self._doing
-        return "idle" if self._idle is not None else str(self.node.state)
+        return "idle" if self.idle is not None else str(self.node.state)
 
     def doing_for(self, envelope: Envelope) -> str:
         """What keeps the sender of `envelope` waiting."""
@@ -586,39 +617,103 @@ class AgentBody:
 
     # --- handling ----------------------------------------------------------------------------
 
-    async def _handle_next(self) -> Exit | None:
-        envelope, moved = self.mailbox.take()
-        if moved is not None and not moved.is_call:
-            # A cast that stood in line is accepted: its sender goes on.
-            moved.answer(outcome.Value(None))
-        if envelope.is_call and envelope.task is None and not envelope.is_wanted:
-            return None  # withdrawn before it was begun: it never happens
-        if envelope.needs and self._refuse_orphan(envelope):
+    async def _handle_batch(self, life: Life) -> Exit | None:
+        """All that was there when it woke, one pass of the loop for the lot.
+
+        One coroutine a batch, not one a message, and no call that can be spared: each
+        costs 0.05 µs, and a message that changes nothing takes 0.6.
+        """
+        mailbox, agent, spans = self.mailbox, self._agent, self.spans
+        items = mailbox.items
+        if not items or self._crash is not None:
             return None
-        operation = envelope.operation
-        if not operation.is_async:
-            return self._handle_plain(envelope)
-        started = self._begin(envelope)
-        try:
-            value = await operation.function(
-                self._agent, *envelope.args, **envelope.kwargs
-            )
-        except Exception as error:  # noqa: BLE001 - the handler's boundary
-            return self._raised(envelope, error, started)
-        except BaseException:
-            self._interrupted(envelope)
-            raise
-        return self._returned(envelope, value, started)
+        assert agent is not None  # noqa: S101 - it is there as long as it serves
+        codec, recent = self._class.codec, self._ring()
+        write = codec.write if codec is not None else _no_state
+        for _ in range(len(items)):
+            if (
+                not items
+                or self._outbox
+                or self._suspended is not None
+                or self._orders
+                or life.stopping
+                or life.injected is not None
+                or self._exit_after is not None
+                or (self._newest is not None and self._is_too_far_ahead)
+            ):
+                break
+            # As `take` does, at half of its cost.
+            envelope = items.popleft()
+            mailbox.taken += 1
+            if mailbox.waiting:
+                self._moved_up(mailbox.move_up())
+            if envelope.task is None and envelope.is_call and not envelope.is_wanted:
+                continue  # withdrawn before it was begun: it never happens
+            if envelope.needs and self._refuse_orphan(envelope):
+                continue
+            operation = envelope.operation
+            envelope.begun = True
+            self._in_hand = envelope
+            started = self._trace_begun(envelope) if spans.enabled else 0
+            try:
+                if envelope.kwargs:
+                    value = operation.function(agent, *envelope.args, **envelope.kwargs)
+                else:
+                    value = operation.function(agent, *envelope.args)
+                if operation.is_async:
+                    value = await value
+            except BaseException as error:
+                if not isinstance(error, Exception) and not raised_by_itself(error):
+                    self._interrupted(envelope)
+                    raise
+                exit_ = self._raised(envelope, error, started)
+            else:
+                try:
+                    payload = write(agent.state)
+                except Exception:  # noqa: BLE001 - `_returned` finds out what is wrong
+                    payload = None
+                if (
+                    payload == self._state_bytes
+                    and self._staged is None
+                    and self._newest is None
+                    and type(value) in SCALARS
+                    and not started
+                    and not self._collections
+                    and not life.rolled_back
+                ):
+                    # As `_returned` does when nothing has changed or leaves.
+                    self.handled += 1
+                    recent.append((operation.name, envelope.sender, wall_ns(), "done"))
+                    self._in_hand = None
+                    if envelope.is_call:
+                        envelope.reply(value)
+                    continue
+                exit_ = self._returned(envelope, value, started, payload)
+            if exit_ is not None:
+                return exit_
+        return None
+
+    def _moved_up(self, envelope: Envelope | None) -> None:
+        """A cast that stood in line is accepted: its sender goes on."""
+        if envelope is not None and not envelope.is_call:
+            envelope.reply(None)
 
     def _handle_plain(self, envelope: Envelope) -> Exit | None:
-        started = self._begin(envelope)
+        envelope.begun = True
+        self._in_hand = envelope
+        started = self._trace_begun(envelope) if self.spans.enabled else 0
         try:
-            value = envelope.operation.function(
-                self._agent, *envelope.args, **envelope.kwargs
-            )
+            if envelope.kwargs:
+                value = envelope.operation.function(
+                    self._agent, *envelope.args, **envelope.kwargs
+                )
+            else:
+                value = envelope.operation.function(self._agent, *envelope.args)
         except Exception as error:  # noqa: BLE001 - the handler's boundary
             return self._raised(envelope, error, started)
-        except BaseException:
+        except BaseException as error:
+            if raised_by_itself(error):
+                return self._raised(envelope, error, started)
             self._interrupted(envelope)
             raise
         return self._returned(envelope, value, started)
@@ -634,40 +729,40 @@ class AgentBody:
             self.dead_letter(envelope, "its sender was rolled back")
         return True
 
-    def _begin(self, envelope: Envelope) -> int:
-        envelope.begun = True
-        self._in_hand = envelope
-        self._doing = envelope.operation.name
-        telemetry = self.surroundings.telemetry
-        if telemetry is None or not telemetry.spans.enabled:
-            return 0
-        context = tracing.new_context(envelope.trace)
-        tracing.current.set(context)
+    def _trace_begun(self, envelope: Envelope) -> int:
+        tracing.current.set(tracing.new_context(envelope.trace))
         return time.time_ns()
 
-    def _returned(self, envelope: Envelope, value: object, started: int) -> Exit | None:
+    def _returned(
+        self,
+        envelope: Envelope,
+        value: object,
+        started: int,
+        payload: bytes | None = None,
+    ) -> Exit | None:
         life = self._life
         if life is not None and life.rolled_back:
             # It came to its end before it noticed; what it stood on is gone.
             self._interrupted(envelope)
             return None
-        operation = envelope.operation
+        unit = staged = None
         try:
-            if envelope.is_call and (self._staged is None or not self._puts_off):
-                reply = operation.copy_reply(value)
-            else:
-                reply = None
-            unit, staged = self._seal(envelope)
+            reply = value
+            if type(value) not in SCALARS:
+                reply = self._copied(envelope, value)
+            if payload is None:
+                payload = self._encoded()
+            if payload != self._state_bytes or self._staged or self._collections:
+                unit, staged = self._seal(envelope, payload)
         except Exception as error:  # noqa: BLE001 - what cannot be kept did not happen
             return self._raised(envelope, error, started)
-        self.counts.handled += 1
+        self.handled += 1
+        # `_remember`, written out: two calls less for every message.
         recent = self._recent
         if recent is None:
-            recent = self._recent = new_ring()
-        # `_remember`, written out: one call less for every message.
-        recent.append((operation.name, envelope.sender, wall_ns(), "done"))
+            recent = self._ring()
+        recent.append((envelope.operation.name, envelope.sender, wall_ns(), "done"))
         self._in_hand = None
-        self._doing = ""
         if started:
             self._trace(envelope, started, "")
         if unit is not None:
@@ -675,13 +770,19 @@ class AgentBody:
             self._hand_over(unit)
         elif staged is None and self._newest is None:
             if envelope.is_call:
-                envelope.answer(outcome.Value(reply))
+                envelope.reply(reply)
             return None
         else:
             self._release_clean(staged, envelope, outcome.Value(reply))
         if staged is not None and staged.continuations:
             self._continue(staged.continuations, envelope, unit)
         return None
+
+    def _copied(self, envelope: Envelope, value: object) -> object:
+        """What a handler returned, as its caller may have it."""
+        if not envelope.is_call or self._puts_off:
+            return None
+        return envelope.operation.copy_reply(value)
 
     def _continue(
         self, continuations: list[Envelope], after: Envelope, unit: Unit | None
@@ -694,7 +795,7 @@ class AgentBody:
 
     def _release_clean(
         self,
-        staged: _Staged | None,
+        staged: Staged | None,
         envelope: Envelope,
         result: outcome.Outcome[object],
     ) -> None:
@@ -703,7 +804,7 @@ class AgentBody:
         What leaves for others also waits for what its sender had not committed.
         """
         newest = self._newest
-        needs = envelope.needs if staged else ()
+        needs = envelope.needs if staged is not None and staged.leaving else ()
         if newest is not None or needs:
             held = _Held(self, staged, envelope, result)
             _after(_undecided(newest, *needs), held)
@@ -713,7 +814,7 @@ class AgentBody:
             envelope.answer(result)
 
     def _raised(
-        self, envelope: Envelope, error: Exception, started: int
+        self, envelope: Envelope, error: BaseException, started: int
     ) -> Exit | None:
         life = self._life
         if life is not None and life.rolled_back:
@@ -722,10 +823,9 @@ class AgentBody:
             return None
         self._discard()
         self._in_hand = None
-        self._doing = ""
         trace = _trace_id()
         if started:
-            self._trace(envelope, started, f"{type(error).__name__}: {error}")
+            self._trace(envelope, started, self._fault_of(error, trace).summary())
         if isinstance(error, Stop):
             self._remember(envelope, "stopped")
             self._lose(envelope, "it stopped itself")
@@ -733,23 +833,29 @@ class AgentBody:
         if self._is_refusal(error):
             self._refuse(envelope, error)
             return None
-        fault = Fault.capture(
-            error,
-            path=self.node.path,
-            incarnation=self.node.incarnation,
-            trace=trace,
-        )
+        fault = self._fault_of(error, trace)
         self._crashed(envelope, fault)
         return Crash(fault)
 
-    def _is_refusal(self, error: Exception) -> bool:
+    def _fault_of(self, error: BaseException, trace: str = "") -> Fault:
+        """As its class lets people see it; an error's own text may fail."""
+        return self._class.redaction.fault(
+            Fault.capture(
+                error,
+                path=self.node.path,
+                incarnation=self.node.incarnation,
+                trace=trace,
+            )
+        )
+
+    def _is_refusal(self, error: BaseException) -> bool:
         return isinstance(error, self.agent_type.refuses) and not isinstance(
             error, StateNotEncodable
         )
 
-    def _refuse(self, envelope: Envelope, error: Exception) -> None:
+    def _refuse(self, envelope: Envelope, error: BaseException) -> None:
         """An answer, not a crash: what it did goes back, the agent lives."""
-        self.counts.refused += 1
+        self.refused += 1
         self._remember(envelope, "refused")
         self._reset_state()
         if not envelope.is_call:
@@ -759,7 +865,7 @@ class AgentBody:
 
     def _crashed(self, envelope: Envelope | None, fault: Fault) -> None:
         """Tell the caller at once; keep what the console shows of it."""
-        self.counts.crashed += 1
+        self.crashed += 1
         if envelope is not None:  # else it was idle
             self._remember(envelope, "crashed")
             if envelope.is_call:
@@ -767,6 +873,9 @@ class AgentBody:
             else:
                 self.dead_letter(envelope, "crashed")
         self._fail_owed(lambda: AgentCrashed(fault))
+        self._keep_crash(envelope, fault)
+
+    def _keep_crash(self, envelope: Envelope | None, fault: Fault) -> None:
         self.last_crash = self._crash_record(envelope, fault)
         store = self.surroundings.store
         if store is not None:
@@ -784,13 +893,13 @@ class AgentBody:
             fault=_ENCODE(fault),
             revision=self.committed_revision,
             payload=self.shown_state(),
+            sender=envelope.sender if envelope is not None else "",
         )
 
     def _interrupted(self, envelope: Envelope) -> None:
         """Cancelled in the middle: whose fault was it?"""
         self._discard()
         self._in_hand = None
-        self._doing = ""
         life = self._life
         if life is not None and life.injected is not None and not life.rolled_back:
             self._crashed(envelope, life.injected)
@@ -800,10 +909,14 @@ class AgentBody:
         self.mailbox.put_back(envelope)
 
     def _remember(self, envelope: Envelope, outcome: Outcome) -> None:
+        entry = envelope.operation.name, envelope.sender, wall_ns(), outcome
+        self._ring().append(entry)
+
+    def _ring(self) -> Ring:
         recent = self._recent
         if recent is None:
             recent = self._recent = new_ring()
-        recent.append((envelope.operation.name, envelope.sender, wall_ns(), outcome))
+        return recent
 
     def _trace(self, envelope: Envelope, started: int, error: str) -> None:
         telemetry = self.surroundings.telemetry
@@ -858,7 +971,7 @@ class AgentBody:
             life = self._life
             if life is not None and life.rolled_back:
                 await checkpoint()  # raises: what it stood on is gone
-            unit, staged = self._seal(envelope)
+            unit, staged = self._seal(envelope, self._encoded())
         except BaseException:
             self._discard()
             raise
@@ -871,7 +984,7 @@ class AgentBody:
             self._release_clean(staged, envelope, outcome.Value(None))
         if staged is not None and staged.continuations:
             self._continue(staged.continuations, envelope, unit)
-            self._from_start = staged.continuations
+            self._tied.bound += staged.continuations
         return value
 
     # --- state and commits ---------------------------------------------------------------------
@@ -933,8 +1046,7 @@ class AgentBody:
             return
         agent.state = agent.initial_state()
         # Remembered, so that a handler that changes nothing writes nothing.
-        self._state_bytes = codec.encode(agent.state, path)
-        codec.check(self._state_bytes, path)
+        self._state_bytes = codec.encode_first(agent.state, path)
 
     async def _attach_collections(self, agent: Agent[Any]) -> None:
         if self._collections is None:
@@ -949,7 +1061,7 @@ class AgentBody:
                 assert store is not None  # noqa: S101 - refused above
                 opened[name] = DurableQueue(store, self.node.path, name, item_type)
                 await opened[name].open()
-            self._collections = opened
+            self._collections = opened or _NO_COLLECTIONS
         for name, queue in self._collections.items():
             setattr(agent, name, queue)
 
@@ -958,20 +1070,29 @@ class AgentBody:
         if codec is not None and agent is not None:
             self._set_state(agent, codec)
 
-    def _seal(self, envelope: Envelope) -> tuple[Unit | None, _Staged | None]:
-        """Encode what the handler did, there and then; None when it did nothing."""
+    def _encoded(self) -> bytes:
+        """The state as the handler left it."""
+        codec, agent = self._class.codec, self._agent
+        if codec is None or agent is None:
+            return b""
+        try:
+            return codec.write(agent.state)
+        except Exception:  # noqa: BLE001 - raised again, with what is wrong
+            return codec.encode(agent.state, self.node.path)
+
+    def _seal(
+        self, envelope: Envelope, payload: bytes
+    ) -> tuple[Unit | None, Staged | None]:
+        """Make a unit of what the handler did; None when there is nothing to commit."""
         codec = self._class.codec
         write: StateWrite | None = None
-        changed = False
-        if codec is not None and self._agent is not None:
-            payload = codec.encode(self._agent.state, self.node.path)
-            changed = payload != self._state_bytes
-            if changed:
-                codec.check(payload, self.node.path)
+        changed = payload != self._state_bytes
+        if changed and codec is not None:
+            codec.check(payload, self.node.path)
         # From here on nothing can fail.
         staged, self._staged = self._staged, None
         if staged is not None:
-            self._on_the_way += len(staged)
+            self._on_the_way += staged.leaving
             self._account(staged)
         collections = self._collections
         dirty = [c for c in collections.values() if c.dirty] if collections else ()
@@ -980,7 +1101,9 @@ class AgentBody:
             self._state_bytes = payload
             if not persistent:
                 self._committed = payload
-        if not ((changed and persistent) or dirty or (staged and staged.events)):
+        if not (
+            (changed and persistent) or dirty or (staged is not None and staged.events)
+        ):
             return None, staged
         unit = Unit(self.node.path)
         if changed and persistent and codec is not None:
@@ -1033,13 +1156,13 @@ class AgentBody:
     def release(
         self,
         error: StoreError | None,
-        staged: _Staged | None,
+        staged: Staged | None,
         envelope: Envelope,
         result: outcome.Outcome[object],
     ) -> None:
         """What a handler did is decided: events and casts first, then the answer."""
         if staged is not None:
-            self._on_the_way -= len(staged)
+            self._on_the_way -= staged.leaving
             if error is None:
                 self._send(staged)
             for owed, value in staged.replies:
@@ -1082,7 +1205,7 @@ class AgentBody:
 
     # --- staging -------------------------------------------------------------------------------
 
-    def _stage(self) -> _Staged:
+    def _stage(self) -> Staged:
         if current_body.get() is not self:
             raise TreewardenError(
                 f"only a handler of {self.node.path} can stage something; "
@@ -1091,7 +1214,7 @@ class AgentBody:
         if self._doing == "on_stop":
             raise TreewardenError(f"on_stop of {self.node.path} cannot stage anything")
         if self._staged is None:
-            self._staged = _Staged()
+            self._staged = Staged()
         return self._staged
 
     def stage_event(self, topic: str, payload: object) -> None:
@@ -1126,8 +1249,9 @@ class AgentBody:
         envelope.trace = tracing.current.get()
         self._stage().casts.append((body, envelope))
 
-    def _send(self, staged: _Staged) -> None:
+    def _send(self, staged: Staged) -> None:
         """After the commit: events first, then casts, in order; the rest waits."""
+        self.sent += len(staged.events) + len(staged.casts)
         bus = self.surroundings.bus
         for event, payload in staged.events:
             if bus is not None:
@@ -1167,20 +1291,22 @@ class AgentBody:
                 f"before {self.node.path} takes a message; use self.cast"
             )
         entry = target, envelope
-        self._standing.append(entry)
+        self._standing += (entry,)
         try:
             await target.accept_and_wait(envelope)
         finally:
-            self._standing.remove(entry)
+            self._standing = tuple(one for one in self._standing if one is not entry)
 
     def _deliver(self, delivery: Delivery) -> None:
         if not self._outbox and delivery.at_once():
             return
-        if self._resting:
+        if self.resting:
             delivery.lose("its sender is down")
         elif len(self._outbox) >= self.mailbox.capacity:
             delivery.lose("outbox_full")
         else:
+            if self._outbox is NO_DELIVERIES:
+                self._outbox = deque()
             self._outbox.append(delivery)
 
     async def accept_and_wait(self, envelope: Envelope) -> None:
@@ -1277,8 +1403,10 @@ class AgentBody:
         Raises:
             AgentDown: nobody will ever do it.
         """
-        if self._resting:
-            raise AgentDown(self.node.path, self._resting)
+        if self.resting:
+            raise AgentDown(self.node.path, self.resting)
+        if self._orders is NO_MESSAGES:
+            self._orders = deque()
         self._orders.append(envelope)
         if self._blocked is not None:
             self._blocked.cancel()
@@ -1290,6 +1418,8 @@ class AgentBody:
             return None
         self.mailbox.accepted += 1
         self.mailbox.taken += 1
+        if self._ties is not None:
+            self._ties.idle_since += 1  # an operator's look is no message
         return self._handle_plain(envelope)
 
     def recent(self) -> tuple[Handled, ...]:
@@ -1316,7 +1446,8 @@ class AgentBody:
         staged = self._staged
         if staged is not None and staged.deferred is envelope:
             return True
-        return envelope in self._owed and envelope.is_wanted
+        ties = self._ties
+        return ties is not None and envelope in ties.owed and envelope.is_wanted
 
     def stage_reply(self, envelope: Envelope, value: object) -> None:
         """See `Reply.send`."""
@@ -1325,18 +1456,18 @@ class AgentBody:
             return
         staged.replies.append((envelope, envelope.operation.copy_reply(value)))
 
-    def _account(self, staged: _Staged) -> None:
+    def _account(self, staged: Staged) -> None:
         """The handler is through: what it put off is owed, what it answered is not."""
         if staged.deferred is not None:
-            if len(self._owed) >= self._owed_limit:
-                self._owed = {one: None for one in self._owed if one.is_wanted}
-                self._owed_limit = max(_TRIM_FROM, 2 * len(self._owed))
-            self._owed[staged.deferred] = None
+            self._tied.owe(staged.deferred)
         for envelope, _ in staged.replies:
-            self._owed.pop(envelope, None)
+            self._tied.owed.pop(envelope, None)
 
     def _fail_owed(self, error: Callable[[], Exception]) -> None:
-        owed, self._owed = self._owed, {}
+        ties = self._ties
+        if ties is None:
+            return
+        owed, ties.owed = ties.owed, {}
         for envelope in owed:
             # Each its own: a shared exception would gather everybody's traceback.
             envelope.answer(outcome.Error(error()))
@@ -1359,13 +1490,14 @@ class AgentBody:
         bus = self.surroundings.bus
         if bus is None:
             raise NotRunning(f"{self.node.path} subscribes and there is no bus")
-        self._renewed.add(pattern)
-        kept = self._subscriptions.get(pattern)
+        ties = self._tied
+        ties.renewed.add(pattern)
+        kept = ties.subscriptions.get(pattern)
         if kept is not None and (kept.capacity, kept.overflow) == (capacity, overflow):
             return kept
         if kept is not None:
             kept.close()
-        self._subscriptions[pattern] = subscription = bus.attach(
+        ties.subscriptions[pattern] = subscription = bus.attach(
             pattern,
             self._take_event,
             overflow=overflow,
@@ -1374,21 +1506,24 @@ class AgentBody:
         )
         return subscription
 
-    def _drop_subscriptions(self, keep: Collection[str]) -> None:
-        for pattern in [one for one in self._subscriptions if one not in keep]:
-            self._subscriptions.pop(pattern).close()
-
     def _take_event(self, event: Event) -> bool:
-        if self._resting or len(self.mailbox) >= self.mailbox.capacity:
+        if self.resting or len(self.mailbox) >= self.mailbox.capacity:
             return False
         self._own_message(self._class.on_event, (event,), {})
         return True
 
     def _own_message(
         self, operation: Operation, args: tuple[object, ...], kwargs: dict[str, object]
-    ) -> None:
-        self.mailbox.force(Envelope(operation, args, kwargs))
+    ) -> Envelope:
+        envelope = Envelope(operation, args, kwargs)
+        self.mailbox.force(envelope)
         self._wake()
+        return envelope
+
+    def _take_back(self, envelope: Envelope) -> None:
+        moved = self.mailbox.remove(envelope)
+        if moved is not None and not moved.is_call:
+            moved.reply(None)
 
     def send_after(
         self,
@@ -1398,6 +1533,36 @@ class AgentBody:
         kwargs: dict[str, object],
     ) -> Timer:
         """See `Agent.send_after`."""
+        return self._set_timer(seconds, named, args, kwargs, lambda: True)
+
+    def when_idle(
+        self,
+        seconds: float,
+        named: object,
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+    ) -> Timer:
+        """See `Agent.when_idle`."""
+        ties = self._tied
+
+        def is_idle() -> bool:
+            mailbox = self.mailbox
+            return mailbox.taken == ties.idle_since and not mailbox.items
+
+        timer = self._set_timer(seconds, named, args, kwargs, is_idle)
+        if ties.idle_timer is not None:
+            ties.idle_timer.cancel()
+        ties.idle_timer, ties.idle_since = timer, self.mailbox.taken
+        return timer
+
+    def _set_timer(
+        self,
+        seconds: float,
+        named: object,
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+        is_wanted: Callable[[], bool],
+    ) -> Timer:
         if not seconds >= 0:
             raise ValueError(f"seconds must be >= 0, not {seconds!r}")
         operation = self.operation(named)
@@ -1406,27 +1571,25 @@ class AgentBody:
         staged = self._stage()
 
         def due() -> None:
-            self._own_message(operation, *message)
+            if is_wanted():
+                self._tied.bind(self._own_message(operation, *message))
 
         timer = self.directory.timers.at(trio.current_time() + seconds, due)
         staged.timers.append(timer)
-        self._keep_timer(timer)
+        self._tied.keep_timer(timer)
         return timer
 
-    def _keep_timer(self, timer: Timer) -> None:
-        if len(self._timers) >= self._timers_limit:
-            self._timers = [one for one in self._timers if one.callback is not None]
-            self._timers_limit = max(_TRIM_FROM, 2 * len(self._timers))
-        self._timers.append(timer)
-
-    def monitor(self, ref: AgentRef[Any]) -> Monitor:
+    def monitor(self, ref: AgentRef[Any] | SupervisorRef) -> Monitor:
         """See `Agent.monitor`."""
         node = self.directory.find(ref.path)
         life = node.life if node is not None else None
-        return Monitor(ref.path, life, self._down, self._monitors)
+        return Monitor(ref.path, life, self.tell_down, self._tied.monitors)
 
-    def _down(self, down: Down) -> None:
-        self._own_message(self._class.on_down, (down,), {})
+    def tell_down(self, down: Down) -> Callable[[], None]:
+        """Have it handled by `on_down`; called, the answer takes it back."""
+        envelope = self._own_message(self._class.on_down, (down,), {})
+        self._tied.bind(envelope)
+        return partial(self._take_back, envelope)
 
     def stop_after(self, exit_: Exit) -> None:
         """See `Agent.stop`."""
@@ -1454,7 +1617,7 @@ class AgentBody:
 
     def statistics(self) -> AgentStatistics:
         """What may be seen of it."""
-        counts, mailbox = self.counts, self.mailbox
+        mailbox = self.mailbox
         return AgentStatistics(
             path=self.node.path,
             incarnation=self.node.incarnation,
@@ -1462,28 +1625,19 @@ class AgentBody:
             capacity=mailbox.capacity,
             waiting_senders=len(mailbox.waiting),
             accepted=mailbox.accepted,
-            handled=counts.handled,
-            crashed=counts.crashed,
-            refused=counts.refused,
+            handled=self.handled,
+            crashed=self.crashed,
+            refused=self.refused,
             dropped=mailbox.dropped,
-            dead_letters=counts.dead_letters,
+            dead_letters=self.dead_letters,
             outbox=len(self._outbox),
+            sent=self.sent,
             doing=self.doing,
             type=self._class.name,
             state_revision=self.committed_revision,
             state_bytes=len(self._committed),
             uncommitted=self._newest is not None,
         )
-
-
-class _Counts:
-    __slots__ = ("crashed", "dead_letters", "handled", "refused")
-
-    def __init__(self) -> None:
-        self.handled = 0
-        self.crashed = 0
-        self.refused = 0
-        self.dead_letters = 0
 
 
 class _Release:
@@ -1495,7 +1649,7 @@ class _Release:
         self,
         body: AgentBody,
         unit: Unit,
-        staged: _Staged | None,
+        staged: Staged | None,
         envelope: Envelope,
         reply: object,
     ) -> None:
@@ -1523,7 +1677,7 @@ class _Held:
     def __init__(
         self,
         body: AgentBody,
-        staged: _Staged | None,
+        staged: Staged | None,
         envelope: Envelope,
         result: outcome.Outcome[object],
     ) -> None:
@@ -1541,6 +1695,9 @@ def _replace_state(agent: Agent[Any], payload: bytes) -> None:
     assert codec is not None  # noqa: S101 - there was one to encode it
     agent.state = codec.decode(payload, agent.path)
 
+
+ON_STOP: Final = Operation("on_stop", lambda agent: None)
+"""Stands for the hook in the record of its crash; nobody sends it."""
 
 REPLACE_STATE: Final = Operation("replace_state", _replace_state)
 """What an operator's new state is handled by: a handler like any other."""
@@ -1603,6 +1760,10 @@ async def _decided(store: Store, unit: Unit) -> None:
     except StoreError:
         # Its callers were told; here it only matters that it is over.
         return
+
+
+def _no_state(_: object) -> bytes:
+    return b""
 
 
 def _trace_id() -> str:

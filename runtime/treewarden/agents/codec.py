@@ -23,11 +23,13 @@ MAX_STATE_BYTES: Final = 1 << 20
 class StateCodec:
     """Encodes, checks and decodes one state type."""
 
-    __slots__ = ("_decode", "_encode", "type")
+    __slots__ = ("_decode", "_first", "type", "write")
 
     def __init__(self, state_type: Any) -> None:  # noqa: ANN401 - any msgspec type
         self.type = state_type
-        self._encode = msgspec.json.Encoder().encode
+        self._first = b""
+        # What `encode` does, without a word for what is wrong.
+        self.write = msgspec.json.Encoder().encode
         self._decode = msgspec.json.Decoder(state_type).decode
 
     def encode(self, state: object, path: str) -> bytes:
@@ -37,11 +39,23 @@ class StateCodec:
             StateNotEncodable: msgspec cannot write it.
         """
         try:
-            return self._encode(state)
+            return self.write(state)
         except (TypeError, ValueError, RecursionError) as error:
             raise StateNotEncodable(
                 f"the state of {path} cannot be encoded: {error}"
             ) from error
+
+    def encode_first(self, state: object, path: str) -> bytes:
+        """A state to begin with, checked; one copy for all that begin alike.
+
+        Raises:
+            StateNotEncodable: as `encode` and `check` do.
+        """
+        payload = self.encode(state, path)
+        if payload != self._first:
+            self.check(payload, path)
+            self._first = payload
+        return self._first
 
     def check(self, payload: bytes, path: str) -> None:
         """Refuse bytes that no incarnation could load.
@@ -91,7 +105,7 @@ class StateCodec:
             )
         try:
             data = cls.migrate(msgspec.json.decode(payload), version)
-            return self._encode(msgspec.convert(data, self.type))
+            return self.write(msgspec.convert(data, self.type))
         except Exception as error:
             raise RestoreError(
                 f"the stored state of {path} could not be migrated from version "

@@ -1,77 +1,115 @@
 """A message on its way: what is asked, by whom, and where the answer goes."""
 
+# ruff: noqa: TC004 - msgspec asks a struct for its names here, never for its types
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
-from trio.lowlevel import Task, reschedule
+import msgspec
+import outcome
+from trio.lowlevel import Abort, Task, reschedule
 
 if TYPE_CHECKING:
-    import outcome
-
     from treewarden.store import Unit
     from treewarden.supervision import Timer
     from treewarden.telemetry import SpanContext
 
+    from .body import AgentBody
     from .operation import Operation
 
 
-class Envelope:
+class _Unanswered:
+    __slots__ = ()
+
+    def unwrap(self) -> None:
+        pass
+
+
+GO_ON: Final[Any] = _Unanswered()
+"""What a task is woken with that is told nothing.
+
+trio makes an `outcome.Value` otherwise, which is 0.4 µs, a twentieth of a call.
+"""
+UNANSWERED: Final[object] = GO_ON
+"""The `value` of an envelope that was not answered with one."""
+
+
+class Envelope(msgspec.Struct, eq=False):
     """One message. `task` is who waits: for the answer, or (a cast) for room."""
 
-    __slots__ = (
-        "args",
-        "begun",
-        "inline",
-        "is_call",
-        "kwargs",
-        "needs",
-        "operation",
-        "result",
-        "sender",
-        "sent_at_ns",
-        "task",
-        "timer",
-        "trace",
-    )
-
-    def __init__(
-        self,
-        operation: Operation,
-        args: tuple[object, ...],
-        kwargs: dict[str, object],
-    ) -> None:
-        self.operation = operation
-        self.args = args
-        self.kwargs = kwargs
-        self.is_call = False
-        self.begun = False
-        # In its caller's turn the answer is left here: that task is not parked.
-        self.inline = False
-        self.result: outcome.Outcome[object] | None = None
-        self.task: Task | None = None
-        self.timer: Timer | None = None
-        # What its sender had not committed yet: what this message makes happen must not
-        # be committed without it.
-        self.needs: tuple[Unit, ...] = ()
-        self.sender = ""
-        self.sent_at_ns = 0
-        self.trace: SpanContext | None = None
+    # One is made for every message. As a msgspec struct it takes 0.06 µs, as a class
+    # with __slots__ and an __init__ of its own 0.12 µs.
+    operation: Operation
+    args: tuple[object, ...]
+    kwargs: dict[str, object]
+    is_call: bool = False
+    begun: bool = False
+    # In its caller's turn the answer is left here: that task is not parked.
+    inline: bool = False
+    value: object = UNANSWERED
+    result: outcome.Outcome[object] | None = None
+    task: Task | None = None
+    # Of a call that waits: on whom, and until when (seconds, trio's clock).
+    body: AgentBody | None = None
+    deadline: float = 0.0
+    timer: Timer | None = None
+    # What its sender had not committed yet: what this message makes happen must not be
+    # committed without it.
+    needs: tuple[Unit, ...] = ()
+    sender: str = ""
+    sent_at_ns: int = 0
+    trace: SpanContext | None = None
 
     @property
     def is_wanted(self) -> bool:
         """Whether somebody waits for the answer."""
         return self.task is not None
 
+    def reply(self, value: object) -> None:
+        """`answer` with a value: all that most messages need, at a third of the cost."""
+        task = self.task
+        if task is None:
+            if self.inline:
+                self.value = value
+        else:
+            self.value = value
+            self.task = None
+            if self.timer is not None:
+                self.disarm()
+            # trio asks of what it hands over that it can be unwrapped, and no more.
+            reschedule(task, self)  # type: ignore[arg-type]
+
+    def unwrap(self) -> object:
+        """The value that it was answered with."""
+        return self.value
+
     def answer(self, result: outcome.Outcome[object]) -> None:
         """Wake whoever waits; nothing when nobody does any more."""
         if self.inline:
             self.result = result
             return
-        if self.timer is not None:
-            self.timer.cancel()
-            self.timer = None
+        self.disarm()
         task = self.task
         if task is not None:
             self.task = None
             reschedule(task, result)
+
+    def give_up(self, _: object) -> Abort:
+        """The task that waits was cancelled."""
+        self.task = None
+        self.disarm()
+        if self.body is not None:
+            self.body.mailbox.withdraw(self)
+        return Abort.SUCCEEDED
+
+    def expire(self, seconds: float) -> None:
+        """The deadline is over; it was `seconds` after the sending."""
+        self.timer = None
+        if self.body is not None:
+            self.body.expire(self, seconds)
+
+    def disarm(self) -> None:
+        """No deadline any more."""
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None

@@ -21,7 +21,8 @@ if typing.TYPE_CHECKING:
 
     from .envelope import Envelope
 
-_SCALARS: Final = frozenset({type(None), bool, int, float, str, bytes, complex})
+SCALARS: Final = frozenset({type(None), bool, int, float, str, bytes, complex})
+"""Types whose values nobody can change."""
 
 
 class Operation:
@@ -30,12 +31,12 @@ class Operation:
     __slots__ = (
         "_copies",
         "_copy",
-        "_most",
-        "_needed",
         "_wire",
         "function",
         "is_async",
+        "most",
         "name",
+        "needed",
     )
 
     def __init__(self, name: str, function: Callable[..., Any]) -> None:
@@ -43,7 +44,8 @@ class Operation:
         self.function = function
         # A decorated one that hands on the coroutine is async as well.
         self.is_async = inspect.iscoroutinefunction(inspect.unwrap(function))
-        self._needed, self._most = _positional(function)
+        # With so many positional arguments and no others, `check` lets a call pass.
+        self.needed, self.most = _positional(function)
         self._copy: Callable[[object], object] | None = None
         self._copies: dict[str, Callable[[object], object]] = {}
         self._wire: type[msgspec.Struct] | None = None
@@ -54,7 +56,7 @@ class Operation:
         Raises:
             TypeError: it is mutable and the method has no usable return annotation.
         """
-        if type(value) in _SCALARS:
+        if type(value) in SCALARS:
             return value
         if self._copy is None:
             self._copy = self._make_copy(value)
@@ -79,7 +81,7 @@ class Operation:
         Raises:
             StateNotEncodable: one cannot be copied, or has no annotation to do it by.
         """
-        if not kwargs and all(type(value) in _SCALARS for value in args):
+        if not kwargs and all(type(value) in SCALARS for value in args):
             return args, {}
         bound = inspect.signature(self.function).bind(None, *args, **kwargs)
         parameters = bound.signature.parameters
@@ -102,7 +104,7 @@ class Operation:
         return dict(list(bound.arguments.items())[1:])
 
     def _copy_argument(self, name: str, value: object) -> object:
-        if type(value) in _SCALARS:
+        if type(value) in SCALARS:
             return value
         try:
             copy = self._copies.get(name)
@@ -171,7 +173,7 @@ class Operation:
         Else the caller's mistake would crash the agent.
         """
         # The common case without a look at the signature, which costs 5 µs.
-        if not kwargs and self._needed <= len(args) <= self._most:
+        if not kwargs and self.needed <= len(args) <= self.most:
             return
         try:
             inspect.signature(self.function).bind(None, *args, **kwargs)
@@ -212,6 +214,26 @@ def operations_of(cls: type, root: type) -> dict[str, Operation]:
             if hasattr(root, name):
                 continue
             found[name] = Operation(name, value)
+    return found
+
+
+def by_function(
+    cls: type, operations: Mapping[str, Operation]
+) -> dict[object, Operation]:
+    """What `ref.call(Counter.add, …)` means, for every method that can be named so.
+
+    An override wins over the method of a base class that a caller named.
+    """
+    found: dict[object, Operation] = {}
+    for base in cls.__mro__:
+        for name, value in vars(base).items():
+            # One that goes by another name is looked up by that, like everything else.
+            if (
+                name in operations
+                and inspect.isfunction(value)
+                and value.__name__ == name
+            ):
+                found[value] = operations[name]
     return found
 
 

@@ -13,7 +13,7 @@ what would have closed it (reason `cycle`).
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from treewarden.bus import Reason
 from treewarden.errors import TreewardenError
@@ -43,6 +43,10 @@ class Delivery(Protocol):
     def waits_for(self) -> AgentBody | None:
         """The agent that must take a message before this can leave, if there is one."""
         ...
+
+
+NO_DELIVERIES: Final[deque[Delivery]] = deque(maxlen=0)
+"""Of an agent whose outbox was never needed; it can hold nothing."""
 
 
 def closes_a_ring(sender: AgentBody, target: AgentBody) -> bool:

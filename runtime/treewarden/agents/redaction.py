@@ -6,6 +6,7 @@ A redactor that fails hides everything: what it would have removed is never show
 from __future__ import annotations
 
 import inspect
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -13,10 +14,12 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from treewarden.exits import Fault
+
     from .codec import StateCodec
     from .envelope import Envelope
 
-HOOKS: Final = ("redact", "redact_message")
+HOOKS: Final = ("redact", "redact_message", "redact_error")
 _LONGEST: Final = 4096
 _encode = msgspec.json.Encoder().encode
 
@@ -24,12 +27,13 @@ _encode = msgspec.json.Encoder().encode
 class Redaction:
     """Worked out once for each class; None where a hook was not overridden."""
 
-    __slots__ = ("_message", "_state")
+    __slots__ = ("_error", "_message", "_state")
 
     def __init__(self, cls: type[Any], root: type[Any]) -> None:
         """Raises TypeError when a hook is not a classmethod: it runs without an agent."""
         self._state = _overridden(cls, root, "redact")
         self._message = _overridden(cls, root, "redact_message")
+        self._error = _overridden(cls, root, "redact_error")
 
     def state(self, payload: bytes, codec: StateCodec | None, path: str) -> bytes:
         """State as JSON; empty when there is none."""
@@ -59,6 +63,20 @@ class Redaction:
             text if len(text) <= _LONGEST else _encode(f"{len(text)} bytes, not kept")
         )
 
+    def fault(self, fault: Fault) -> Fault:
+        """A fault, its causes included, without what its texts are not to show."""
+        if self._error is None:
+            return fault
+        cause = self.fault(fault.cause) if fault.cause is not None else None
+        return replace(fault, message=self._text(fault.message), cause=cause)
+
+    def _text(self, text: str) -> str:
+        assert self._error is not None  # noqa: S101 - asked by whoever calls
+        try:
+            return str(self._error(text))
+        except Exception as error:  # noqa: BLE001 - somebody else's hook
+            return _not_shown("redact_error", error)
+
 
 def _overridden(
     cls: type[Any], root: type[Any], name: str
@@ -73,5 +91,9 @@ def _overridden(
 
 
 def _hidden(hook: str, error: Exception) -> bytes:
+    return _encode(_not_shown(hook, error))
+
+
+def _not_shown(hook: str, error: Exception) -> str:
     # The error's text may hold what was to be hidden.
-    return _encode(f"not shown: {hook}() failed with {type(error).__name__}")
+    return f"not shown: {hook}() failed with {type(error).__name__}"

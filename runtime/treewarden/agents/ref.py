@@ -8,6 +8,7 @@ agent's own class when it arrives.
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -20,9 +21,7 @@ from typing import (
 )
 
 import outcome
-import trio
 from trio.lowlevel import (
-    Abort,
     cancel_shielded_checkpoint,
     checkpoint_if_cancelled,
     current_task,
@@ -35,7 +34,6 @@ from treewarden.errors import (
     AgentDown,
     AgentError,
     CallingSelf,
-    CallTimeout,
     MailboxFull,
     NameUnknown,
 )
@@ -50,25 +48,22 @@ from .body import (
     Ending,
     current_body,
 )
-from .envelope import Envelope
+from .envelope import UNANSWERED, Envelope
+from .monitor import Monitor, tell_nobody
 from .request import Request, RequestEnvelope
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from treewarden.exits import Exit
-    from treewarden.supervision import Directory
+    from treewarden.supervision import Directory, Patience
 
     from .agent import Agent
-    from .operation import Operation
     from .recent import Handled
 
 A = TypeVar("A", bound="Agent[Any]")
 P = ParamSpec("P")
 R = TypeVar("R")
-
-# A cast gives way to other tasks at least this often (style rule 14).
-_CASTS_A_TURN = 32
 
 
 class AgentRef(Generic[A]):
@@ -77,7 +72,7 @@ class AgentRef(Generic[A]):
     `with_timeout` gives one whose calls wait another number of seconds.
     """
 
-    __slots__ = ("_body", "_casts", "_directory", "_seconds", "path")
+    __slots__ = ("_body", "_directory", "_patience", "_seconds", "path")
 
     def __init__(
         self, directory: Directory, path: str, *, seconds: float | None = None
@@ -86,7 +81,7 @@ class AgentRef(Generic[A]):
         self._directory = directory
         self._seconds = seconds
         self._body: AgentBody | None = None
-        self._casts = 0
+        self._patience: Patience | None = None
 
     def __repr__(self) -> str:
         """The path says who it is."""
@@ -138,33 +133,45 @@ class AgentRef(Generic[A]):
             MailboxFull, UnknownOperation, BadArguments, CallingSelf: it was not sent.
             StoreBroken: the commit failed; nothing of it happened.
         """
-        return await self.send_call(operation, args, kwargs)
+        body = self._body
+        if body is None or body.resting:
+            body = self.resolve()
+        sender = current_body.get()
+        if sender is body:
+            raise CallingSelf(f"{self.path} calls itself and would wait for itself")
+        try:
+            # As `found` does, with one call less.
+            found = body.by_function[operation]
+            if kwargs or not found.needed <= len(args) <= found.most:
+                found.check(args, kwargs)
+        except (KeyError, TypeError):
+            found = body.found(operation, args, kwargs)
+        envelope = Envelope(found, args, kwargs, True)
+        if sender is not None or body.spans.enabled:
+            _sign(envelope, sender)
+        if not found.is_async and body.idle is not None:
+            await checkpoint_if_cancelled()
+            envelope.inline = True
+            body.handle_inline(envelope)
+            if envelope.value is not UNANSWERED:
+                await cancel_shielded_checkpoint()
+                return envelope.value
+            if envelope.result is not None:
+                await cancel_shielded_checkpoint()
+                return envelope.result.unwrap()
+            envelope.inline = False
+        elif not body.put(envelope):
+            body.accept(envelope)
+        # Nothing is awaited between acceptance and parking, so no answer comes early.
+        envelope.task = current_task()
+        self._arm(body, envelope)
+        return await park(envelope.give_up)
 
     async def send_call(
         self, operation: object, args: tuple[object, ...], kwargs: dict[str, object]
     ) -> Any:  # noqa: ANN401 - typed by call()
         """`call` without types: `operation` may be a name. For the control server."""
-        body = self.resolve()
-        sender = current_body.get()
-        if sender is body:
-            raise CallingSelf(f"{self.path} calls itself and would wait for itself")
-        found = body.operation(operation)
-        envelope = self._envelope(body, sender, found, args, kwargs)
-        envelope.is_call = True
-        if not found.is_async and body.is_idle:
-            await checkpoint_if_cancelled()
-            envelope.inline = True
-            body.handle_inline(envelope)
-            envelope.inline = False
-            if envelope.result is not None:
-                await cancel_shielded_checkpoint()
-                return envelope.result.unwrap()
-        else:
-            body.accept(envelope)
-        # Nothing is awaited between acceptance and parking, so no answer comes early.
-        envelope.task = current_task()
-        self._arm(body, envelope)
-        return await _park_for(envelope, body)
+        return await self.call(operation, *args, **kwargs)  # type: ignore[call-overload]
 
     @overload
     def request(
@@ -203,9 +210,9 @@ class AgentRef(Generic[A]):
         sender = current_body.get()
         if sender is body:
             raise CallingSelf(f"{self.path} asks itself and would wait for itself")
-        found = body.operation(operation)
-        envelope = self._envelope(body, sender, found, args, kwargs, RequestEnvelope)
-        envelope.is_call = True
+        found = body.found(operation, args, kwargs)
+        envelope = RequestEnvelope(found, args, kwargs, True)
+        _sign(envelope, sender)
         try:
             body.accept_request(envelope)
         except AgentError as error:
@@ -231,19 +238,38 @@ class AgentRef(Generic[A]):
             AgentDown, NameUnknown, UnknownOperation, BadArguments: it was not sent.
         """
         await checkpoint_if_cancelled()
-        body = self.resolve()
+        body = self._body
+        if body is None or body.resting:
+            body = self.resolve()
         sender = current_body.get()
-        found = body.operation(operation)
-        envelope = self._envelope(body, sender, found, args, kwargs)
-        self._casts += 1
-        if body.mailbox.would_wait or self._casts % _CASTS_A_TURN == 0:
-            if sender is not None:
+        try:
+            # As `found` does, with one call less.
+            found = body.by_function[operation]
+            if kwargs or not found.needed <= len(args) <= found.most:
+                found.check(args, kwargs)
+        except (KeyError, TypeError):
+            found = body.found(operation, args, kwargs)
+        envelope = Envelope(found, args, kwargs)
+        mailbox = body.mailbox
+        items = mailbox.items
+        if sender is not None or body.spans.enabled:
+            _sign(envelope, sender)
+        elif items and len(items) < mailbox.capacity and not mailbox.waiting:
+            # With something in its mailbox it is awake: all that `put` has left to do.
+            items.append(envelope)
+            mailbox.accepted += 1
+            if next(body.turns):
+                await cancel_shielded_checkpoint()
+            return
+        if not body.put(envelope):
+            if not body.mailbox.would_wait:
+                body.accept(envelope)
+            elif sender is not None:
                 await sender.stand_in_line(body, envelope)
             else:
                 await body.accept_and_wait(envelope)
+        if next(body.turns):
             await cancel_shielded_checkpoint()
-        else:
-            body.accept(envelope)
 
     def cast_nowait(
         self,
@@ -256,8 +282,9 @@ class AgentRef(Generic[A]):
         body = self.resolve()
         if body.mailbox.would_wait:
             raise MailboxFull(self.path, body.mailbox.capacity)
-        found = body.operation(operation)
-        body.accept(self._envelope(body, current_body.get(), found, args, kwargs))
+        envelope = Envelope(body.found(operation, args, kwargs), args, kwargs)
+        _sign(envelope, current_body.get())
+        body.accept(envelope)
 
     async def stop(self, exit: Exit | None = None) -> None:  # noqa: A002 - design.md
         """Have it end with `exit` (Normal) once it has handled what waits; wait for that.
@@ -275,12 +302,12 @@ class AgentRef(Generic[A]):
         if sender is body:
             raise CallingSelf(f"{self.path} stops itself; use self.stop()")
         ending = Ending(exit if exit is not None else Normal())
-        envelope = self._envelope(body, sender, STOP, (ending,), {})
-        envelope.is_call = True
+        envelope = Envelope(STOP, (ending,), {}, True)
+        _sign(envelope, sender)
         body.accept(envelope)
         envelope.task = current_task()
         self._arm(body, envelope)
-        await _park_for(envelope, body)
+        await park(envelope.give_up)
         await ending.over.wait()
         if isinstance(ending.exit, Crash):
             raise AgentCrashed(ending.exit.fault)
@@ -297,6 +324,19 @@ class AgentRef(Generic[A]):
     def incarnation(self) -> int:
         """Which life the agent is in."""
         return self.resolve().node.incarnation
+
+    def monitor(self) -> Monitor:
+        """Watch the present incarnation from a plain task.
+
+            with ref.monitor() as monitor:
+                down = await monitor.wait_down()
+
+        With nobody there it has ended already, with the exit None. An agent uses
+        `self.monitor`, which tells it through `on_down`.
+        """
+        node = self._directory.find(self.path)
+        life = node.life if node is not None else None
+        return Monitor(self.path, life, tell_nobody, set())
 
     def statistics(self) -> AgentStatistics:
         """What may be seen of the agent."""
@@ -339,12 +379,12 @@ class AgentRef(Generic[A]):
         if sender is body:
             raise CallingSelf(f"{self.path} replaces its own state; assign self.state")
         payload = body.encode_state(state)
-        envelope = self._envelope(body, sender, REPLACE_STATE, (payload,), {})
-        envelope.is_call = True
+        envelope = Envelope(REPLACE_STATE, (payload,), {}, True)
+        _sign(envelope, sender)
         body.order(envelope)
         envelope.task = current_task()
         self._arm(body, envelope)
-        await _park_for(envelope, body)
+        await park(envelope.give_up)
 
     def resolve(self) -> AgentBody:
         """The agent's body, found again when its supervisor has made another.
@@ -363,62 +403,28 @@ class AgentRef(Generic[A]):
         self._body = body = cast("AgentBody", node.body)
         return body
 
-    def _envelope(
-        self,
-        body: AgentBody,
-        sender: AgentBody | None,
-        operation: Operation,
-        args: tuple[object, ...],
-        kwargs: dict[str, object],
-        make: type[Envelope] = Envelope,
-    ) -> Envelope:
-        operation.check(args, kwargs)
-        envelope = make(operation, args, kwargs)
-        if sender is not None:
-            envelope.needs = sender.unsettled()
-            envelope.sender = sender.node.path
-        envelope.trace = tracing.current.get()
-        return envelope
-
     def _arm(self, body: AgentBody, envelope: Envelope) -> None:
+        envelope.body = body
         seconds = self._seconds
         if seconds is None:
             seconds = body.agent_type.call_timeout
         if seconds == math.inf:
             return
-        now = trio.current_time()
-        envelope.timer = self._directory.timers.at(
-            now + seconds, lambda: _expire(envelope, body, seconds)
-        )
+        timers = self._directory.timers
+        patience = self._patience
+        if patience is None or patience.seconds != seconds:
+            self._patience = patience = timers.patience(seconds)
+        if patience is not None:
+            patience.arm(envelope)
+        else:
+            expire = partial(envelope.expire, seconds)
+            envelope.timer = timers.at(timers.now() + seconds, expire)
 
 
-async def _park_for(envelope: Envelope, body: AgentBody) -> Any:  # noqa: ANN401
-    def abort(_: object) -> Abort:
-        envelope.task = None
-        _disarm(envelope)
-        body.mailbox.withdraw(envelope)
-        return Abort.SUCCEEDED
-
-    return await park(abort)
-
-
-def _disarm(envelope: Envelope) -> None:
-    if envelope.timer is not None:
-        envelope.timer.cancel()
-        envelope.timer = None
-
-
-def _expire(envelope: Envelope, body: AgentBody, seconds: float) -> None:
-    envelope.timer = None
-    body.mailbox.withdraw(envelope)
-    envelope.answer(
-        outcome.Error(
-            CallTimeout(
-                body.node.path,
-                envelope.operation.name,
-                seconds,
-                begun=envelope.begun,
-                doing=body.doing_for(envelope),
-            )
-        )
-    )
+def _sign(envelope: Envelope, sender: AgentBody | None) -> None:
+    """Say by whom, and because of what, it was sent."""
+    if sender is not None:
+        envelope.needs = sender.unsettled()
+        envelope.sender = sender.node.path
+        sender.sent += 1
+    envelope.trace = tracing.current.get()

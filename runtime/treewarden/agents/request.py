@@ -26,24 +26,24 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 
-class RequestEnvelope(Envelope):
+class RequestEnvelope(Envelope, eq=False):
     """A call that nobody has to wait for; its first answer stays with it."""
-
-    __slots__ = ()
 
     @property
     def is_wanted(self) -> bool:
         """Whether there is no answer yet."""
         return self.result is None
 
+    def reply(self, value: object) -> None:
+        """Keep the answer, and wake whoever reads it already."""
+        self.answer(outcome.Value(value))
+
     def answer(self, result: outcome.Outcome[object]) -> None:
         """Keep the answer, and wake whoever reads it already."""
         if self.result is not None:
             return
         self.result = result
-        if self.timer is not None:
-            self.timer.cancel()
-            self.timer = None
+        self.disarm()
         task = self.task
         if task is not None:
             self.task = None

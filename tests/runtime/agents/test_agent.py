@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import math
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import msgspec
 import pytest
@@ -93,11 +94,28 @@ def test_a_quoted_state_type_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("persistence", "sometimes"), ("mailbox", 3), ("call_timeout", -1.0)],
+    [
+        ("persistence", "sometimes"),
+        ("persistence", []),
+        ("mailbox", 3),
+        ("call_timeout", -1.0),
+        ("call_timeout", math.nan),
+        ("call_timeout", "5"),
+        ("call_timeout", True),
+        ("refuses", ValueError),
+        ("refuses", (KeyboardInterrupt,)),
+        ("refuses", ("ValueError",)),
+        ("trap_exits", 1),
+        ("state_version", 0),
+        ("state_version", True),
+        ("state_version", 1.5),
+        ("store_as", None),
+    ],
 )
 def test_an_option_that_cannot_be_is_refused(option: str, value: object) -> None:
-    with pytest.raises((ValueError, TypeError), match=rf"Bad\.{option} must be"):
+    with pytest.raises(ValueError, match=rf"Bad\.{option} must be .*, not ") as caught:
         type("Bad", (Agent,), {option: value})
+    assert repr(value) in str(caught.value)
 
 
 @pytest.mark.parametrize("hook", ["on_start", "on_stop"])
@@ -305,7 +323,7 @@ async def test_timers_that_were_called_off_are_not_kept(
     busy: Any, autojump_clock: object
 ) -> None:
     await busy.call(Busy.later_and_never, 1000)
-    assert len(busy.resolve()._timers) < 50
+    assert len(busy.resolve()._tied.timers) < 50
 
 
 async def test_finished_calls_leave_no_timers_behind_one_that_is_stuck(
@@ -403,3 +421,30 @@ async def test_a_monitor_that_was_called_off_tells_nothing(
         await busy.call(Busy.fail)
     await wait_all_tasks_blocked()
     assert downs == []
+
+
+class Strict(Agent[Total]):
+    persistence = "none"
+    refuses: ClassVar[tuple[type[Exception], ...]] = (KeyError,)
+
+    async def add_and_raise(self, kind: str) -> None:
+        self.state.value += 1
+        raise {"key": KeyError, "lookup": LookupError, "refused": Refused}[kind](kind)
+
+    async def get(self) -> int:
+        return self.state.value
+
+
+async def test_a_class_says_what_is_an_answer_and_no_crash(
+    start_agents: StartAgents, address: Address, autojump_clock: object
+) -> None:
+    """MSG-12: by itself, and by nothing else than what it names."""
+    ref = address(await start_agents(ChildSpec("strict", Strict)), "/strict")
+    with pytest.raises(KeyError, match="key"):
+        await ref.call(Strict.add_and_raise, "key")
+    assert (ref.incarnation, await ref.call(Strict.get)) == (1, 0)
+    for kind in ("lookup", "refused"):
+        with pytest.raises(AgentCrashed, match=kind):
+            await ref.call(Strict.add_and_raise, kind)
+    await wait_all_tasks_blocked()
+    assert ref.incarnation == 3

@@ -17,7 +17,9 @@ from treewarden import (
     Application,
     CallTimeout,
     ChildSpec,
+    ChildStartFailed,
     Config,
+    Exit,
     MailboxPolicy,
     Refused,
     StateNotEncodable,
@@ -59,6 +61,9 @@ class Counter(Agent[Total]):
     async def refuse(self) -> None:
         raise Refused("not today")
 
+    async def fail_without_words(self) -> None:
+        raise Unprintable
+
     def hold_itself(self) -> str:
         self.ref.suspend()
         return "held"
@@ -86,12 +91,24 @@ class Bank(Agent[Account]):
         self.state.pin = pin
 
     async def pay(self, amount: int, pin: str) -> None:
-        raise ValueError("no money")
+        accounts: dict[str, int] = {}
+        try:
+            accounts[pin] -= amount
+        except KeyError as error:
+            raise ValueError(f"no money behind {pin}") from error
+
+    async def on_stop(self, exit: Exit) -> None:  # noqa: A002
+        if self.state.owner == "bad":
+            raise ValueError(f"closed with {self.state.pin}")
 
     @classmethod
     def redact(cls, state: Account) -> object:
         state.pin = "***"
         return state
+
+    @classmethod
+    def redact_error(cls, text: str) -> str:
+        return text.replace("1234", "***")
 
     @classmethod
     def redact_message(cls, operation: str, arguments: dict[str, object]) -> object:
@@ -106,6 +123,15 @@ class Careless(Bank):
     @classmethod
     def redact_message(cls, operation: str, arguments: dict[str, object]) -> object:
         raise KeyError(arguments["pin"])
+
+    @classmethod
+    def redact_error(cls, text: str) -> str:
+        raise ValueError(text)
+
+
+class Unprintable(Exception):
+    def __str__(self) -> str:
+        raise ValueError("no text")
 
 
 @pytest.fixture
@@ -359,6 +385,37 @@ async def test_what_a_class_redacts_is_shown_to_nobody(tmp_path: Path) -> None:
         assert b"1234" in ref.resolve().committed_state
 
 
+async def test_the_text_of_an_error_is_redacted_wherever_it_goes(
+    tmp_path: Path,
+) -> None:
+    """SYS-07: to the caller, into the record, with its causes, and out of on_stop."""
+    async with opened(tmp_path, Bank) as runtime:
+        ref = runtime.ref("one", Bank)
+        with pytest.raises(AgentCrashed) as caught:
+            await ref.call(Bank.pay, 5, "1234")
+        assert caught.value.fault.summary() == "ValueError: no money behind ***"
+        assert caught.value.fault.cause is not None
+        assert caught.value.fault.cause.summary() == "KeyError: '***'"
+        crash = ref.resolve().last_crash
+        assert crash is not None
+        assert b"1234" not in crash.fault
+        await ref.call(Bank.open, "bad", "1234")
+        with pytest.raises(AgentCrashed, match=r"closed with \*\*\*"):
+            await ref.stop()
+
+
+@pytest.mark.parametrize("traced", [True, False])
+async def test_an_error_without_words_is_told_all_the_same(
+    tmp_path: Path, traced: bool
+) -> None:
+    """Pitfall 75: nobody waits for ever because a text could not be had."""
+    async with opened(tmp_path, Counter) as runtime:
+        runtime.telemetry.spans.enabled = traced
+        with trio.fail_after(5):
+            with pytest.raises(AgentCrashed, match="__str__ failed"):
+                await runtime.ref("one", Counter).call(Counter.fail_without_words)
+
+
 async def test_a_redactor_that_fails_leaks_nothing_and_hurts_nobody(
     tmp_path: Path,
 ) -> None:
@@ -373,7 +430,8 @@ async def test_a_redactor_that_fails_leaks_nothing_and_hurts_nobody(
             await ref.call(Careless.pay, 5, "1234")
         crash = ref.resolve().last_crash
         assert crash is not None
-        assert b"1234" not in (crash.payload or b"") + crash.message
+        assert b"1234" not in (crash.payload or b"") + crash.message + crash.fault
+        assert b"redact_error() failed with ValueError" in crash.fault
         await ref.call(Careless.open, "bob", "4321")
 
 
@@ -402,3 +460,66 @@ async def test_senders_in_line_wait_out_a_suspension(
         assert ref.statistics().waiting_senders == 2
         ref.resume()
     assert await ref.call(Tight.get) == 3
+
+
+class Talker(Agent[Total]):
+    persistence = "none"
+
+    async def tell(self, ref: Any, times: int) -> None:
+        for _ in range(times):
+            self.cast(ref, Counter.add, 1)
+
+    async def ask(self, ref: Any) -> int:
+        answer: int = await ref.call(Counter.add, 1)
+        return answer
+
+    async def tell_and_fail(self, ref: Any) -> None:
+        self.cast(ref, Counter.add, 1)
+        raise ValueError("on purpose")
+
+
+async def test_messages_are_counted_in_and_out(
+    start_agents: StartAgents, address: Address, autojump_clock: object
+) -> None:
+    """SYS-05: with the time since when; a staged message that never left is none."""
+    supervisor = await start_agents(
+        ChildSpec("talker", Talker), ChildSpec("counter", Counter)
+    )
+    talker, counter = (address(supervisor, f"/{id_}") for id_ in ("talker", "counter"))
+    await talker.call(Talker.tell, counter, 3)
+    await talker.call(Talker.ask, counter)
+    with pytest.raises(AgentCrashed):
+        await talker.call(Talker.tell_and_fail, counter)
+    await wait_all_tasks_blocked()
+    told, asked = talker.statistics(), counter.statistics()
+    assert (told.accepted, told.handled, told.crashed, told.sent) == (3, 2, 1, 4)
+    assert (asked.accepted, asked.handled, asked.sent) == (4, 4, 0)
+    node = supervisor.directory.snapshot(trio.current_time())["/counter"]
+    assert node.started_at_ns is not None
+
+
+class NewTotal(msgspec.Struct):
+    amount: int = 0
+
+
+class Renewed(Agent[NewTotal]):
+    store_as = "Kept"
+    state_version = 2
+
+    @classmethod
+    def migrate(cls, data: dict[str, Any], version: int) -> dict[str, Any]:
+        raise KeyError("what was it called?")
+
+    def get(self) -> int:
+        return self.state.amount
+
+
+async def test_a_change_of_the_code_that_fails_leaves_what_was(tmp_path: Path) -> None:
+    """SYS-09: the new class does not start, and the old one goes on."""
+    async with opened(tmp_path, Kept) as runtime:
+        await runtime.ref("one", Kept).call(Kept.add, 3)
+    with pytest.raises(ChildStartFailed, match="could not be migrated from version 1"):
+        async with opened(tmp_path, Renewed):
+            pass
+    async with opened(tmp_path, Kept) as runtime:
+        assert await runtime.ref("one", Kept).call(Kept.get) == 3

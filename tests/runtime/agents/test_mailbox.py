@@ -48,8 +48,13 @@ def test_a_late_comer_does_not_overtake_the_line() -> None:
 
 @given(
     st.sampled_from(["wait", "reject", "drop_oldest", "drop_newest"]),
-    st.integers(1, 4),
-    st.lists(st.sampled_from(["offer", "take", "withdraw", "put_back"]), max_size=60),
+    st.integers(1, 3),
+    st.lists(
+        # More come than go, so that most stories see it full, with a line behind it.
+        st.sampled_from([*["offer"] * 5, "take", "take", "withdraw", "put_back"]),
+        min_size=20,
+        max_size=60,
+    ),
 )
 def test_a_mailbox_does_what_two_lists_would(
     overflow: str, capacity: int, steps: list[str]

@@ -368,7 +368,7 @@ async def test_those_who_wait_are_told_when_the_agent_is_stopped(
         await wait_all_tasks_blocked()
         await supervisor.terminate_child("counter")
     # A busy agent finishes its message; what waits is told that nobody will answer.
-    assert outcomes == ["answered", "down"]
+    assert sorted(outcomes) == ["answered", "down"]
     assert trio.current_time() == 2
 
 

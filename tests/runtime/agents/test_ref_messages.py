@@ -228,7 +228,7 @@ async def test_a_thread_reaches_an_agent_through_trio(
 async def test_agents_that_call_each_other_in_a_circle_are_told_in_time(
     start_agents: StartAgents, address: Address, autojump_clock: object
 ) -> None:
-    """The part of MSG-33 that is a deadline; the text names the callee only."""
+    """MSG-33: the deadline ends it."""
     supervisor = await start_agents(ChildSpec("a", Server), ChildSpec("b", Server))
     with pytest.raises(CallTimeout, match=r"/a did not answer call_other"):
         await address(supervisor, "/a").call(Server.call_other, "/b", "/a")

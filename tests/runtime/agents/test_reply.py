@@ -200,7 +200,7 @@ async def test_answers_that_nobody_wants_any_more_are_not_kept(
     for _ in range(100):
         with pytest.raises(CallTimeout):
             await desk.with_timeout(1).call(Desk.ask)
-    assert len(desk.resolve()._owed) <= 16
+    assert len(desk.resolve()._tied.owed) <= 16
 
 
 async def test_a_crash_answers_what_was_put_off(
