@@ -60,9 +60,14 @@ async def select(pilot: Pilot[None], app: Any, path: str) -> None:
     await pilot.pause()
 
 
-async def type_in(pilot: Pilot[None], text: str) -> None:
-    await pilot.press(*(("minus" if letter == "-" else letter) for letter in text))
+async def press(pilot: Pilot[None], *keys: str) -> None:
+    """Press keys and let the app deal with them."""
+    await pilot.press(*keys)
     await pilot.pause()
+
+
+async def type_in(pilot: Pilot[None], text: str) -> None:
+    await press(pilot, *(("minus" if letter == "-" else letter) for letter in text))
 
 
 # --- acts ----------------------------------------------------------------------------------
@@ -75,18 +80,15 @@ def test_a_crash_needs_the_name_and_sends_one_request_with_the_seen_incarnation(
 
     async def journey(pilot: Pilot[None]) -> None:
         await select(pilot, app, "/fetchers/f-3")
-        await pilot.press("X")
-        await pilot.pause()
+        await press(pilot, "X")
         assert isinstance(app.screen, Confirm)
         assert "1 → 2 of 3 in 5 s" in shown(app)
         await type_in(pilot, "f-")
-        await pilot.press("enter")
-        await pilot.pause()
+        await press(pilot, "enter")
         assert link(app).acts() == []
         assert app.screen.query_one("#go", Button).disabled
         await type_in(pilot, "3")
-        await pilot.press("enter")
-        await pilot.pause()
+        await press(pilot, "enter")
         assert not isinstance(app.screen, Confirm)
         assert "f-3 crashed and runs again as incarnation 4" in shown(app)
 
@@ -118,16 +120,12 @@ def test_restart_and_stop_need_enter_on_a_button_that_is_not_preselected(
 
     async def journey(pilot: Pilot[None]) -> None:
         await select(pilot, app, "/fetchers/f-3")
-        await pilot.press(key)
-        await pilot.pause()
+        await press(pilot, key)
         assert app.screen.query_one("#cancel", Button).has_focus
-        await pilot.press("enter")
-        await pilot.pause()
+        await press(pilot, "enter")
         assert link(app).acts() == []
-        await pilot.press(key)
-        await pilot.pause()
-        await pilot.press("right", "enter")
-        await pilot.pause()
+        await press(pilot, key)
+        await press(pilot, "right", "enter")
 
     drive(app, journey)
     [(sent, request)] = link(app).acts()
@@ -145,13 +143,10 @@ def test_circuits_are_operated_after_a_question(
     app = console()
 
     async def journey(pilot: Pilot[None]) -> None:
-        await pilot.press("2")
-        await pilot.pause()
-        await pilot.press(key)
-        await pilot.pause()
+        await press(pilot, "2")
+        await press(pilot, key)
         assert "site:dying" in shown(app)
-        await pilot.press("right", "enter")
-        await pilot.pause()
+        await press(pilot, "right", "enter")
         assert "site:dying is closed" in shown(app)
 
     drive(app, journey)
@@ -174,8 +169,7 @@ def test_keys_above_the_granted_rights_are_not_bound(
     app = console(rights=rights)
 
     async def journey(pilot: Pilot[None]) -> None:
-        await pilot.press(*keys)
-        await pilot.pause()
+        await press(pilot, *keys)
         previews = [one for one in link(app).asked if one[0] == "preview"]
         assert len(previews) == asked
         footer = shown(app).splitlines()[-1]
@@ -196,11 +190,9 @@ def test_an_act_that_fails_is_told_and_nothing_breaks(
 
     async def journey(pilot: Pilot[None]) -> None:
         await select(pilot, app, "/fetchers/f-3")
-        await pilot.press("X")
-        await pilot.pause()
+        await press(pilot, "X")
         await type_in(pilot, "f-3")
-        await pilot.press("enter")
-        await pilot.pause()
+        await press(pilot, "enter")
         assert str(error) in shown(app)
         await select(pilot, app, "/frontier")
 
@@ -215,8 +207,7 @@ def test_a_key_that_is_pressed_twice_asks_once(console: Console, drive: Drive) -
         for _ in range(2):
             app.view.post_message(WantAct(Act.CRASH, "/fetchers/f-3"))
         await pilot.pause()
-        await pilot.press("escape")
-        await pilot.pause()
+        await press(pilot, "escape")
         assert not app.screen.is_modal
 
     drive(app, journey)
@@ -229,10 +220,8 @@ def test_escape_leaves_a_question_and_nothing_is_sent(
     app = console()
 
     async def journey(pilot: Pilot[None]) -> None:
-        await pilot.press("X")
-        await pilot.pause()
-        await pilot.press("escape")
-        await pilot.pause()
+        await press(pilot, "X")
+        await press(pilot, "escape")
         assert not app.screen.is_modal
 
     drive(app, journey)
@@ -251,14 +240,12 @@ def test_w_shows_why_and_the_detail_tells_it_unasked(
         await select(pilot, app, "/fetchers/f-3")
         assert ("why", Why(path="/fetchers/f-3")) in link(app).asked
         assert "WHY IT RESTARTED" in shown(app)
-        await pilot.press("w")
-        await pilot.pause()
+        await press(pilot, "w")
         assert isinstance(app.screen, Reading)
         text = shown(app)
         assert "map_httpcore_exceptions" in text
         assert "tries" in text
-        await pilot.press("escape")
-        await pilot.pause()
+        await press(pilot, "escape")
         assert not app.screen.is_modal
 
     drive(app, journey)
@@ -272,8 +259,7 @@ def test_what_nobody_asked_by_hand_is_not_complained_about(
     async def journey(pilot: Pilot[None]) -> None:
         await select(pilot, app, "/fetchers/f-3")
         assert "no such node" not in shown(app)
-        await pilot.press("w")
-        await pilot.pause()
+        await press(pilot, "w")
         assert "no such node" in shown(app)
 
     drive(app, journey)
@@ -285,8 +271,7 @@ def test_the_state_is_asked_for_once_a_version(
     app = console()
 
     async def journey(pilot: Pilot[None]) -> None:
-        await pilot.press("4")
-        await pilot.pause()
+        await press(pilot, "4")
         asked = [one for one in link(app).asked if one[0] == "state"]
         assert asked == [("state", GetState(agent="/frontier"))]
         assert "handed_out" in shown(app)
@@ -312,8 +297,7 @@ def test_left_and_right_step_through_the_versions_that_went_by(
     app = console()
 
     async def journey(pilot: Pilot[None]) -> None:
-        await pilot.press("4")
-        await pilot.pause()
+        await press(pilot, "4")
         newer = msgspec.structs.replace(
             canned.agent_state(), version=13, state=canned.raw({"handed_out": 1190})
         )
@@ -321,11 +305,9 @@ def test_left_and_right_step_through_the_versions_that_went_by(
         app.view.answered()
         await pilot.pause()
         assert "1188 -> 1190" in shown(app)
-        await pilot.press("left")
-        await pilot.pause()
+        await press(pilot, "left")
         assert "1190" not in shown(app)
-        await pilot.press("right")
-        await pilot.pause()
+        await press(pilot, "right")
         assert "1188 -> 1190" in shown(app)
 
     drive(app, journey)
@@ -339,16 +321,14 @@ def test_the_filter_narrows_while_it_is_typed_and_escape_clears_it(
     async def journey(pilot: Pilot[None]) -> None:
         await pilot.press("slash")
         await type_in(pilot, "f-3")
-        await pilot.press("enter")
-        await pilot.pause()
+        await press(pilot, "enter")
         assert [line.id for line in tree(app).outline.lines] == [
             "/",
             "/fetchers",
             "/fetchers/f-3",
         ]
         assert tree(app).has_focus
-        await pilot.press("escape")
-        await pilot.pause()
+        await press(pilot, "escape")
         assert len(tree(app).outline.lines) == 17
 
     drive(app, journey)
@@ -360,8 +340,7 @@ def test_a_key_typed_into_the_filter_is_no_command(
     app = console()
 
     async def journey(pilot: Pilot[None]) -> None:
-        await pilot.press("slash", "q", "2", "X", "p")
-        await pilot.pause()
+        await press(pilot, "slash", "q", "2", "X", "p")
         assert app.view.query_one("#filter", Input).value == "q2Xp"
         assert app.current_mode == "tree"
 
@@ -376,8 +355,7 @@ def test_the_cursor_stays_on_its_node_through_sorting_and_restarts(
 
     async def journey(pilot: Pilot[None]) -> None:
         await select(pilot, app, "/fetchers/f-3")
-        await pilot.press("s")
-        await pilot.pause()
+        await press(pilot, "s")
         assert tree(app).outline.lines[0].id == "/sites/dying"
         assert tree(app).cursor == "/fetchers/f-3"
         link(app).send(TreeUpdate(sequence=2, gone=["/sites/dying"]))
@@ -395,8 +373,7 @@ def test_enter_folds_a_branch_and_its_trouble_shows_through(
 
     async def journey(pilot: Pilot[None]) -> None:
         await select(pilot, app, "/fetchers")
-        await pilot.press("enter")
-        await pilot.pause()
+        await press(pilot, "enter")
         row = next(line for line in shown(app).splitlines() if "fetchers (6)" in line)
         assert "degraded" in row
 
@@ -428,8 +405,7 @@ def test_events_follow_the_newest_until_somebody_reads(
     app = console()
 
     async def journey(pilot: Pilot[None]) -> None:
-        await pilot.press("3")
-        await pilot.pause()
+        await press(pilot, "3")
         table = app.view.query_one("#events", TableTree)
         assert table.cursor == "1205"
         more = [canned.event(n, 0, "supervision.started") for n in range(1206, 1300)]
@@ -437,8 +413,7 @@ def test_events_follow_the_newest_until_somebody_reads(
         app.tick()
         await pilot.pause()
         assert table.cursor == "1206"
-        await pilot.press("k", "k")
-        await pilot.pause()
+        await press(pilot, "k", "k")
         before = table.scroll_offset.y, table.outline.row
         link(app).send(EventsUpdate(sequence=3, rows=more[1:]))
         app.tick()
@@ -446,8 +421,7 @@ def test_events_follow_the_newest_until_somebody_reads(
         assert table.cursor == "1204"
         assert (table.scroll_offset.y, table.outline.row) == before
         assert "95 entries below" in shown(app)
-        await pilot.press("f")
-        await pilot.pause()
+        await press(pilot, "f")
         assert table.cursor == "1299"
 
     drive(app, journey)
@@ -465,8 +439,7 @@ def test_a_frozen_view_stands_still_and_says_so(
         await pilot.pause()
         assert "HELD" in shown(app)
         assert "/indexer" in tree(app).outline.index
-        await pilot.press("p")
-        await pilot.pause()
+        await press(pilot, "p")
         assert "/indexer" not in tree(app).outline.index
 
     drive(app, journey)
@@ -478,12 +451,10 @@ def test_a_question_over_the_screen_does_not_lose_what_happens_below(
     app = console()
 
     async def journey(pilot: Pilot[None]) -> None:
-        await pilot.press("question_mark")
-        await pilot.pause()
+        await press(pilot, "question_mark")
         link(app).send(TreeUpdate(sequence=2, gone=["/indexer"]))
         app.tick()
-        await pilot.press("escape")
-        await pilot.pause()
+        await press(pilot, "escape")
         assert "/indexer" not in tree(app).outline.index
 
     drive(app, journey)
@@ -600,8 +571,7 @@ def test_q_on_attach_leaves_politely_and_stops_nothing(
     app = console(owner="attach")
 
     async def journey(pilot: Pilot[None]) -> None:
-        await pilot.press("q")
-        await pilot.pause()
+        await press(pilot, "q")
 
     drive(app, journey)
     assert app.return_code == 0
@@ -616,16 +586,12 @@ def test_q_asks_whether_to_stop_what_this_console_started(
     app = console(owner=owner)
 
     async def journey(pilot: Pilot[None]) -> None:
-        await pilot.press("q")
-        await pilot.pause()
+        await press(pilot, "q")
         assert isinstance(app.screen, Leave)
-        await pilot.press("escape")
-        await pilot.pause()
+        await press(pilot, "escape")
         assert not app.screen.is_modal
-        await pilot.press("q")
-        await pilot.pause()
-        await pilot.press("enter")
-        await pilot.pause()
+        await press(pilot, "q")
+        await press(pilot, "enter")
 
     drive(app, journey)
     assert [method for method, _ in link(app).acts()] == ["shutdown"] * stops
@@ -638,10 +604,8 @@ def test_ctrl_q_leaves_at_once_also_over_a_question(
     app = console(owner="demo")
 
     async def journey(pilot: Pilot[None]) -> None:
-        await pilot.press("q")
-        await pilot.pause()
-        await pilot.press("ctrl+q")
-        await pilot.pause()
+        await press(pilot, "q")
+        await press(pilot, "ctrl+q")
 
     drive(app, journey)
     assert app.return_code == 0

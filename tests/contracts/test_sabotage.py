@@ -5,29 +5,70 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from tests.sabotage.doubles import ALL, AREAS
+
 _ROOT = Path(__file__).parents[2]
-_SABOTAGE = _ROOT / "tests" / "sabotage"
-_NOT_DOUBLES = {"__main__", "double", "doubles", "plugin"}
-_NAMED = re.compile(r"\btest_[a-z0-9_]+")
+_TESTS = _ROOT / "tests"
+_NOT_AREAS = {"__init__", "__main__", "double", "doubles"}
+_PITFALLS = re.compile(r"[Pp]itfalls? (\d+(?:(?:, | and | to )\d+)*)")
 
 
-def _areas() -> list[Path]:
-    return sorted(p for p in _SABOTAGE.glob("*.py") if p.stem not in _NOT_DOUBLES)
+def _functions(file: str) -> set[str]:
+    text = (_ROOT / file).read_text(encoding="utf-8")
+    return set(re.findall(r"^(?:async )?def (test_\w+)", text, re.MULTILINE))
+
+
+def _pitfalls() -> dict[int, str]:
+    """The reason why there is no double, by number; "" where there is one."""
+    lines = (_TESTS / "data" / "pitfalls.tsv").read_text(encoding="utf-8").splitlines()
+    rows = [line.split("\t") for line in lines if not line.startswith("#")]
+    return {int(number): reason for number, _, reason in rows}
+
+
+def _named_by_doubles() -> set[int]:
+    named: set[int] = set()
+    for double in ALL.values():
+        for numbers in _PITFALLS.findall(double.says):
+            named.update(int(number) for number in re.findall(r"\d+", numbers))
+    return named
 
 
 def test_every_area_is_among_those_that_are_run() -> None:
-    table = (_SABOTAGE / "doubles.py").read_text(encoding="utf-8")
-    assert [a.stem for a in _areas() if f"{a.stem}.DOUBLES" not in table] == []
+    modules = {path.stem for path in (_TESTS / "sabotage").glob("*.py")}
+    assert modules - _NOT_AREAS == set(AREAS)
+
+
+def test_every_double_has_a_name_of_its_own_and_says_what_is_wrong() -> None:
+    assert len(ALL) == sum(len(area.doubles) for area in AREAS.values())
+    assert [name for name, double in ALL.items() if not double.says] == []
 
 
 def test_every_test_that_a_double_names_exists() -> None:
-    tests = "".join(
-        f"def {path.stem}\n" + path.read_text(encoding="utf-8")
-        for path in (_ROOT / "tests").rglob("test_*.py")
-    )
-    there = set(re.findall(r"\bdef (test_[a-z0-9_]+)", tests))
-    named = {
-        name for area in _areas() for name in _NAMED.findall(area.read_text("utf-8"))
+    lost = []
+    for name, double in ALL.items():
+        for test in double.caught_by:
+            file, _, function = test.partition("::")
+            if function not in _functions(file):
+                lost.append((name, test))
+    assert lost == []
+
+
+def test_every_pitfall_has_a_double_or_a_reason() -> None:
+    """Spec section 5: the 79 mistakes of a naive implementation."""
+    pitfalls = _pitfalls()
+    assert list(pitfalls) == list(range(1, 80))
+    without = {number for number, reason in pitfalls.items() if not reason}
+    assert _named_by_doubles() == without
+
+
+def test_every_flaw_that_a_test_is_named_for_has_a_double() -> None:
+    """A test of a flaw counts once it was seen to fail."""
+    caught = {test.partition("::")[2] for one in ALL.values() for test in one.caught_by}
+    shown = {name.split("_")[1] for name in caught}
+    flaws = {
+        (name.split("_")[1], path.name)
+        for path in _TESTS.rglob("test_*.py")
+        for name in _functions(str(path.relative_to(_ROOT)))
+        if re.match(r"test_[fh]\d\d_", name)
     }
-    assert named
-    assert named - there == set()
+    assert sorted((flaw, file) for flaw, file in flaws if flaw not in shown) == []

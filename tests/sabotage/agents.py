@@ -1,7 +1,4 @@
-"""Broken agents: each function breaks one promise, and names the tests that see it.
-
-`_CAUGHT_BY` holds, for each, the file whose tests must turn red while it is in place.
-"""
+"""Broken agents: requests, replies, rings, monitors, and what operators may do."""
 
 from __future__ import annotations
 
@@ -18,25 +15,36 @@ from treewarden.agents.redaction import Redaction
 from treewarden.agents.request import RequestEnvelope
 from treewarden.exits import Normal
 
-from .double import Double
+from .double import Area
 
 if TYPE_CHECKING:
     from treewarden.errors import AgentError
 
-    from .double import Breaks, Replace
+    from .double import Replace
+
+DOUBLES: Final = Area("tests/runtime/agents")
 
 
+@DOUBLES.breaks(
+    caught_by="test_outbox_rings.py::test_a_ring_of_full_mailboxes_loses_the_cast_that_closes_it"
+)
 def rings_are_not_looked_for(replace: Replace) -> None:
     """Agents with full mailboxes wait for each other for ever."""
-    replace(outbox, "closes_a_ring", lambda sender, target: sender is target)
-    replace(bodies, "closes_a_ring", lambda sender, target: sender is target)
+    for owner in (outbox, bodies):
+        replace(owner, "closes_a_ring", lambda sender, target: sender is target)
 
 
+@DOUBLES.breaks(
+    caught_by="test_outbox_rings.py::test_a_line_of_waiting_agents_is_no_ring"
+)
 def every_wait_is_a_ring(replace: Replace) -> None:
     """A line of agents that only wait for the last one loses casts."""
     replace(outbox, "closes_a_ring", lambda sender, target: True)
 
 
+@DOUBLES.breaks(
+    caught_by="test_body_operators.py::test_a_suspended_agent_takes_no_message_until_it_is_resumed"
+)
 def suspension_is_only_shown(replace: Replace) -> None:
     """The tree says suspended, and messages are handled all the same."""
     honest = AgentBody.suspend
@@ -48,11 +56,17 @@ def suspension_is_only_shown(replace: Replace) -> None:
     replace(AgentBody, "suspend", suspend)
 
 
+@DOUBLES.breaks(
+    caught_by="test_body_operators.py::test_the_state_of_a_live_agent_can_be_replaced"
+)
 def a_replaced_state_waits_its_turn(replace: Replace) -> None:
-    """An operator's state goes through the mailbox: a suspended agent never gets it."""
+    """Pitfall 69: an operator's state goes through the mailbox: a suspended agent never gets it."""
     replace(AgentBody, "order", AgentBody.accept)
 
 
+@DOUBLES.breaks(
+    caught_by="test_body_operators.py::test_what_is_no_state_is_refused_and_the_agent_lives"
+)
 def a_wrong_state_is_taken(replace: Replace) -> None:
     """What an operator sends is not checked; the agent crashes on it."""
 
@@ -63,8 +77,11 @@ def a_wrong_state_is_taken(replace: Replace) -> None:
     replace(AgentBody, "encode_state", encode_state)
 
 
+@DOUBLES.breaks(
+    caught_by="test_body_operators.py::test_a_redactor_that_fails_leaks_nothing_and_hurts_nobody"
+)
 def a_failing_redactor_shows_everything(replace: Replace) -> None:
-    """When `redact` raises, the raw state is shown."""
+    """SYS-07, pitfall 74: when `redact` raises, the raw state is shown."""
     honest = Redaction.state
 
     def state(self: Redaction, payload: bytes, codec: Any, path: str) -> bytes:
@@ -74,6 +91,9 @@ def a_failing_redactor_shows_everything(replace: Replace) -> None:
     replace(Redaction, "state", state)
 
 
+@DOUBLES.breaks(
+    caught_by="test_body_operators.py::test_what_a_class_redacts_is_shown_to_nobody"
+)
 def messages_are_not_redacted(replace: Replace) -> None:
     """The message of a crash is kept as it came."""
 
@@ -83,6 +103,9 @@ def messages_are_not_redacted(replace: Replace) -> None:
     replace(Redaction, "message", message)
 
 
+@DOUBLES.breaks(
+    caught_by="test_reply.py::test_an_answer_leaves_with_the_commit_of_the_handler_that_gave_it"
+)
 def a_deferred_answer_leaves_at_once(replace: Replace) -> None:
     """`reply.send` does not wait for the commit of the handler that sends it."""
 
@@ -92,33 +115,46 @@ def a_deferred_answer_leaves_at_once(replace: Replace) -> None:
     replace(Reply, "send", send)
 
 
+@DOUBLES.breaks(caught_by="test_reply.py::test_a_crash_answers_what_was_put_off")
 def owed_answers_are_forgotten(replace: Replace) -> None:
     """A crash or a stop leaves those hanging whose answer was put off."""
-    replace(AgentBody, "_fail_owed", lambda self, error: self._owed.clear())
+    replace(AgentBody, "_fail_owed", lambda self, error: self._tied.owed.clear())
 
 
+@DOUBLES.breaks(
+    caught_by="test_reply.py::test_answers_that_nobody_wants_any_more_are_not_kept"
+)
 def owed_answers_are_kept_for_ever(replace: Replace) -> None:
     """Answers that nobody waits for any more are never looked for."""
 
     def account(self: AgentBody, staged: Any) -> None:
         if staged.deferred is not None:
-            self._owed[staged.deferred] = None
+            self._tied.owed[staged.deferred] = None
         for envelope, _ in staged.replies:
-            self._owed.pop(envelope, None)
+            self._tied.owed.pop(envelope, None)
 
     replace(AgentBody, "_account", account)
 
 
+@DOUBLES.breaks(
+    caught_by="test_body_continue.py::test_continuations_come_before_what_waits_and_in_order"
+)
 def a_continuation_stands_in_line(replace: Replace) -> None:
     """`continue_with` puts its message behind those that wait."""
     replace(Mailbox, "put_first", Mailbox.force)
 
 
+@DOUBLES.breaks(
+    caught_by="test_body_continue.py::test_an_unfinished_continuation_of_the_start_is_the_next_ones_own"
+)
 def a_start_is_continued_twice(replace: Replace) -> None:
     """What an old incarnation's start had before it is left for the next one."""
     replace(Mailbox, "remove", lambda self, envelope: None)
 
 
+@DOUBLES.breaks(
+    caught_by="test_request.py::test_waiting_for_an_answer_can_be_given_up_and_taken_up_again"
+)
 def a_request_is_lost_with_its_reader(replace: Replace) -> None:
     """Giving up waiting for an answer gives up the answer."""
     honest = Request._abort
@@ -130,16 +166,25 @@ def a_request_is_lost_with_its_reader(replace: Replace) -> None:
     replace(Request, "_abort", abort)
 
 
+@DOUBLES.breaks(
+    caught_by="test_request.py::test_a_request_that_is_never_read_takes_effect"
+)
 def an_unread_request_is_withdrawn(replace: Replace) -> None:
     """Only a request that somebody waits for is handled."""
     replace(RequestEnvelope, "is_wanted", property(lambda self: self.task is not None))
 
 
+@DOUBLES.breaks(
+    caught_by="test_request.py::test_requests_without_room_stand_in_a_line_that_has_an_end"
+)
 def the_line_of_requests_has_no_end(replace: Replace) -> None:
     """Requests stand in line without a bound."""
     replace(AgentBody, "accept_request", AgentBody.accept)
 
 
+@DOUBLES.breaks(
+    caught_by="test_request.py::test_that_nobody_is_there_comes_out_of_the_wait"
+)
 def a_request_to_nobody_raises_at_once(replace: Replace) -> None:
     """What belongs to the wait comes out of the sending."""
 
@@ -149,6 +194,7 @@ def a_request_to_nobody_raises_at_once(replace: Replace) -> None:
     replace(Request, "refused", refused)
 
 
+@DOUBLES.breaks(caught_by="test_ref_stop.py::test_stop_returns_after_the_agent_is_gone")
 def stop_returns_too_early(replace: Replace) -> None:
     """`ref.stop` returns once the agent was told, and not when it is gone."""
 
@@ -160,6 +206,9 @@ def stop_returns_too_early(replace: Replace) -> None:
     replace(AgentRef, "stop", stop)
 
 
+@DOUBLES.breaks(
+    caught_by="test_ref_messages.py::test_each_monitor_tells_once_and_never_of_a_later_life"
+)
 def all_monitors_but_the_first_are_dropped(replace: Replace) -> None:
     """All monitors of one life but the first are dropped."""
     honest = Monitor.__init__
@@ -172,40 +221,11 @@ def all_monitors_but_the_first_are_dropped(replace: Replace) -> None:
     replace(Monitor, "__init__", init)
 
 
+@DOUBLES.breaks(
+    caught_by="test_body_operators.py::test_no_more_than_fifty_messages_are_remembered"
+)
 def the_trace_is_without_end(replace: Replace) -> None:
     """Every message that an agent ever handled is remembered."""
     from collections import deque
 
     replace(bodies, "new_ring", deque)
-
-
-_CAUGHT_BY: Final[dict[Breaks, str]] = {
-    rings_are_not_looked_for: "test_outbox_rings.py",
-    every_wait_is_a_ring: "test_outbox_rings.py",
-    suspension_is_only_shown: "test_body_operators.py",
-    a_replaced_state_waits_its_turn: "test_body_operators.py",
-    a_wrong_state_is_taken: "test_body_operators.py",
-    a_failing_redactor_shows_everything: "test_body_operators.py",
-    messages_are_not_redacted: "test_body_operators.py",
-    a_deferred_answer_leaves_at_once: "test_reply.py",
-    owed_answers_are_forgotten: "test_reply.py",
-    owed_answers_are_kept_for_ever: "test_reply.py",
-    a_continuation_stands_in_line: "test_body_continue.py",
-    a_start_is_continued_twice: "test_body_continue.py",
-    a_request_is_lost_with_its_reader: "test_request.py",
-    an_unread_request_is_withdrawn: "test_request.py",
-    the_line_of_requests_has_no_end: "test_request.py",
-    a_request_to_nobody_raises_at_once: "test_request.py",
-    stop_returns_too_early: "test_ref_stop.py",
-    all_monitors_but_the_first_are_dropped: "test_ref_messages.py",
-    the_trace_is_without_end: "test_body_operators.py",
-}
-
-DOUBLES: Final = tuple(
-    Double(
-        name=breaks.__name__.replace("_", " "),
-        breaks=breaks,
-        caught_by=("tests/runtime/agents/" + file,),
-    )
-    for breaks, file in _CAUGHT_BY.items()
-)

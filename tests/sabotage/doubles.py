@@ -4,22 +4,46 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from . import agents, mailbox, process, registry, supervision, work
+from . import (
+    agents,
+    endings,
+    lives,
+    mailbox,
+    messages,
+    process,
+    registry,
+    remembered,
+    reports,
+    significant,
+    supervision,
+    system,
+    turns,
+    work,
+)
 
 if TYPE_CHECKING:
-    from .double import Double
+    from .double import Area, Double
 
-ALL: Final[dict[str, tuple[Double, ...]]] = {
+AREAS: Final[dict[str, Area]] = {
     "supervision": supervision.DOUBLES,
+    "lives": lives.DOUBLES,
+    "significant": significant.DOUBLES,
+    "messages": messages.DOUBLES,
     "mailbox": mailbox.DOUBLES,
     "agents": agents.DOUBLES,
+    "endings": endings.DOUBLES,
+    "reports": reports.DOUBLES,
     "registry": registry.DOUBLES,
     "work": work.DOUBLES,
     "process": process.DOUBLES,
+    "remembered": remembered.DOUBLES,
+    "system": system.DOUBLES,
+    "turns": turns.DOUBLES,
 }
 
-
-def find(name: str) -> Double:
-    """The double of a name like "work: inline fallback"."""
-    area, _, rest = name.partition(": ")
-    return next(double for double in ALL[area] if double.name == rest)
+ALL: Final[dict[str, Double]] = {
+    f"{name}: {double.name}": double
+    for name, area in AREAS.items()
+    for double in area.doubles
+}
+"""By names like "work: inline fallback"."""

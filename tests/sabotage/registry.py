@@ -1,12 +1,12 @@
-"""Broken registries, each beside the test that must catch it.
-
-One is put in the place of `treewarden.registry.Registry` before the tests are imported.
-"""
+"""Broken registries, each in the place of `treewarden.registry.Registry`."""
 
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
+
+import trio
+import trio.testing
 
 from treewarden import registry
 from treewarden.registry import KeyTaken, Op, Registry
@@ -15,14 +15,21 @@ from treewarden.registry.entry import Ref
 from treewarden.registry.index import Plan
 from treewarden.registry.keys import exact
 
-from .double import Double, swap
+from .double import Area
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterable
 
     from treewarden.registry import Entry, Owner, Query
 
+DOUBLES: Final = Area("tests/runtime/registry")
 
+
+@DOUBLES.swaps(
+    registry,
+    "Registry",
+    caught_by="test_registry.py::test_f46_neither_unknown_notices_nor_normal_lives_leave_a_watch",
+)
 class KeepsItsWatch(Registry[Ref]):
     """F46: an owner without entries stays watched."""
 
@@ -30,6 +37,11 @@ class KeepsItsWatch(Registry[Ref]):
         pass
 
 
+@DOUBLES.swaps(
+    registry,
+    "Registry",
+    caught_by="test_registry.py::test_f46_neither_unknown_notices_nor_normal_lives_leave_a_watch",
+)
 class RemembersStrangers(Registry[Ref]):
     """F46: a notice of somebody unknown leaves a trace."""
 
@@ -43,6 +55,11 @@ class RemembersStrangers(Registry[Ref]):
         super()._owner_ended(owner)
 
 
+@DOUBLES.swaps(
+    registry,
+    "Registry",
+    caught_by="test_registry.py::test_f47_who_ends_while_registering_is_refused_or_taken_out_never_left",
+)
 class NeverAsksWhetherItLives(Registry[Ref]):
     """F47: an owner that has ended registers, and nobody takes the entry out."""
 
@@ -52,6 +69,11 @@ class NeverAsksWhetherItLives(Registry[Ref]):
             raise KeyTaken(key, holder.ref)
 
 
+@DOUBLES.swaps(
+    registry,
+    "Registry",
+    caught_by="test_index.py::test_f53_an_equality_and_a_range_look_at_no_more_than_what_is_equal",
+)
 class LooksAtEverything(Registry[Ref]):
     """F53: the index is kept and never used."""
 
@@ -59,6 +81,11 @@ class LooksAtEverything(Registry[Ref]):
         return Plan(self._entries, [], list(query.where))
 
 
+@DOUBLES.swaps(
+    registry,
+    "Registry",
+    caught_by="test_criteria.py::test_h18_a_missing_attribute_is_in_no_order",
+)
 class MissingIsGreatest(Registry[Ref]):
     """H18: an entry without the attribute is beyond every bound."""
 
@@ -72,6 +99,11 @@ class MissingIsGreatest(Registry[Ref]):
         return found
 
 
+@DOUBLES.swaps(
+    registry,
+    "Registry",
+    caught_by="test_batch.py::test_h01_a_batch_that_fails_leaves_no_entry_that_outlives_its_owner",
+)
 class ForgetsWatchesOfAFailedBatch(Registry[Ref]):
     """H01: what the batch entered stays, and nobody watches its owners."""
 
@@ -80,6 +112,11 @@ class ForgetsWatchesOfAFailedBatch(Registry[Ref]):
             owner.watchers.clear()
 
 
+@DOUBLES.swaps(
+    registry,
+    "Registry",
+    caught_by="test_batch.py::test_f02_whichever_operation_fails_everything_is_as_it_was",
+)
 class UndoesOldestFirst(Registry[Ref]):
     """S02: updated twice and undone in the wrong order, the middle value stays."""
 
@@ -88,6 +125,11 @@ class UndoesOldestFirst(Registry[Ref]):
             step()
 
 
+@DOUBLES.swaps(
+    registry,
+    "Registry",
+    caught_by="test_registry.py::test_a_dead_owner_whose_clean_up_is_late_is_not_found_and_not_in_the_way",
+)
 class FindsTheDead(Registry[Ref]):
     """REG-04: an owner that has ended is still found until it is cleaned up."""
 
@@ -96,13 +138,23 @@ class FindsTheDead(Registry[Ref]):
         return entry.ref if entry is not None else None
 
 
+@DOUBLES.swaps(
+    registry,
+    "Registry",
+    caught_by="test_registry.py::test_nothing_of_an_owner_that_ended_is_left_in_any_table",
+)
 class NeverCleansUp(Registry[Ref]):
-    """REG-03: entries survive their owner."""
+    """REG-03, pitfall 63: entries survive their owner."""
 
     def _owner_ended(self, owner: Owner) -> None:
         pass
 
 
+@DOUBLES.swaps(
+    registry,
+    "Registry",
+    caught_by="test_registry.py::test_unregistering_takes_out_only_what_is_ones_own",
+)
 class TakesOutAnybodys(Registry[Ref]):
     """REG-07: unregistering takes out what others have under the key."""
 
@@ -110,8 +162,13 @@ class TakesOutAnybodys(Registry[Ref]):
         return self._of(exact(key))
 
 
+@DOUBLES.swaps(
+    registry,
+    "Registry",
+    caught_by="test_keys.py::test_keys_of_different_types_are_different_keys",
+)
 class OneIsTrue(Registry[Ref]):
-    """REG-10: keys are compared as Python's dicts do."""
+    """REG-10, pitfall 65: keys are compared as Python's dicts do."""
 
     def register(self, key: object, ref: Ref, **options: Any) -> Entry[Ref]:
         if isinstance(key, float):
@@ -119,6 +176,11 @@ class OneIsTrue(Registry[Ref]):
         return super().register(key, ref, **options)
 
 
+@DOUBLES.swaps(
+    registry,
+    "Registry",
+    caught_by="test_registry.py::test_listeners_hear_what_comes_changes_and_goes",
+)
 class TellsDuringABatch(Registry[Ref]):
     """Listeners hear of what a batch then undoes."""
 
@@ -128,6 +190,11 @@ class TellsDuringABatch(Registry[Ref]):
             listener(entry)  # type: ignore[arg-type]
 
 
+@DOUBLES.swaps(
+    registry,
+    "Registry",
+    caught_by="test_registry.py::test_a_lock_of_the_same_key_is_given_in_turn",
+)
 class LocksNobodyOut(Registry[Ref]):
     """REG-20: a lock that does not lock."""
 
@@ -136,79 +203,48 @@ class LocksNobodyOut(Registry[Ref]):
         yield
 
 
-_TESTS: Final = "tests/runtime/registry/"
-
-DOUBLES: Final = tuple(
-    Double(
-        name=name,
-        breaks=swap(registry, "Registry", broken),
-        caught_by=(_TESTS + test,),
-    )
-    for name, broken, test in (
-        (
-            "keeps its watch",
-            KeepsItsWatch,
-            "test_registry.py::test_f46_neither_unknown_notices_nor_normal_lives_leave_a_watch",
-        ),
-        (
-            "remembers strangers",
-            RemembersStrangers,
-            "test_registry.py::test_f46_neither_unknown_notices_nor_normal_lives_leave_a_watch",
-        ),
-        (
-            "never asks whether it lives",
-            NeverAsksWhetherItLives,
-            "test_registry.py::test_f47_who_ends_while_registering_is_refused_or_taken_out_never_left",
-        ),
-        (
-            "looks at everything",
-            LooksAtEverything,
-            "test_index.py::test_f53_an_equality_and_a_range_look_at_no_more_than_what_is_equal",
-        ),
-        (
-            "missing is greatest",
-            MissingIsGreatest,
-            "test_criteria.py::test_h18_a_missing_attribute_is_in_no_order",
-        ),
-        (
-            "forgets watches of a failed batch",
-            ForgetsWatchesOfAFailedBatch,
-            "test_batch.py::test_h01_a_batch_that_fails_leaves_no_entry_that_outlives_its_owner",
-        ),
-        (
-            "undoes oldest first",
-            UndoesOldestFirst,
-            "test_batch.py::test_f02_whichever_operation_fails_everything_is_as_it_was",
-        ),
-        (
-            "finds the dead",
-            FindsTheDead,
-            "test_registry.py::test_a_dead_owner_whose_clean_up_is_late_is_not_found_and_not_in_the_way",
-        ),
-        (
-            "never cleans up",
-            NeverCleansUp,
-            "test_registry.py::test_nothing_of_an_owner_that_ended_is_left_in_any_table",
-        ),
-        (
-            "takes out what is others'",
-            TakesOutAnybodys,
-            "test_registry.py::test_unregistering_takes_out_only_what_is_ones_own",
-        ),
-        (
-            "one is true",
-            OneIsTrue,
-            "test_keys.py::test_keys_of_different_types_are_different_keys",
-        ),
-        (
-            "tells during a batch",
-            TellsDuringABatch,
-            "test_registry.py::test_listeners_hear_what_comes_changes_and_goes",
-        ),
-        (
-            "locks nobody out",
-            LocksNobodyOut,
-            "test_registry.py::test_a_lock_of_the_same_key_is_given_in_turn",
-        ),
-    )
+@DOUBLES.swaps(
+    registry,
+    "Registry",
+    caught_by="test_registry.py::test_of_a_hundred_tasks_that_race_for_a_key_one_wins",
 )
+class LooksTooEarly(Registry[Ref]):
+    """REG-23, pitfall 64: free when it looked, and taken since."""
+
+    def _admit(self, key: object, place: object, owner: Owner) -> None:
+        pass
+
+
+@DOUBLES.swaps(
+    registry,
+    "Registry",
+    caught_by="test_in_the_tree.py::test_a_name_is_free_before_anybody_hears_of_the_end",
+)
+class FreesNamesTooLate(Registry[Ref]):
+    """MON-06, pitfall 61: whoever hears of the end still finds who ended."""
+
+    def _owner_ended(self, owner: Owner) -> None:
+        async def later() -> None:
+            await trio.testing.wait_all_tasks_blocked()
+            super(FreesNamesTooLate, self)._owner_ended(owner)
+
+        trio.lowlevel.spawn_system_task(later)
+
+    def lookup(self, key: object) -> tuple[Entry[Ref], ...]:
+        entry = self._unique.get(exact(key))
+        return (entry,) if entry is not None else ()
+
+
+@DOUBLES.swaps(
+    registry,
+    "Registry",
+    caught_by="test_index.py::test_h24_a_test_that_fails_comes_out_and_finds_nothing",
+)
+class IgnoresTestsThatFail(Registry[Ref]):
+    """H24: a criterion that cannot be asked is left out, and more is found."""
+
+    def _fitting(self, entries: Iterable[Entry[Ref]], query: Query) -> list[Entry[Ref]]:
+        try:
+            return super()._fitting(entries, query)
+        except ZeroDivisionError:
+            return list(entries)

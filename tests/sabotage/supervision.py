@@ -13,18 +13,27 @@ import trio
 import treewarden.supervision as face
 from treewarden.errors import IntensityExceeded
 from treewarden.exits import Crash, Exit, Shutdown, is_abnormal
-from treewarden.supervision import ChildSpec, intensity, node, strategy, supervisor
+from treewarden.supervision import (
+    ChildSpec,
+    Patience,
+    intensity,
+    node,
+    strategy,
+    supervisor,
+)
 from treewarden.supervision.intensity import Intensity, RestartWindow
 from treewarden.supervision.node import Life, Node, NodeState
 from treewarden.supervision.strategy import Member, Plan, Restart, Strategy
 from treewarden.supervision.supervisor import Supervisor
 
-from .double import Double, swap
+from .double import Area
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .double import Replace
+
+DOUBLES: Final = Area("tests/runtime/supervision")
 
 # --- counting ---------------------------------------------------------------------------
 
@@ -32,29 +41,58 @@ _admit = RestartWindow.admit
 _prune = RestartWindow._prune
 
 
-def _prune_at_the_edge(self: RestartWindow, now: float) -> None:
+@DOUBLES.swaps(
+    RestartWindow,
+    "_prune",
+    caught_by="test_intensity.py::test_a_restart_counts_until_it_is_older_than_the_period",
+)
+def a_window_that_ends_too_early(self: RestartWindow, now: float) -> None:
     """Pitfall 6: what is exactly a period old is forgotten."""
     while self._at and now - self._at[0][0] >= self.budget.period:
-        self._at.popleft()
+        del self._at[0]
 
 
-def _admit_one_less(self: RestartWindow, now: float, child: str = "") -> bool:
+@DOUBLES.swaps(
+    RestartWindow,
+    "admit",
+    caught_by="test_intensity.py::test_a_budget_of_three_is_spent_by_the_fourth_restart_within_the_period",
+)
+def a_budget_that_is_one_too_small(
+    self: RestartWindow, now: float, child: str = ""
+) -> bool:
     """Pitfall 6: failures are counted against what restarts are allowed."""
     return _admit(self, now, child) and len(self._at) < self.budget.limit
 
 
-def _admit_and_keep(self: RestartWindow, now: float, child: str = "") -> bool:
+@DOUBLES.swaps(
+    RestartWindow,
+    "admit",
+    caught_by="test_intensity.py::test_restarts_over_the_limit_are_not_kept_either",
+)
+def a_history_without_a_bound(self: RestartWindow, now: float, child: str = "") -> bool:
     """Pitfall 11: restarts over the limit are kept until they are old."""
     self._prune(now)
     self._at.append((now, child))
     return len(self._at) <= self.budget.limit
 
 
-def _never_prune(self: RestartWindow, now: float) -> None:
-    """A budget is for life: three restarts in five seconds, or in five years."""
+@DOUBLES.swaps(
+    RestartWindow,
+    "_prune",
+    caught_by="test_intensity.py::test_only_time_wins_a_budget_back",
+)
+def a_budget_for_life(self: RestartWindow, now: float) -> None:
+    """INT-18: a budget is for life: three restarts in five seconds, or in five years."""
 
 
-def _admit_by_the_wall(self: RestartWindow, now: float, child: str = "") -> bool:
+@DOUBLES.swaps(
+    RestartWindow,
+    "admit",
+    caught_by="test_supervisor.py::test_stepping_the_wall_clock_changes_no_budget",
+)
+def a_window_by_the_wall_clock(
+    self: RestartWindow, now: float, child: str = ""
+) -> bool:
     """Pitfall 2: the wall clock measures the window."""
     return _admit(self, time.time(), child)
 
@@ -62,7 +100,12 @@ def _admit_by_the_wall(self: RestartWindow, now: float, child: str = "") -> bool
 _keep = Supervisor._keep
 
 
-def _keep_with_a_budget(self: Supervisor, spec: ChildSpec) -> Node:
+@DOUBLES.swaps(
+    Supervisor,
+    "_keep",
+    caught_by="test_supervisor.py::test_the_budget_belongs_to_the_supervisor_and_not_to_each_child",
+)
+def a_budget_for_each_child(self: Supervisor, spec: ChildSpec) -> Node:
     """Pitfall 3: each child has a budget of its own."""
     kept = _keep(self, spec)
     kept.window = kept.window or RestartWindow(self.spec.intensity)
@@ -72,7 +115,12 @@ def _keep_with_a_budget(self: Supervisor, spec: ChildSpec) -> Node:
 _report_restarted = Supervisor._report_restarted
 
 
-def _forgive(self: Supervisor, one: Node) -> None:
+@DOUBLES.swaps(
+    Supervisor,
+    "_report_restarted",
+    caught_by="test_supervisor.py::test_the_budget_belongs_to_the_supervisor_and_not_to_each_child",
+)
+def a_start_that_succeeds_resets_the_history(self: Supervisor, one: Node) -> None:
     """Pitfall 9: a start that succeeds resets the history."""
     _report_restarted(self, one)
     self.window._at.clear()
@@ -81,7 +129,12 @@ def _forgive(self: Supervisor, one: Node) -> None:
 _start_again = Supervisor._start_again
 
 
-async def _count_siblings(
+@DOUBLES.swaps(
+    Supervisor,
+    "_start_again",
+    caught_by="test_supervisor.py::test_the_budget_belongs_to_the_supervisor_and_not_to_each_child",
+)
+async def siblings_are_counted(
     self: Supervisor, origin: Node, group: Sequence[Node], cause: Any
 ) -> Exception | None:
     """Pitfall 4: a group restart is counted once for each of the group."""
@@ -94,7 +147,12 @@ async def _count_siblings(
 _bounce = Supervisor.bounce
 
 
-async def _count_operators(self: Supervisor, id_: str, by: str) -> Node:
+@DOUBLES.swaps(
+    Supervisor,
+    "bounce",
+    caught_by="test_supervisor.py::test_restarts_by_hand_cost_nothing",
+)
+async def a_restart_by_hand_is_counted(self: Supervisor, id_: str, by: str) -> Node:
     """Pitfall 8: a restart by hand spends budget."""
     if not self.window.admit(trio.current_time(), id_):
         raise IntensityExceeded(self.path, self.window.children(), None)
@@ -104,7 +162,12 @@ async def _count_operators(self: Supervisor, id_: str, by: str) -> Node:
 _start_failed = Supervisor._start_failed
 
 
-def _count_twice(self: Supervisor, one: Node, error: Any) -> None:
+@DOUBLES.swaps(
+    Supervisor,
+    "_start_failed",
+    caught_by="test_supervisor.py::test_every_failed_attempt_to_restart_costs_one",
+)
+def a_failed_attempt_is_counted_twice(self: Supervisor, one: Node, error: Any) -> None:
     """Pitfall 7: a failed attempt is counted when it fails and when it is repeated."""
     (one.window or self.window).admit(trio.current_time(), one.id)
     _start_failed(self, one, error)
@@ -113,7 +176,12 @@ def _count_twice(self: Supervisor, one: Node, error: Any) -> None:
 _windows: dict[int, RestartWindow] = {}
 
 
-def _one_window(budget: Intensity) -> RestartWindow:
+@DOUBLES.swaps(
+    supervisor,
+    "RestartWindow",
+    caught_by="test_supervisor.py::test_a_budget_does_not_survive_the_supervisors_own_restart",
+)
+def a_history_that_outlives_its_supervisor(budget: Intensity) -> RestartWindow:
     """The history outlives the supervisor's own restart."""
     return _windows.setdefault(id(budget), RestartWindow(budget))
 
@@ -121,17 +189,34 @@ def _one_window(budget: Intensity) -> RestartWindow:
 # --- who comes back, and in which order ---------------------------------------------------
 
 
-def _restart_all(restart: Restart, exit_: Exit) -> bool:
+@DOUBLES.swaps(
+    supervisor,
+    "is_restarted",
+    caught_by="test_supervisor.py::test_a_temporary_child_never_comes_back_and_its_id_is_free",
+)
+def temporary_children_come_back(restart: Restart, exit_: Exit) -> bool:
     """Temporary is taken for transient."""
     return restart is Restart.PERMANENT or is_abnormal(exit_)
 
 
-def _restart_unless_permanent(restart: Restart, exit_: Exit) -> bool:
+@DOUBLES.swaps(
+    supervisor,
+    "is_restarted",
+    caught_by="test_supervisor.py::test_a_permanent_child_always_comes_back",
+)
+def permanent_children_that_return_do_not_come_back(
+    restart: Restart, exit_: Exit
+) -> bool:
     """What returned has done its work, permanent or not."""
     return restart is not Restart.TEMPORARY and is_abnormal(exit_)
 
 
-def _restart_crashes_only(restart: Restart, exit_: Exit) -> bool:
+@DOUBLES.swaps(
+    supervisor,
+    "is_restarted",
+    caught_by="test_supervisor.py::test_a_transient_child_comes_back_after_a_crash_or_a_kill_only",
+)
+def a_killed_transient_child_does_not_come_back(restart: Restart, exit_: Exit) -> bool:
     """A kill is nobody's fault."""
     if restart is Restart.TRANSIENT:
         return isinstance(exit_, Crash)
@@ -139,16 +224,31 @@ def _restart_crashes_only(restart: Restart, exit_: Exit) -> bool:
 
 
 _plan = strategy.plan_restart
+_PLANNERS: Final = (strategy, supervisor, face)
 
 
-def _plan_forward(of: Strategy, members: Sequence[Member], ended: str) -> Plan:
-    """Stops in start order."""
+@DOUBLES.swaps(
+    _PLANNERS,
+    "plan_restart",
+    caught_by="test_strategy.py::test_one_for_all_stops_the_others_in_reverse_and_starts_all_in_order",
+)
+def a_group_is_stopped_forward(
+    of: Strategy, members: Sequence[Member], ended: str
+) -> Plan:
+    """STR-02: stops in start order."""
     plan = _plan(of, members, ended)
     return Plan(stops=plan.stops[::-1], forgets=plan.forgets, starts=plan.starts)
 
 
-def _plan_temporary(of: Strategy, members: Sequence[Member], ended: str) -> Plan:
-    """A temporary bystander is started with its group."""
+@DOUBLES.swaps(
+    _PLANNERS,
+    "plan_restart",
+    caught_by="test_strategy.py::test_a_group_restart_stops_temporary_siblings_and_forgets_them",
+)
+def temporary_bystanders_come_back(
+    of: Strategy, members: Sequence[Member], ended: str
+) -> Plan:
+    """Pitfall 46: a temporary bystander is started with its group."""
     plan = _plan(of, members, ended)
     return Plan(
         stops=plan.stops,
@@ -156,15 +256,29 @@ def _plan_temporary(of: Strategy, members: Sequence[Member], ended: str) -> Plan
     )
 
 
-def _plan_everybody(of: Strategy, members: Sequence[Member], ended: str) -> Plan:
+@DOUBLES.swaps(
+    _PLANNERS,
+    "plan_restart",
+    caught_by="test_strategy.py::test_rest_for_one_leaves_those_started_earlier_alone",
+)
+def rest_for_one_is_one_for_all(
+    of: Strategy, members: Sequence[Member], ended: str
+) -> Plan:
     """rest_for_one takes those along that were started earlier."""
     if of is Strategy.REST_FOR_ONE:
         of = Strategy.ONE_FOR_ALL
     return _plan(of, members, ended)
 
 
-def _plan_the_living(of: Strategy, members: Sequence[Member], ended: str) -> Plan:
-    """Siblings that had ended are not revived."""
+@DOUBLES.swaps(
+    _PLANNERS,
+    "plan_restart",
+    caught_by="test_strategy.py::test_a_group_restart_starts_siblings_that_had_ended_or_been_stopped",
+)
+def a_group_leaves_its_dead_behind(
+    of: Strategy, members: Sequence[Member], ended: str
+) -> Plan:
+    """Pitfall 45: siblings that had ended are not revived."""
     plan = _plan(of, members, ended)
     alive = {m.id for m in members if m.running} | {ended}
     starts = tuple(id_ for id_ in plan.starts if id_ in alive)
@@ -174,8 +288,15 @@ def _plan_the_living(of: Strategy, members: Sequence[Member], ended: str) -> Pla
 # --- lives --------------------------------------------------------------------------------
 
 
-async def _take_twice(self: Supervisor, event: Any) -> Exception | None:
-    """Pitfall 5: the second crash of one group restart is dealt with again."""
+@DOUBLES.swaps(
+    Supervisor,
+    "_take",
+    caught_by="test_supervisor.py::test_two_crashes_in_one_moment_are_one_restart_of_a_group_under_every_seed",
+)
+async def a_second_crash_is_dealt_with_again(
+    self: Supervisor, event: Any
+) -> Exception | None:
+    """Pitfalls 5 and 44: the second crash of one group restart is dealt with again."""
     if isinstance(event, Life):
         return await self._child_ended(event)
     return await _take(self, event)
@@ -184,26 +305,46 @@ async def _take_twice(self: Supervisor, event: Any) -> Exception | None:
 _take = Supervisor._take
 
 
-async def _stop_forward(self: Supervisor) -> None:
-    """Pitfall 19: the database is closed before its users."""
+@DOUBLES.swaps(
+    Supervisor,
+    "_stop_children",
+    caught_by="test_supervisor_stops.py::test_children_stop_in_reverse_order_each_gone_before_the_next_is_asked",
+)
+async def children_stop_forward(self: Supervisor) -> None:
+    """Pitfalls 19 and 42: the database is closed before its users."""
     for one in tuple(self.children.values()):
         await self._stop_one(one)
         self._forget(one, one.last_exit or Shutdown())
 
 
-async def _stop_one_after_another(self: Supervisor) -> None:
+@DOUBLES.swaps(
+    Supervisor,
+    "_stop_children",
+    caught_by="test_dynamic.py::test_dynamic_children_are_asked_all_at_once_and_each_has_its_own_time",
+)
+async def dynamic_children_wait_for_each_other(self: Supervisor) -> None:
     """Dynamic children wait for each other."""
     for one in reversed(tuple(self.children.values())):
         await self._stop_one(one)
         self._forget(one, one.last_exit or Shutdown())
 
 
-async def _ask_only(self: Supervisor, id_: str) -> None:
+@DOUBLES.swaps(
+    Supervisor,
+    "terminate",
+    caught_by="test_ref.py::test_a_terminate_returns_when_the_child_is_gone",
+)
+async def a_terminate_that_only_asks(self: Supervisor, id_: str) -> None:
     """A terminate that returns before the child is gone."""
     self._ask(self._find(id_))
 
 
-async def _ask_all_and_go_on(self: Supervisor, one: Node) -> None:
+@DOUBLES.swaps(
+    Supervisor,
+    "_stop_one",
+    caught_by="test_supervisor.py::test_nobody_of_a_group_starts_before_the_last_has_ended",
+)
+async def a_group_that_starts_too_early(self: Supervisor, one: Node) -> None:
     """Pitfall 41: a group starts before its last has ended."""
     self._ask(one)
 
@@ -211,12 +352,24 @@ async def _ask_all_and_go_on(self: Supervisor, one: Node) -> None:
 _shutdown_seconds = ChildSpec.shutdown_seconds
 
 
-def _twice_as_long(self: ChildSpec) -> float:
+@DOUBLES.swaps(
+    ChildSpec,
+    "shutdown_seconds",
+    caught_by="test_supervisor_stops.py::test_a_child_that_overruns_its_shutdown_time_is_killed",
+)
+def a_deadline_that_comes_late(self: ChildSpec) -> float:
     """Pitfall 22: the time to stop is begun anew in the middle of it."""
     return 2 * _shutdown_seconds(self)
 
 
-def _keep_for_ever(self: Supervisor, one: Node, exit_: Exit) -> None:
+@DOUBLES.swaps(
+    Supervisor,
+    "_let_go",
+    caught_by="test_supervisor.py::test_a_temporary_child_never_comes_back_and_its_id_is_free",
+)
+def a_temporary_child_that_keeps_its_id(
+    self: Supervisor, one: Node, exit_: Exit
+) -> None:
     """A temporary child that ended keeps its id."""
     self._rest(one, exit_, NodeState.STOPPED)
 
@@ -224,7 +377,14 @@ def _keep_for_ever(self: Supervisor, one: Node, exit_: Exit) -> None:
 _try = Supervisor._try_again
 
 
-async def _try_anyway(self: Supervisor, retry: Any) -> Exception | None:
+@DOUBLES.swaps(
+    Supervisor,
+    "_try_again",
+    caught_by="test_supervisor_failures.py::test_a_child_between_attempts_is_restarting_and_can_be_terminated",
+)
+async def a_restart_that_was_called_off_happens(
+    self: Supervisor, retry: Any
+) -> Exception | None:
     """Pitfall 37: a restart that was called off happens."""
     retry.node.retry = retry
     return await _try(self, retry)
@@ -233,7 +393,12 @@ async def _try_anyway(self: Supervisor, retry: Any) -> Exception | None:
 _born = Node.born
 
 
-def _born_again(self: Node) -> Life:
+@DOUBLES.swaps(
+    Node,
+    "born",
+    caught_by="test_ref.py::test_an_incarnation_is_never_used_twice_at_one_path",
+)
+def every_incarnation_is_the_first(self: Node) -> Life:
     """Each incarnation is the first."""
     self.incarnation = 0
     return _born(self)
@@ -242,16 +407,31 @@ def _born_again(self: Node) -> Life:
 _classify = Life.classify
 
 
-def _by_the_wish(self: Life, returned: Exit | None) -> Exit:
+@DOUBLES.swaps(
+    Life,
+    "classify",
+    caught_by="test_node.py::test_a_child_that_finishes_just_in_time_was_not_stopped",
+)
+def stopped_because_it_was_asked_to(self: Life, returned: Exit | None) -> Exit:
     """Pitfall 15: stopped because it was asked to, whatever it did."""
     return Shutdown() if self.scope.cancel_called else _classify(self, returned)
 
 
-def _no_leaf(error: BaseException) -> None:
+@DOUBLES.swaps(
+    node,
+    "_only_leaf",
+    caught_by="test_node.py::test_a_child_ends_with_the_exit_that_it_raises_from_any_nursery_of_its_own",
+)
+def a_wish_to_stop_that_stays_wrapped(error: BaseException) -> None:
     """Pitfall 28: what comes out of a nursery stays wrapped."""
 
 
-def _bare_only(error: BaseException) -> BaseException | None:
+@DOUBLES.swaps(
+    node,
+    "interrupt_in",
+    caught_by="test_root.py::test_an_interrupt_out_of_a_child_stops_the_tree_in_order_and_comes_out_bare",
+)
+def an_interrupt_in_a_group_is_an_error(error: BaseException) -> BaseException | None:
     """Pitfall 18: an interrupt in a group is an error like any other."""
     return error if isinstance(error, (KeyboardInterrupt, SystemExit)) else None
 
@@ -259,256 +439,46 @@ def _bare_only(error: BaseException) -> BaseException | None:
 _crashed = node._crashed
 
 
-def _with_its_traceback(one: Node, life: Life, error: BaseException) -> Exit:
-    """An exception that is raised for ever collects tracebacks for ever."""
+@DOUBLES.swaps(
+    node,
+    "_crashed",
+    caught_by="test_node.py::test_raising_one_exception_object_for_ever_collects_no_tracebacks",
+)
+def tracebacks_are_collected(one: Node, life: Life, error: BaseException) -> Exit:
+    """Pitfall 73: an exception that is raised for ever collects tracebacks for ever."""
     traceback = error.__traceback__
     exit_ = _crashed(one, life, error)
     error.__traceback__ = traceback
     return exit_
 
 
-_S: Final = "tests/runtime/supervision/"
-_WINDOW: Final = _S + "test_intensity.py::"
-_PLANS: Final = _S + "test_strategy.py::"
-_TREE: Final = _S + "test_supervisor.py::"
-_STOPS: Final = _S + "test_supervisor_stops.py::"
-_NODE: Final = _S + "test_node.py::"
-
-
-def _strategy(name: str, broken: object, test: str) -> Double:
-    def breaks(replace: Replace) -> None:
-        for owner in (strategy, supervisor, face):
-            replace(owner, "plan_restart", broken)
-
-    return Double(name=name, breaks=breaks, caught_by=(_PLANS + test,))
-
-
-def _double(name: str, owner: object, what: str, broken: object, test: str) -> Double:
-    return Double(name=name, breaks=swap(owner, what, broken), caught_by=(test,))
-
-
-DOUBLES: Final = (
-    _double(
-        "a window that ends too early",
-        RestartWindow,
-        "_prune",
-        _prune_at_the_edge,
-        _WINDOW + "test_a_restart_counts_until_it_is_older_than_the_period",
-    ),
-    _double(
-        "a budget that is one too small",
-        RestartWindow,
-        "admit",
-        _admit_one_less,
-        _WINDOW
-        + "test_a_budget_of_three_is_spent_by_the_fourth_restart_within_the_period",
-    ),
-    _double(
-        "a history without a bound",
-        RestartWindow,
-        "admit",
-        _admit_and_keep,
-        _WINDOW + "test_restarts_over_the_limit_are_not_kept_either",
-    ),
-    _double(
-        "a budget for life",
-        RestartWindow,
-        "_prune",
-        _never_prune,
-        _WINDOW + "test_only_time_wins_a_budget_back",
-    ),
-    _double(
-        "limit and period swapped",
-        intensity.Intensity.__init__,
-        "__defaults__",
-        (5, 3.0),
-        _WINDOW + "test_the_default_budget_is_three_restarts_in_five_seconds",
-    ),
-    _double(
-        "a window by the wall clock",
-        RestartWindow,
-        "admit",
-        _admit_by_the_wall,
-        _TREE + "test_spaced_crashes_never_spend_a_budget",
-    ),
-    _double(
-        "a budget for each child",
-        Supervisor,
-        "_keep",
-        _keep_with_a_budget,
-        _TREE + "test_the_budget_belongs_to_the_supervisor_and_not_to_each_child",
-    ),
-    _double(
-        "a start that succeeds resets the history",
-        Supervisor,
-        "_report_restarted",
-        _forgive,
-        _TREE + "test_the_budget_belongs_to_the_supervisor_and_not_to_each_child",
-    ),
-    _double(
-        "siblings are counted",
-        Supervisor,
-        "_start_again",
-        _count_siblings,
-        _S + "test_traces.py::test_every_recorded_scenario_goes_as_it_went_on_otp",
-    ),
-    _double(
-        "a restart by hand is counted",
-        Supervisor,
-        "bounce",
-        _count_operators,
-        _TREE + "test_restarts_by_hand_cost_nothing",
-    ),
-    _double(
-        "a failed attempt is counted twice",
-        Supervisor,
-        "_start_failed",
-        _count_twice,
-        _TREE + "test_every_failed_attempt_to_restart_costs_one",
-    ),
-    _double(
-        "a history that outlives its supervisor",
-        supervisor,
-        "RestartWindow",
-        _one_window,
-        _TREE + "test_a_budget_does_not_survive_the_supervisors_own_restart",
-    ),
-    _double(
-        "temporary children come back",
-        supervisor,
-        "is_restarted",
-        _restart_all,
-        _TREE + "test_a_temporary_child_never_comes_back_and_its_id_is_free",
-    ),
-    _double(
-        "permanent children that return do not come back",
-        supervisor,
-        "is_restarted",
-        _restart_unless_permanent,
-        _TREE + "test_a_permanent_child_always_comes_back",
-    ),
-    _double(
-        "a killed transient child does not come back",
-        supervisor,
-        "is_restarted",
-        _restart_crashes_only,
-        _TREE + "test_a_transient_child_comes_back_after_a_crash_or_a_kill_only",
-    ),
-    _strategy(
-        "a group is stopped forward",
-        _plan_forward,
-        "test_one_for_all_stops_the_others_in_reverse_and_starts_all_in_order",
-    ),
-    _strategy(
-        "temporary bystanders come back",
-        _plan_temporary,
-        "test_a_group_restart_stops_temporary_siblings_and_forgets_them",
-    ),
-    _strategy(
-        "rest for one is one for all",
-        _plan_everybody,
-        "test_rest_for_one_leaves_those_started_earlier_alone",
-    ),
-    _strategy(
-        "a group leaves its dead behind",
-        _plan_the_living,
-        "test_a_group_restart_starts_siblings_that_had_ended_or_been_stopped",
-    ),
-    _double(
-        "a second crash is dealt with again",
-        Supervisor,
-        "_take",
-        _take_twice,
-        _TREE
-        + "test_two_crashes_in_one_moment_are_one_restart_of_a_group_under_every_seed",
-    ),
-    _double(
-        "children stop forward",
-        Supervisor,
-        "_stop_children",
-        _stop_forward,
-        _STOPS
-        + "test_children_stop_in_reverse_order_each_gone_before_the_next_is_asked",
-    ),
-    _double(
-        "dynamic children wait for each other",
-        Supervisor,
-        "_stop_children",
-        _stop_one_after_another,
-        _S + "test_dynamic.py::"
-        "test_dynamic_children_are_asked_all_at_once_and_each_has_its_own_time",
-    ),
-    _double(
-        "a terminate that only asks",
-        Supervisor,
-        "terminate",
-        _ask_only,
-        _S + "test_ref.py::test_a_terminate_returns_when_the_child_is_gone",
-    ),
-    _double(
-        "a group that starts too early",
-        Supervisor,
-        "_stop_one",
-        _ask_all_and_go_on,
-        _TREE + "test_nobody_of_a_group_starts_before_the_last_has_ended",
-    ),
-    _double(
-        "a deadline that comes late",
-        ChildSpec,
-        "shutdown_seconds",
-        _twice_as_long,
-        _STOPS + "test_a_child_that_overruns_its_shutdown_time_is_killed",
-    ),
-    _double(
-        "a temporary child that keeps its id",
-        Supervisor,
-        "_let_go",
-        _keep_for_ever,
-        _TREE + "test_a_temporary_child_never_comes_back_and_its_id_is_free",
-    ),
-    _double(
-        "a restart that was called off happens",
-        Supervisor,
-        "_try_again",
-        _try_anyway,
-        _S + "test_supervisor_failures.py::"
-        "test_a_child_between_attempts_is_restarting_and_can_be_terminated",
-    ),
-    _double(
-        "every incarnation is the first",
-        Node,
-        "born",
-        _born_again,
-        _S + "test_ref.py::test_an_incarnation_is_never_used_twice_at_one_path",
-    ),
-    _double(
-        "stopped because it was asked to",
-        Life,
-        "classify",
-        _by_the_wish,
-        _NODE + "test_a_child_that_finishes_just_in_time_was_not_stopped",
-    ),
-    _double(
-        "a wish to stop that stays wrapped",
-        node,
-        "_only_leaf",
-        _no_leaf,
-        _NODE
-        + "test_a_child_ends_with_the_exit_that_it_raises_from_any_nursery_of_its_own",
-    ),
-    _double(
-        "an interrupt in a group is an error",
-        node,
-        "interrupt_in",
-        _bare_only,
-        _S + "test_root.py::"
-        "test_an_interrupt_out_of_a_child_stops_the_tree_in_order_and_comes_out_bare",
-    ),
-    _double(
-        "tracebacks are collected",
-        node,
-        "_crashed",
-        _with_its_traceback,
-        _NODE + "test_raising_one_exception_object_for_ever_collects_no_tracebacks",
-    ),
+@DOUBLES.breaks(
+    caught_by="test_intensity.py::test_the_default_budget_is_three_restarts_in_five_seconds"
 )
+def limit_and_period_swapped(replace: Replace) -> None:
+    """Pitfall 12: five restarts in three seconds."""
+    replace(intensity.Intensity.__init__, "__defaults__", (5, 3.0))
+
+
+# --- deadlines ------------------------------------------------------------------------
+
+
+@DOUBLES.swaps(
+    Patience,
+    "_trim",
+    caught_by="test_timers.py::test_one_long_wait_keeps_none_that_are_over",
+)
+def waits_that_are_over_stay_behind_a_long_one(self: Patience) -> None:
+    """One call that hangs keeps every call of the same length."""
+
+
+@DOUBLES.swaps(
+    Patience,
+    "_sweep",
+    caught_by="test_timers.py::test_whoever_still_waits_is_told_at_his_own_deadline",
+)
+def only_the_first_deadline_is_kept(self: Patience) -> None:
+    """Who began to wait later waits for ever."""
+    first = self._queue.popleft()
+    if first.is_wanted:
+        first.expire(self.seconds)

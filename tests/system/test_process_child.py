@@ -255,11 +255,20 @@ async def test_a_permanent_process_is_restarted() -> None:
         assert is_reaped(pid)
 
 
+async def gone(sleeper: int) -> None:
+    """It goes with its parent; a test that fails here leaves nobody behind either."""
+    try:
+        await until(lambda: not is_alive(sleeper))
+    except trio.TooSlowError:
+        os.kill(sleeper, signal.SIGKILL)
+        raise
+
+
 async def test_what_it_leaves_behind_goes_with_it() -> None:
     async with tree() as world:
         sleeper = await world.start("leave_a_sleeper")
         assert await world.exit() == Normal()
-        await until(lambda: not is_alive(sleeper))
+        await gone(sleeper)
 
 
 async def test_a_thread_that_it_forgot_does_not_keep_it() -> None:
@@ -331,7 +340,7 @@ async def test_the_whole_group_is_gone_and_reaped_when_it_is_stopped(
         pid, sleeper = await world.start("parent_of_a_sleeper", shutdown=shutdown)
         await world.stopped()
         assert is_reaped(pid)
-        await until(lambda: not is_alive(sleeper))
+        await gone(sleeper)
 
 
 async def test_an_injected_crash_ends_it_with_that_fault() -> None:
