@@ -28,6 +28,8 @@ RightsName: TypeAlias = Literal["ro", "rw", "chaos"]
 LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
 
 PREFIX: Final = "TREEWARDEN_"
+# A journal that may not hold a mebibyte answers no question.
+_LEAST_JOURNAL: Final = 1 << 20
 # A name becomes a file name and a word on the command line.
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -49,6 +51,9 @@ class Config:
         log_level: The least level of log record that is printed.
         shutdown: Seconds for the whole of a stop, all that run together; what is not down
             by then is killed. None: each child has its own time, and no more.
+        journal_days: Days after which what is in the journal goes.
+        journal_bytes: Bytes of the journal beyond which its oldest entries go; at least
+            a mebibyte.
         until_console_gone: Seconds after which a runtime that had a console and lost it
             ends by itself; None: it never does.
     """
@@ -61,6 +66,8 @@ class Config:
     otlp: str | None = None
     log_level: LogLevel = "info"
     shutdown: float | None = None
+    journal_days: float = 7.0
+    journal_bytes: int = 1 << 30
     until_console_gone: float | None = None
 
     def __post_init__(self) -> None:
@@ -130,15 +137,36 @@ def _socket(value: object, place: str) -> Path | Literal[False]:
     return _path(value, place)
 
 
-def _seconds(value: object, place: str) -> float:
+def _number(value: object) -> float:
     try:
         # bool is an int to Python, but nobody means a second by `true`.
-        seconds = math.nan if isinstance(value, bool) else float(value)  # type: ignore[arg-type]
+        return math.nan if isinstance(value, bool) else float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):
-        seconds = math.nan
+        return math.nan
+
+
+def _seconds(value: object, place: str) -> float:
+    seconds = _number(value)
     if not 0 <= seconds < math.inf:
         raise ConfigError(f"{place}: expected seconds, not {value!r}")
     return seconds
+
+
+def _days(value: object, place: str) -> float:
+    days = _number(value)
+    if not 0 < days < math.inf:
+        raise ConfigError(f"{place}: expected days, more than 0, not {value!r}")
+    return days
+
+
+def _journal_bytes(value: object, place: str) -> int:
+    count = _number(value)
+    if not _LEAST_JOURNAL <= count < math.inf or count != int(count):
+        raise ConfigError(
+            f"{place}: expected a number of bytes, {_LEAST_JOURNAL} or more,"
+            f" not {value!r}"
+        )
+    return int(count)
 
 
 def _url(value: object, place: str) -> str:
@@ -168,6 +196,8 @@ _PARSERS: Final[dict[str, Callable[[object, str], object]]] = {
     "otlp": _url,
     "log_level": _one_of(LogLevel),
     "shutdown": _seconds,
+    "journal_days": _days,
+    "journal_bytes": _journal_bytes,
     "until_console_gone": _seconds,
 }
 KEYS: Final = tuple(field.name for field in fields(Config))

@@ -15,6 +15,7 @@ TreewardenError
 │  ├─ AgentCrashed           the handler raised; carries the fault
 │  ├─ AgentDown              gone for good before it replied
 │  ├─ CallTimeout            also a trio.TooSlowError; carries the request's id
+│  ├─ AlreadyApplied         asked again by id; the answer was not kept
 │  ├─ Refused                raised by a handler: answer with an error, keep running
 │  ├─ MailboxFull            bounded mailbox, overflow "reject" or `cast_nowait`
 │  ├─ NameTaken / NameUnknown / NameAmbiguous
@@ -30,6 +31,9 @@ TreewardenError
 │  ├─ StoreBusy              the write queue is full
 │  ├─ StoreBroken            the world's: disk full, I/O error, corruption
 │  ├─ StoreLocked            another runtime owns the file; names it
+│  ├─ TransactionConflict    a participant left, or voted no; nothing was changed
+│  ├─ TransactionTimeout     also a trio.TooSlowError; nothing was changed
+│  ├─ TransactionMisuse      yours: nested, or a plain call to a participant
 │  ├─ DowngradeRefused       written by a newer version; untouched
 │  └─ MigrationFailed
 ├─ ResilienceError
@@ -182,7 +186,7 @@ class CallTimeout(AgentError, trio.TooSlowError):
     """No answer in time.
 
     `begun` False: the request was withdrawn and never happens. True: it may have
-    happened, even durably.
+    happened, even durably; `await store.outcome(error.id)` tells, also after a restart.
     """
 
     def __init__(
@@ -194,16 +198,32 @@ class CallTimeout(AgentError, trio.TooSlowError):
         begun: bool,
         doing: str,
         sender: str = "",
+        id_: str = "",
     ) -> None:
         self.path = path
         self.operation = operation
         self.seconds = seconds
         self.begun = begun
+        self.id = id_
         # Two agents that wait for each other find both names here.
         whom = f" of {sender}" if sender else ""
         super().__init__(
             f"{path} did not answer {operation}{whom} within {seconds:g} s; "
             f"it is {doing}"
+        )
+
+
+class AlreadyApplied(AgentError):
+    """A request of this id took effect before, and its answer was not kept.
+
+    Nothing was done now. Trying again cannot help; ask the agent what you need to know.
+    """
+
+    def __init__(self, path: str, id_: str) -> None:
+        self.path = path
+        self.id = id_
+        super().__init__(
+            f"{path} has applied the request {id_} before, and its answer was not kept"
         )
 
 
@@ -303,8 +323,11 @@ class StoreBroken(StoreError):
     """A write failed: disk full, I/O error, corruption.
 
     What was not acknowledged did not happen: the transaction was rolled back. Service
-    resumes when the cause is gone.
+    resumes when the cause is gone. Whoever is told so because of a call of theirs may ask
+    `store.outcome(error.id)`, also after a restart; `id` is "" for all else.
     """
+
+    id: str = ""
 
 
 class StoreLocked(StoreError):
@@ -314,6 +337,33 @@ class StoreLocked(StoreError):
         self.path = path
         self.owner = owner
         super().__init__(f"{path} belongs to another running runtime: {owner}")
+
+
+class TransactionConflict(StoreError):
+    """A participant left the transaction or voted no; nothing was changed.
+
+    The world's: trying again can help.
+    """
+
+
+class TransactionTimeout(StoreError, trio.TooSlowError):
+    """A participant was busy, or the block took too long; nothing was changed.
+
+    `busy` is the path of the participant that was waited for, "" when all were taken.
+    """
+
+    def __init__(self, seconds: float, busy: str = "", doing: str = "") -> None:
+        self.seconds = seconds
+        self.busy = busy
+        what = f"{busy} was busy ({doing})" if busy else "it was still open"
+        super().__init__(
+            f"the transaction was given up after {seconds:g} s: {what};"
+            " nothing was changed"
+        )
+
+
+class TransactionMisuse(StoreError):
+    """Something that a transaction cannot do; yours to mend, and nothing was changed."""
 
 
 class DowngradeRefused(StoreError):

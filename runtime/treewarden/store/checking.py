@@ -13,6 +13,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from . import failures
 from .checksums import TABLES, as_text, row_checksum
 
 if TYPE_CHECKING:
@@ -24,8 +25,13 @@ SLICE_ROWS: Final = 2000
 """Rows looked at in one go: some 6 ms."""
 SLICE_BYTES: Final = 4 << 20
 """The same in bytes, roughly: a checksum takes 1 ms for each MiB."""
+LOOK_SECONDS: Final = 1.0
+"""How long after the disk did not let somebody look there is another try."""
+LOOKS: Final = 10
+"""Tries after which a file that cannot be looked at counts as damaged."""
 PROBLEMS: Final = 100
 """Findings listed; whoever has more has seen enough."""
+_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,24 +172,32 @@ class StructureCheck:
     ) -> None:
         self._connect = connect
         self._connection: sqlite3.Connection | None = None
-        self._stopped = False
+        self._stopped = threading.Event()
         self._tell = tell
         self._thread = threading.Thread(target=self._run, name="treewarden check")
         self._thread.start()
 
     def _run(self) -> None:
+        for _ in range(LOOKS):
+            found, lasting = self._look()
+            if lasting or self._stopped.wait(LOOK_SECONDS):
+                break
+        if not self._stopped.is_set():
+            self._tell(found)
+
+    def _look(self) -> tuple[list[str], bool]:
+        """What was found, and whether that is of the file: a disk may be well again."""
         try:
             with closing(self._connect()) as connection:
                 self._connection = connection
-                found = structure_problems(connection)
+                return structure_problems(connection), True
         except (sqlite3.Error, UnicodeDecodeError) as error:
-            found = [f"it cannot be read to its end: {error}"]
-        if not self._stopped:
-            self._tell(found)
+            damaged = failures.primary_code(error) in _DAMAGED
+            return [f"it cannot be read to its end: {error}"], damaged
 
     def stop(self) -> None:
         """End it, done or not, and wait for the thread's end."""
-        self._stopped = True
+        self._stopped.set()
         while self._thread.is_alive():
             # Again and again: an interruption before the statement began is lost.
             if self._connection is not None:

@@ -89,19 +89,73 @@ TABLES: Final[Mapping[str, Table]] = {
             key=("position",),
         ),
         Table(
+            name="fault",
+            columns=("position", "path", "topic", "at_ns", "payload"),
+            key=("path", "position"),
+        ),
+        Table(
             name="queue_item",
             columns=("path", "name", "key", "seq", "attempts", "free_at", "payload"),
             key=("path", "name", "key"),
         ),
         Table(
-            name="remembered_child",
-            columns=("seq", "supervisor", "id", "at_ns", "spec"),
-            key=("supervisor", "id"),
+            name="map_item",
+            columns=("path", "name", "key", "payload"),
+            key=("path", "name", "key"),
+        ),
+        Table(
+            name="tx_log",
+            columns=("id", "verdict", "at_ns", "participants"),
+            key=("id",),
         ),
         Table(
             name="remembered_child",
             columns=("seq", "supervisor", "id", "at_ns", "spec"),
             key=("supervisor", "id"),
+        ),
+        Table(
+            name="inbox",
+            columns=(
+                "seq",
+                "path",
+                "msg_id",
+                "operation",
+                "attempts",
+                "sender",
+                "at_ns",
+                "arguments",
+            ),
+            key=("path", "msg_id"),
+        ),
+        Table(
+            name="applied",
+            columns=("path", "msg_id", "at_ns", "answer"),
+            key=("path", "msg_id"),
+        ),
+        Table(
+            name="committed_range",
+            columns=("boot", "first", "last", "at_ns"),
+            key=("boot", "first"),
+        ),
+        Table(
+            name="effect",
+            columns=("path", "msg_id", "number", "result"),
+            key=("path", "msg_id", "number"),
+        ),
+        Table(
+            name="dead_letter",
+            columns=(
+                "seq",
+                "path",
+                "msg_id",
+                "operation",
+                "attempts",
+                "sender",
+                "at_ns",
+                "reason",
+                "arguments",
+            ),
+            key=("path", "msg_id"),
         ),
     )
 }

@@ -16,6 +16,25 @@ if TYPE_CHECKING:
 class Collection(Protocol):
     """Driven by the agent: `open`, then for each handler `seal` or `discard`."""
 
+    @property
+    def path(self) -> str:
+        """Whose it is."""
+
+    @property
+    def name(self) -> str:
+        """What it is called there."""
+
+    @property
+    def kind(self) -> str:
+        """`queue` or `map`, for people."""
+
+    @property
+    def committed(self) -> int:
+        """Items in the file."""
+
+    def __len__(self) -> int:
+        """Items as the running handler sees them."""
+
     async def open(self) -> None:
         """Read what plain functions such as `len` need; before the first handler."""
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from treewarden.clock import wall_ns
 from treewarden.errors import StoreBroken, StoreError
+from treewarden.injection import places
 
 from .checking import DamagedRow, check_slice
 from .checksums import TABLES, as_text
@@ -51,6 +52,7 @@ def begin_copy(
     beside), with a call of `between` after each time. What is written through
     `connection` itself meanwhile goes into the copy as well.
     """
+    places.COPY_BEGIN.reach()
     discard(partial)
     # Private from its first byte.
     os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
@@ -90,6 +92,7 @@ def verify_copy(partial: Path, target: Path, *, paced: bool = False) -> Backup:
 
 def check_copy(partial: Path, *, paced: bool = False) -> tuple[int, list[DamagedRow]]:
     """Look at every row of a copy: how many there are, and the damaged ones."""
+    places.COPY_CHECK.reach()
     rows = 0
     damaged: list[DamagedRow] = []
     with closing(_open_copy(partial)) as copy:
@@ -140,7 +143,9 @@ def finish_copy(partial: Path, target: Path) -> None:
         (verdict,) = copy.execute("PRAGMA quick_check(1)").fetchone()
     if verdict != "ok":
         raise StoreBroken(f"the copy {partial} is damaged ({verdict}); try again")
+    places.COPY_SYNC.reach()
     sync_file(partial)
+    places.COPY_NAME.reach()
     partial.replace(target)
     sync_folder(target.parent)
 

@@ -25,6 +25,7 @@ from treewarden.errors import (
     StoreError,
     TreewardenError,
 )
+from treewarden.injection import places
 
 from . import failures
 from .checksums import DAMAGED, as_stored, as_text, checksum, checksum_sql, install
@@ -87,6 +88,7 @@ class Opened:
     readers: tuple[sqlite3.Connection, ...]
     tail: Tail
     sequence: int
+    boot: str
     recovered: bool
     unchecked: bool
     """Whether the whole file wants a check that nobody can wait for."""
@@ -109,6 +111,7 @@ class Database:
 
     def connect(self) -> sqlite3.Connection:
         """The read-write connection; at most one may exist. Any thread may use it."""
+        places.CONNECT.reach()
         place = self.path if self.path is not None else ":memory:"
         connection = sqlite3.connect(
             place, isolation_level=None, check_same_thread=False
@@ -211,8 +214,11 @@ def _prepare(
     connection.execute("PRAGMA journal_mode = WAL").fetchall()
     recovered = _begin_run(connection, application, boot)
     (sequence,) = connection.execute(
-        "SELECT coalesce(max(seq), 0) FROM queue_item"
+        "SELECT max((SELECT coalesce(max(seq), 0) FROM queue_item),"
+        " (SELECT coalesce(max(seq), 0) FROM inbox),"
+        " (SELECT coalesce(max(seq), 0) FROM dead_letter))"
     ).fetchone()
+    places.LOAD_TAIL.reach()
     tail = load_tail(connection)
     return Opened(
         database=database,
@@ -220,6 +226,7 @@ def _prepare(
         readers=_connect_readers(database),
         tail=tail,
         sequence=sequence,
+        boot=boot,
         recovered=recovered,
         unchecked=recovered or size > QUICK_CHECK_BYTES,
         lost_commits=lost,
@@ -238,6 +245,7 @@ def _look_at_log(database: Database, connection: sqlite3.Connection) -> int:
 def _connect_readers(database: Database) -> tuple[sqlite3.Connection, ...]:
     if database.path is None:
         return ()
+    places.READERS.reach()
     readers = []
     for _ in range(READERS):
         reader = connect_read_only(database.path)
@@ -263,6 +271,7 @@ def _begin_run(connection: sqlite3.Connection, application: str, boot: str) -> b
         set_meta(connection, key, value)
     # Leases and delays hold within one run: nobody is left to give them back.
     connection.execute(_FREE_ALL)
+    places.BEGIN_RUN.reach()
     connection.execute("COMMIT")
     return meta.get("clean_shutdown") == "no"
 
@@ -282,6 +291,7 @@ def load_meta(connection: sqlite3.Connection) -> dict[str, str]:
 
 def end_run(connection: sqlite3.Connection) -> None:
     """Note that the run ended in order: everything acknowledged is in the main file."""
+    places.END_RUN.reach()
     set_meta(connection, "clean_shutdown", "yes")
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
@@ -293,11 +303,15 @@ def judge(path: Path, application: str) -> None:
     """
     from .migrations import APPLICATION_ID, SCHEMA_VERSION
 
+    places.JUDGE.reach()
     header = _header(path)
     if not header:
+        _refuse_orphaned_log(path)
         return
     if header[:16] != _MAGIC or len(header) < 100:
         raise StoreError(f"{path} is not an SQLite database; name another file")
+    if _has_no_schema(header) and not _size(f"{path}-wal"):
+        return  # Its making was cut off before its first table; nobody's rows are in it.
     if int.from_bytes(header[68:72], "big") != APPLICATION_ID:
         raise StoreError(
             f"{path} is an SQLite database of something else than treewarden;"
@@ -322,6 +336,23 @@ def _header(path: Path) -> bytes:
         return os.read(descriptor, 100)
     finally:
         os.close(descriptor)
+
+
+def _has_no_schema(header: bytes) -> bool:
+    """No table was ever made, and nobody has set a version or put a name to it."""
+    schema_cookie, version, name = header[40:44], header[60:64], header[68:72]
+    return not any(schema_cookie + version + name)
+
+
+def _refuse_orphaned_log(path: Path) -> None:
+    """A new file has no log yet; SQLite would throw it away and start empty."""
+    log_bytes = _size(f"{path}-wal")
+    if log_bytes:
+        raise StoreBroken(
+            f"{path} is empty, and its log ({path}-wal, {log_bytes} bytes) is not: the"
+            " file was cut off or removed; copy the log aside and restore a backup, or"
+            " remove it to start empty"
+        )
 
 
 def _refuse_newer(path: Path, found: int, known: int) -> None:
@@ -351,6 +382,7 @@ def _refuse_stranger(path: Path, owner: str, application: str) -> None:
 def quick_check(database: Database, connection: sqlite3.Connection) -> None:
     if database.file_bytes() > QUICK_CHECK_BYTES:
         return
+    places.QUICK_CHECK.reach()
     (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     if verdict != "ok":
         raise StoreBroken(

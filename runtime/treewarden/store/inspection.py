@@ -20,7 +20,7 @@ from .checking import all_rows, problems, structure_problems
 from .checksums import TABLES, as_text
 from .copies import Backup, beside, copy_database
 from .database import as_broken, connect_read_only, judge, load_meta
-from .journal import JournalEntry, load_entries
+from .journal import END, JournalEntry, load_entries
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -193,15 +193,23 @@ def backup_file(file: Path, target: Path | None = None) -> Backup:
 
 
 def journal_of(
-    file: Path, *, since: int | None, limit: int, pattern: str = ">"
+    file: Path,
+    *,
+    since: int | None,
+    limit: int,
+    pattern: str = ">",
+    until: int | None = None,
 ) -> list[JournalEntry]:
     """Journal entries that match `pattern`, oldest first: after `since`, or the newest.
+
+    With `until`, those that were there when the journal ended at that position.
 
     Raises:
         StoreError: the file is not there, not ours, or of another schema.
     """
     with looking(file) as connection:
-        return load_entries(connection, since, limit, pattern)
+        end = END if until is None else until
+        return load_entries(connection, since, limit, pattern, end)
 
 
 def states_of(file: Path) -> list[tuple[str, str]]:

@@ -21,10 +21,6 @@ if TYPE_CHECKING:
 
     from .unit import StagedEvent
 
-KEEP_NS: Final = 7 * 24 * 3600 * 1_000_000_000
-"""Entries older than a week go."""
-KEEP_BYTES: Final = 1 << 30
-"""So do the oldest when the journal is larger than 1 GiB."""
 DELETE_ROWS: Final = 1000
 """Rows deleted in one transaction: about 5 ms, so that retention delays no commit."""
 _ROW_BYTES = 64
@@ -52,12 +48,23 @@ _OLDEST = (
     "SELECT position, at_ns, end_bytes FROM journal"
     " WHERE position < ? ORDER BY position LIMIT ?"
 )
+END: Final = (1 << 62) - 1
+"""A position that no journal comes to."""
+_LOOKED_AT = 100
+"""Entries among which the oldest sound one is looked for."""
 
 
 class Tail(NamedTuple):
     """The end of the journal: the newest position and the running total of bytes."""
 
     position: int
+    end_bytes: int
+
+
+class Head(NamedTuple):
+    """The beginning of the journal: its oldest sound entry, and the total up to it."""
+
+    at_ns: int
     end_bytes: int
 
 
@@ -134,17 +141,34 @@ def load_tail(connection: sqlite3.Connection) -> Tail:
     return Tail(last, end_bytes)
 
 
+def load_head(connection: sqlite3.Connection) -> Head | None:
+    """Where the journal begins now; None when it is empty, or damaged there."""
+    query = f"{_SELECT} ORDER BY position LIMIT {_LOOKED_AT}"
+    for row in connection.execute(query):
+        if _is_sound(row):
+            return Head(row[3], row[6])
+    return None
+
+
 def load_entries(
-    connection: sqlite3.Connection, since: int | None, limit: int, pattern: str
+    connection: sqlite3.Connection,
+    since: int | None,
+    limit: int,
+    pattern: str,
+    until: int = END,
 ) -> list[JournalEntry]:
     """Entries that match `pattern`, oldest first, at most `limit`.
 
-    Those after position `since`, or without it the newest ones. Costs time in proportion
-    to the entries passed over, in short reads.
+    Those after position `since`, or without it the newest ones; none after `until`. Costs
+    time in proportion to the entries passed over, in short reads.
     """
     wanted = matcher(pattern)
     found: list[JournalEntry] = []
-    windows = _newest_first(connection) if since is None else _after(connection, since)
+    windows = (
+        _newest_first(connection, until)
+        if since is None
+        else _after(connection, since, until)
+    )
     for rows in windows:
         found += [_entry(row) for row in rows if wanted(str(row[1]))]
         if len(found) >= limit:
@@ -154,15 +178,15 @@ def load_entries(
 
 
 def prune(
-    connection: sqlite3.Connection, newest: Tail, now_ns: int, keep_bytes: int
+    connection: sqlite3.Connection, newest: Tail, before_ns: int, keep_bytes: int
 ) -> int:
     """Delete the oldest entries that are too old or too many; at most `DELETE_ROWS`.
 
-    `newest` is where the journal ends. Returns how many were deleted. Only a prefix is
-    ever deleted, never the newest entry.
+    `newest` is where the journal ends, and what came earlier than `before_ns` is too old.
+    Returns how many were deleted. Only a prefix is ever deleted, never the newest entry.
     """
     oldest = connection.execute(_OLDEST, (newest.position, DELETE_ROWS)).fetchall()
-    last = _last_expired(oldest, now_ns - KEEP_NS, newest.end_bytes - keep_bytes)
+    last = _last_expired(connection, oldest, before_ns, newest.end_bytes - keep_bytes)
     if last is None:
         return 0
     return connection.execute(
@@ -185,24 +209,37 @@ def _word(word: str) -> str:
 
 
 def _last_expired(
-    oldest: Iterable[tuple[int, int, int]], before_ns: int, floor: int
+    connection: sqlite3.Connection,
+    oldest: Iterable[tuple[int, int, int]],
+    before_ns: int,
+    floor: int,
 ) -> int | None:
     last = None
     for position, at_ns, end_bytes in oldest:
-        if at_ns >= before_ns and end_bytes > floor:
+        if at_ns < before_ns or end_bytes <= floor:
+            last = position
+        elif _is_sound_at(connection, position):
             break
-        last = position
+        # What a damaged entry says of itself keeps nothing: the journal would grow.
     return last
 
 
-def _after(connection: sqlite3.Connection, since: int) -> Iterator[list[Any]]:
-    query = f"{_SELECT} WHERE position > ? ORDER BY position LIMIT ?"
-    return _windows(connection, query, since)
+def _is_sound_at(connection: sqlite3.Connection, position: int) -> bool:
+    query = f"{_SELECT} WHERE position = ?"
+    return _is_sound(connection.execute(query, (position,)).fetchone())
 
 
-def _newest_first(connection: sqlite3.Connection) -> Iterator[list[Any]]:
+def _after(
+    connection: sqlite3.Connection, since: int, until: int
+) -> Iterator[list[Any]]:
+    # `until` is a number of ours, and the windows have but one place to go on from.
+    query = f"{_SELECT} WHERE position > ? AND position <= {until:d}"
+    return _windows(connection, f"{query} ORDER BY position LIMIT ?", since)
+
+
+def _newest_first(connection: sqlite3.Connection, until: int) -> Iterator[list[Any]]:
     query = f"{_SELECT} WHERE position < ? ORDER BY position DESC LIMIT ?"
-    return _windows(connection, query, 1 << 62)
+    return _windows(connection, query, until + 1)
 
 
 def _windows(

@@ -17,6 +17,7 @@ import msgspec
 
 from treewarden.clock import wall_ns
 from treewarden.errors import StoreLocked
+from treewarden.injection import places
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,6 +50,7 @@ class FileLock:
         Raises:
             StoreLocked: another runtime has it; names its process and start time.
         """
+        places.LOCK.reach()
         path = database.with_name(database.name + ".lock")
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
@@ -58,8 +60,14 @@ class FileLock:
             os.close(descriptor)
             raise StoreLocked(str(database), owner) from None
         me = Owner(pid=os.getpid(), boot=boot, started_at_ns=wall_ns())
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, msgspec.json.encode(me), 0)
+        try:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, msgspec.json.encode(me), 0)
+            places.LOCKED.reach()
+        except OSError:
+            # Kept, it would lock this process out of its own file.
+            os.close(descriptor)
+            raise
         return cls(path, descriptor)
 
     def release(self) -> None:

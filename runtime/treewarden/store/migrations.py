@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 from sqlite_utils import Database, Migrations
 
 from treewarden.errors import MigrationFailed, StoreError
+from treewarden.injection import places
 
 from .checksums import checksum_sql
 from .copies import begin_copy, beside, finish_copy, partial_name
@@ -35,6 +36,7 @@ steps = Migrations("treewarden")
 def first_tables(db: Database) -> None:
     """State, its last crashes, the journal, queues, and facts about the file."""
     for statement in _FIRST_TABLES:
+        places.MIGRATE_STEP.reach()
         db.execute(statement)
 
 
@@ -104,6 +106,7 @@ def checksums_of_whole_rows(db: Database) -> None:
     What was damaged before stays so: its new checksum is one that no row has.
     """
     for table, before, after in _COVERED:
+        places.MIGRATE_STEP.reach()
         db.execute(
             f"UPDATE {table} SET crc = CASE crc WHEN {checksum_sql(*before)}"  # noqa: S608 - our own names
             f" THEN {checksum_sql(*after)} ELSE -1 END"
@@ -188,7 +191,145 @@ def remembered_children(db: Database) -> None:
     )
 
 
-SCHEMA_VERSION: Final = 3
+@steps(name="0004_map_items")
+def map_items(db: Database) -> None:
+    """Durable maps, a row an item."""
+    # The rows apart from their index: a value may be large, and the index is what a
+    # look-up and a count go through.
+    db.execute(
+        """CREATE TABLE map_item (
+            id INTEGER PRIMARY KEY,
+            path TEXT NOT NULL,
+            name TEXT NOT NULL,
+            key TEXT NOT NULL,
+            payload TEXT NOT NULL,
+            crc INTEGER NOT NULL,
+            UNIQUE (path, name, key)
+        ) STRICT"""
+    )
+
+
+@steps(name="0005_transactions")
+def transactions(db: Database) -> None:
+    """Transactions that somebody outside takes part in, until everybody has been told."""
+    db.execute(
+        """CREATE TABLE tx_log (
+            id TEXT PRIMARY KEY,
+            verdict TEXT NOT NULL,
+            at_ns INTEGER NOT NULL,
+            participants TEXT NOT NULL,
+            crc INTEGER NOT NULL
+        ) STRICT"""
+    )
+
+
+@steps(name="0006_faults")
+def faults(db: Database) -> None:
+    """The fault history: reports of crashes, found by the node that crashed."""
+    db.execute(
+        """CREATE TABLE fault (
+            position INTEGER PRIMARY KEY,
+            path TEXT NOT NULL,
+            topic TEXT NOT NULL,
+            at_ns INTEGER NOT NULL,
+            payload TEXT NOT NULL,
+            crc INTEGER NOT NULL
+        ) STRICT"""
+    )
+    db.execute("CREATE INDEX fault_by_path ON fault (path, position)")
+
+
+@steps(name="0007_durable_messages")
+def durable_messages(db: Database) -> None:
+    """Messages that outlive the process, what was applied, and what was given up."""
+    for statement in _DURABLE_MESSAGES:
+        places.MIGRATE_STEP.reach()
+        db.execute(statement)
+
+
+_DURABLE_MESSAGES: Sequence[str] = (
+    """CREATE TABLE inbox (
+        seq INTEGER PRIMARY KEY,
+        path TEXT NOT NULL,
+        msg_id TEXT NOT NULL,
+        operation TEXT NOT NULL,
+        attempts INTEGER NOT NULL,
+        sender TEXT NOT NULL,
+        at_ns INTEGER NOT NULL,
+        arguments TEXT NOT NULL,
+        crc INTEGER NOT NULL
+    ) STRICT""",
+    "CREATE INDEX inbox_by_path ON inbox (path, seq)",
+    """CREATE TABLE applied (
+        seq INTEGER PRIMARY KEY,
+        path TEXT NOT NULL,
+        msg_id TEXT NOT NULL,
+        at_ns INTEGER NOT NULL,
+        answer TEXT,
+        crc INTEGER NOT NULL,
+        UNIQUE (msg_id, path)
+    ) STRICT""",
+    "CREATE INDEX applied_by_path ON applied (path, seq)",
+    """CREATE TABLE committed_range (
+        seq INTEGER PRIMARY KEY,
+        boot TEXT NOT NULL,
+        first INTEGER NOT NULL,
+        last INTEGER NOT NULL,
+        at_ns INTEGER NOT NULL,
+        crc INTEGER NOT NULL,
+        UNIQUE (boot, first)
+    ) STRICT""",
+    """CREATE TABLE effect (
+        seq INTEGER PRIMARY KEY,
+        path TEXT NOT NULL,
+        msg_id TEXT NOT NULL,
+        number INTEGER NOT NULL,
+        result TEXT NOT NULL,
+        crc INTEGER NOT NULL,
+        UNIQUE (path, msg_id, number)
+    ) STRICT""",
+    """CREATE TABLE dead_letter (
+        seq INTEGER PRIMARY KEY,
+        path TEXT NOT NULL,
+        msg_id TEXT NOT NULL,
+        operation TEXT NOT NULL,
+        attempts INTEGER NOT NULL,
+        sender TEXT NOT NULL,
+        at_ns INTEGER NOT NULL,
+        reason TEXT NOT NULL,
+        arguments TEXT NOT NULL,
+        crc INTEGER NOT NULL
+    ) STRICT""",
+)
+
+
+@steps(name="0008_indexed_states")
+def indexed_states(db: Database) -> None:
+    """Fields by which states are found, and what each state has in them."""
+    db.execute(
+        """CREATE TABLE indexed_field (
+            store_as TEXT NOT NULL,
+            field TEXT NOT NULL,
+            PRIMARY KEY (store_as, field)
+        ) STRICT, WITHOUT ROWID"""
+    )
+    # Not an index over the JSON itself: SQLite takes its functions there for unsafe, and
+    # a damaged state could then neither be changed nor be removed.
+    db.execute(
+        """CREATE TABLE state_index (
+            store_as TEXT NOT NULL,
+            field TEXT NOT NULL,
+            path TEXT NOT NULL,
+            value ANY,
+            PRIMARY KEY (store_as, field, path)
+        ) STRICT, WITHOUT ROWID"""
+    )
+    db.execute(
+        "CREATE INDEX state_index_by_value ON state_index (store_as, field, value, path)"
+    )
+
+
+SCHEMA_VERSION: Final = 8
 
 
 def migrate(connection: sqlite3.Connection, path: Path | None) -> Path | None:
@@ -205,7 +346,7 @@ def migrate(connection: sqlite3.Connection, path: Path | None) -> Path | None:
     if version == SCHEMA_VERSION:
         return None
     kept = _keep(connection, path, version) if path is not None and version else None
-    _migrate(connection, version)
+    _migrate(connection, version, path)
     return kept
 
 
@@ -215,6 +356,7 @@ def _keep(connection: sqlite3.Connection, path: Path, version: int) -> Path:
     target = beside(path, word)
     partial = partial_name(target)
     try:
+        places.MIGRATE_COPY.reach()
         begin_copy(connection, partial)
         finish_copy(partial, target)
         for copy in earlier:
@@ -230,16 +372,19 @@ def _keep(connection: sqlite3.Connection, path: Path, version: int) -> Path:
     return target
 
 
-def _migrate(connection: sqlite3.Connection, version: int) -> None:
+def _migrate(connection: sqlite3.Connection, version: int, path: Path | None) -> None:
+    places.MIGRATE_BEGIN.reach()
     connection.execute("BEGIN IMMEDIATE")
     try:
         steps.apply(Database(connection, recursive_triggers=False))
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        places.MIGRATE_COMMIT.reach()
         connection.execute("COMMIT")
     except sqlite3.Error as error:
-        connection.execute("ROLLBACK")
+        with suppress(sqlite3.Error):  # After some errors SQLite has done so by itself.
+            connection.execute("ROLLBACK")
         raise MigrationFailed(
-            f"the schema could not be brought from version {version} to"
+            f"the schema of {path or 'the database in memory'} could not be brought from version {version} to"
             f" {SCHEMA_VERSION}: {error}; the file is as it was before"
         ) from error

@@ -25,17 +25,19 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
 
-import msgspec
 import trio
 
-from treewarden.errors import RestoreError, StateNotEncodable, StoreError
+from treewarden.errors import StoreError
 from treewarden.ids import new_id
+from treewarden.injection import places
 
 from .checksums import DAMAGED, as_stored, checksum
+from .items import Items, as_key
+from .layers import Layers
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from .store import Store
     from .unit import Unit, Write
@@ -50,8 +52,6 @@ PAGE_BYTES: Final = 1 << 20
 """Bytes read ahead at a time, roughly."""
 KNOWN_ROWS: Final = 1024
 """Rows remembered after their commit, which saves reading them back."""
-ITEM_BYTES: Final = 1 << 20
-"""An item may not be larger: it is a message, not a file."""
 
 _COUNT = "SELECT count(*) FROM queue_item WHERE path = ? AND name = ?"
 _BY_KEY = (
@@ -107,15 +107,6 @@ class _Page(NamedTuple):
     next_due: float
 
 
-@dataclass(slots=True, eq=False)
-class _Sealed:
-    """What one handler changed, until its unit is decided."""
-
-    epoch: int
-    rows: dict[str, _Row | None]
-    growth: int
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item(Generic[T]):
     """An item of a queue; `attempts` counts how often it was taken, this time included."""
@@ -145,6 +136,8 @@ class DurableQueue(Generic[T]):
     All changes belong to the running handler: they commit with it, or not at all.
     """
 
+    kind: Final = "queue"
+
     def __init__(
         self,
         store: Store,
@@ -158,19 +151,11 @@ class DurableQueue(Generic[T]):
         self.name = name
         self._store = store
         self._clock = clock
-        self._decoder = msgspec.json.Decoder(item_type)
+        self._items: Items[T] = Items(item_type, f"{path}.{name}", "ack it to go on")
         self._reading = trio.Lock()
         self._opened = False
-        self._count = 0  # items in the file and in `_uncommitted`
-        self._growth = 0  # what this handler added to that, less what it removed
-        self._uncommitted_growth = 0
-        self._epoch = 0
-        self._staged: dict[str, _Row | None] = {}
-        self._was_there: dict[str, bool] = {}  # below the staging, by staged key
+        self._layers: Layers[_Row] = Layers(self)
         self._hidden: dict[str, _Row] = {}  # known rows under the staging
-        self._uncommitted: dict[str, _Row | None] = {}
-        self._owners: dict[str, _Sealed] = {}
-        self._deferred: list[_Sealed] | None = None
         self._forget_window()
 
     # --- what users call --------------------------------------------------------------
@@ -186,14 +171,14 @@ class DurableQueue(Generic[T]):
             StateNotEncodable: the value cannot be stored and read back as the item type.
         """
         free_at = self._free_at(delay)
-        payload = self._encode(value)
+        place = new_id() if key is None else as_key(key)
+        payload = self._items.encode(value, place)
         if key is None:
-            key = new_id()
             await self.open()
-        elif await self._find(key) is not None:
+        elif await self._find(place) is not None:
             return False
-        row = _Row(key, self._store.next_sequence(), payload, 0, free_at)
-        self._stage(key, row, None)
+        row = _Row(place, self._store.next_sequence(), payload, 0, free_at)
+        self._stage(place, row, None)
         return True
 
     async def take(self, *, lease: float = 60.0) -> Item[T] | None:
@@ -228,6 +213,7 @@ class DurableQueue(Generic[T]):
 
     async def ack(self, key: str) -> bool:
         """Remove an item, taken or not; False if there is none of this key."""
+        key = as_key(key)
         row = await self._find(key)
         if row is None:
             return False
@@ -239,7 +225,7 @@ class DurableQueue(Generic[T]):
 
         Its place is at the back as of now, not as of the delay's end.
         """
-        free_at = self._free_at(delay)
+        free_at, key = self._free_at(delay), as_key(key)
         row = await self._find(key)
         if row is None:
             return False
@@ -251,7 +237,7 @@ class DurableQueue(Generic[T]):
         """Items in the queue, the leased ones and this handler's changes included."""
         if not self._opened:
             raise StoreError(f"the queue {self.path}.{self.name} is not open yet")
-        return self._count + self._growth
+        return len(self._layers)
 
     # --- what the agent drives --------------------------------------------------------
 
@@ -262,33 +248,30 @@ class DurableQueue(Generic[T]):
             return
         async with self._reading:
             if not self._opened:
-                self._count += await self._store.read(self._count_in)
+                self._layers.counted(await self._store.read(self._count_in))
                 self._opened = True
+
+    @property
+    def committed(self) -> int:
+        """Items in the file; 0 before it was opened."""
+        return self._layers.committed
 
     @property
     def dirty(self) -> bool:
         """Whether the running handler has changed the queue."""
-        return bool(self._staged)
+        return bool(self._layers.staged)
 
     def seal(self, unit: Unit) -> None:
         """Move what the handler staged into its unit."""
-        if not self._staged:
-            return
-        if unit.writes is None:
-            unit.writes = []
-        unit.writes += self._writes()
-        sealed = _Sealed(self._epoch, self._staged, self._growth)
-        self._uncommitted.update(self._staged)
-        self._owners.update(dict.fromkeys(self._staged, sealed))
-        self._count += self._growth
-        self._uncommitted_growth += self._growth
-        self._clear_staging()
-        unit.release.append(partial(self._decided, sealed))
+        if self.dirty:
+            self._layers.seal(unit, self._writes())
+            self._hidden = {}
 
     def discard(self) -> None:
         """Forget what the handler staged."""
-        staged, hidden = self._staged, self._hidden
-        self._clear_staging()
+        staged, hidden = self._layers.staged, self._hidden
+        self._layers.discard()
+        self._hidden = {}
         self._known.update(hidden)
         for key in staged:
             row = self._view(key)
@@ -297,85 +280,56 @@ class DurableQueue(Generic[T]):
 
     def reset(self) -> None:
         """Forget everything that is not committed."""
-        self._epoch += 1
-        self._clear_staging()
-        self._uncommitted.clear()
-        self._owners.clear()
-        self._count -= self._uncommitted_growth
-        self._uncommitted_growth = 0
+        self._layers.reset()
+        self._hidden = {}
         self._forget_window()
 
     # --- layers -----------------------------------------------------------------------
 
+    def settled(self, rows: Mapping[str, _Row | None]) -> None:
+        """These rows are in the file now."""
+        for key, row in rows.items():
+            if row is None:
+                continue
+            if key in self._layers.staged:
+                self._hidden[key] = row
+            else:
+                self._remember(row)
+
+    def outdated(self) -> None:
+        """The file has changed in rows that were forgotten."""
+        self._hidden.clear()
+        self._forget_window()
+
     def _view(self, key: str) -> _Row | None:
         """The row as this handler sees it, as far as it is in memory."""
-        if key in self._staged:
-            return self._staged[key]
-        if key in self._uncommitted:
-            return self._uncommitted[key]
-        return self._known.get(key)
+        return self._layers.get(key) if key in self._layers else self._known.get(key)
 
     def _is_in_memory(self, key: str) -> bool:
-        return key in self._staged or key in self._uncommitted or key in self._known
+        return key in self._layers or key in self._known
 
     def _stage(self, key: str, row: _Row | None, before: _Row | None) -> None:
         """What handlers change, they change here; `before` is what they saw."""
-        self._growth += (row is not None) - (before is not None)
-        if key not in self._staged:
-            self._was_there[key] = before is not None
+        if self._layers.stage(key, row, there=before is not None):
             hidden = self._known.pop(key, None)
             if hidden is not None:
                 self._hidden[key] = hidden
-        self._staged[key] = row
         self._due.discard(key)
         if row is not None:
             self._hint(row)
 
-    def _clear_staging(self) -> None:
-        # New ones: what is sealed keeps the old.
-        self._staged, self._was_there, self._hidden = {}, {}, {}
-        self._growth = 0
-
     def _writes(self) -> Iterator[Write]:
-        for key, row in self._staged.items():
+        layers = self._layers
+        for key, row in layers.staged.items():
             place = (self.path, self.name, key)
             if row is None:
-                if self._was_there[key]:
+                if layers.was_there[key]:
                     yield _DELETE, place
                 continue
             text = row.payload.decode("utf-8", "replace")
             crc = _checksum(row, self.path, self.name) if row.sound else DAMAGED
             values = (row.seq, text, row.attempts, row.free_at, crc, *place)
-            yield _UPDATE if self._was_there[key] else _INSERT, values
-
-    def _decided(self, sealed: _Sealed, error: StoreError | None) -> None:
-        if error is not None:
-            # The agent resets as well; whoever is second finds nothing left to do.
-            if sealed.epoch == self._epoch:
-                self.reset()
-        elif self._deferred is not None:
-            self._deferred.append(sealed)
-        else:
-            self._forget(sealed)
-
-    def _forget(self, sealed: _Sealed) -> None:
-        """A handler's changes are in the file now: they are not kept above it."""
-        if sealed.epoch != self._epoch:
-            self._count += sealed.growth
-            self._hidden.clear()
-            self._forget_window()
-            return
-        self._uncommitted_growth -= sealed.growth
-        for key, row in sealed.rows.items():
-            if self._owners.get(key) is not sealed:
-                continue
-            del self._owners[key], self._uncommitted[key]
-            if row is None:
-                continue
-            if key in self._staged:
-                self._hidden[key] = row
-            else:
-                self._remember(row)
+            yield _UPDATE if layers.was_there[key] else _INSERT, values
 
     # --- the window -------------------------------------------------------------------
 
@@ -410,7 +364,8 @@ class DurableQueue(Generic[T]):
         else:
             heapq.heappush(self._timers, (row.free_at, row.seq, row.key))
         hints = len(self._order) + len(self._timers)
-        rows = len(self._known) + len(self._uncommitted) + len(self._staged)
+        layers = self._layers
+        rows = len(self._known) + len(layers.uncommitted) + len(layers.staged)
         if hints > 2 * rows + PAGE_ROWS:
             self._rebuild_hints()
 
@@ -424,8 +379,9 @@ class DurableQueue(Generic[T]):
         heapq.heapify(self._timers)
 
     def _rows(self) -> Iterator[_Row]:
-        layers = {**self._known, **self._uncommitted, **self._staged}
-        return (row for row in layers.values() if row is not None)
+        layers = self._layers
+        seen = {**self._known, **layers.uncommitted, **layers.staged}
+        return (row for row in seen.values() if row is not None)
 
     def _first(self, limit: int) -> list[_Row]:
         """The oldest free rows in memory, at most `limit`."""
@@ -464,24 +420,17 @@ class DurableQueue(Generic[T]):
         async with self._reading:
             if not self._must_read(self._first(limit), limit):
                 return
-            epoch, page = self._epoch, None
-            # What is committed during the reading may be in it or not; so it stays in
-            # its upper layer until the reading is taken in.
-            self._deferred = []
-            try:
+            epoch = self._layers.epoch
+            with self._layers.holding():
                 page = await self._store.read(partial(self._page_in, now=self._clock()))
-            finally:
-                deferred, self._deferred = self._deferred, None
-                if page is not None and epoch == self._epoch:
+                if epoch == self._layers.epoch:
                     self._take_in(page)
-                for sealed in deferred:
-                    self._forget(sealed)
 
     def _take_in(self, page: _Page) -> None:
         for row in (*page.free, *page.due):
-            if row.key in self._uncommitted:
+            if row.key in self._layers.uncommitted:
                 continue
-            if row.key in self._staged:
+            if row.key in self._layers.staged:
                 self._hidden[row.key] = row
                 continue
             self._known[row.key] = row
@@ -546,35 +495,8 @@ class DurableQueue(Generic[T]):
             raise ValueError(f"delay must be >= 0 seconds, not {delay}")
         return self._clock() + delay if delay else None
 
-    def _encode(self, value: T) -> bytes:
-        try:
-            payload = msgspec.json.encode(value)
-            # What cannot be read back must not be acknowledged.
-            self._decoder.decode(payload)
-        except (msgspec.MsgspecError, TypeError, ValueError, RecursionError) as error:
-            kind = type(value).__name__
-            raise StateNotEncodable(
-                f"a {kind} cannot be an item of {self.path}.{self.name}: {error}"
-            ) from error
-        if len(payload) > ITEM_BYTES:
-            raise StateNotEncodable(
-                f"an item of {self.path}.{self.name} may have {ITEM_BYTES} bytes,"
-                f" not {len(payload)}"
-            )
-        return payload
-
     def _item(self, row: _Row) -> Item[T]:
-        name = f"item {row.key!r} of {self.path}.{self.name}"
-        if not row.sound:
-            raise RestoreError(
-                f"{name} is damaged (its checksum does not match); ack it to go on"
-            )
-        try:
-            value = self._decoder.decode(row.payload)
-        except msgspec.MsgspecError as error:
-            raise RestoreError(
-                f"{name} is not of the queue's type any more: {error}"
-            ) from error
+        value = self._items.decode(row.payload, row.key, sound=row.sound)
         return Item(queue=self, key=row.key, value=value, attempts=row.attempts)
 
 
@@ -605,6 +527,7 @@ def _fetch(
 
     Of `values` the first two are the queue's path and name, and the limit comes last.
     """
+    places.QUEUE_PAGE.reach()
     path, name = values[:2]
     rows: list[_Row] = []
     size = 0

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 import outcome
 import trio
 
+from treewarden.injection import places
+
 from .database import READERS
 
 if TYPE_CHECKING:
@@ -50,6 +52,7 @@ class FileReader:
     def _answer(self, question: Callable[[sqlite3.Connection], T]) -> T:
         connection = self._connections.pop()
         try:
+            places.READ.reach()
             return question(connection)
         finally:
             self._connections.append(connection)

@@ -8,7 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
 from treewarden.errors import RestoreError
+from treewarden.injection import places
 
 from .checking import SLICE_ROWS, stored_rows
 from .checksums import TABLES, as_stored, as_text, checksum, row_checksum
@@ -61,8 +64,7 @@ class StoredState:
     at_ns: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CrashRecord:
+class CrashRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One crash: what was being handled, how it failed, and the state before it.
 
     `message` and `fault` are JSON, and so is `payload`, the last committed state
@@ -121,6 +123,7 @@ def load_state(
     Raises:
         RestoreError: the row is damaged, or it is another type's.
     """
+    places.LOAD_STATE.reach()
     row = connection.execute(_SELECT_STATE, (path,)).fetchone()
     if row is None:
         return None

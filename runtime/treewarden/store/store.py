@@ -32,14 +32,18 @@ from treewarden.clock import wall_ns
 from treewarden.errors import RestoreError, StoreBroken, StoreClosed, StoreError
 from treewarden.exits import Fault
 from treewarden.ids import new_id
+from treewarden.injection import places
 
 from . import failures
+from .applied import Applied, Outcome, find_applied, find_outcome
 from .checking import DamagedRow, StructureCheck
 from .checksums import TABLES
 from .copies import Backup, discard, free_name, partial_name, verify_copy
 from .database import connect_read_only, open_database
+from .faults import FAULTS_KEPT, FaultRecord, load_faults
+from .filter import FoundStates, StateFilter, filter_slice, index_writes
 from .group import Decision, Group
-from .journal import JournalEntry, entry_of, load_entries
+from .journal import END, JournalEntry, entry_of, load_entries
 from .level import Level
 from .reader import FileReader, Reader, WriterReader
 from .snapshots import CrashRecord, LostStates, StoredState, load_crashes, load_state
@@ -53,6 +57,7 @@ if TYPE_CHECKING:
 
     from .checksums import Stored
     from .database import Opened
+    from .retention import Retention
     from .writer import Finding
 
 T = TypeVar("T")
@@ -75,6 +80,10 @@ GROUP_REPORTS: Final = 1024
 """Reports that ride in one transaction."""
 CRASHES: Final = 1000
 """Crash records that wait for a commit; then the oldest is dropped and counted."""
+LARGE_STATE_BYTES: Final = 64 << 10
+"""A state larger than this is told of; all of it is encoded and written at each change."""
+LARGE_STATES: Final = 1000
+"""Agents remembered as told of; beyond these one may be told of again."""
 CLOSE_SECONDS: Final = 10.0
 """How long closing waits for a disk that does not answer."""
 
@@ -148,7 +157,9 @@ class _Settling:
 class Store:
     """One open database. Made by `open_store`; used in the trio thread only."""
 
-    def __init__(self, opened: Opened, boot: str) -> None:
+    def __init__(
+        self, opened: Opened, boot: str, retention: Retention | None = None
+    ) -> None:
         self.path = opened.database.path
         self.level = opened.database.level
         self.boot = boot
@@ -182,11 +193,15 @@ class Store:
         self._reports_timed = False
         self._awaited = 0
 
+        self._large_states: set[str] = set()
         self._damaged_rows = 0
         self._damage = ""
         self._lost_states: LostStates | None = None
         self._looking = trio.Lock()
         self._copying = trio.Lock()
+        # Ids of messages whose fate is open, and who waits for it.
+        self._expected: dict[str, trio.Event | None] = {}
+        self._healed = trio.lowlevel.ParkingLot()
         self._trouble: StoreBroken | None = None
         self._last_error = ""
         self._commits = self._failed_commits = 0
@@ -194,7 +209,7 @@ class Store:
         self._largest_group = self._reports_dropped = 0
         self._last_seconds = self._total_seconds = 0.0
 
-        self._writer = Writer(opened)
+        self._writer = Writer(opened, retention)
         self._thread = WriterThread(
             self._writer, self._on_decision, self._on_health, self._on_found
         )
@@ -224,8 +239,12 @@ class Store:
         """
         if self._closing:
             raise StoreClosed(self._why_closed)
+        if places.HAND_OVER.armed is not None:
+            places.HAND_OVER.reach()
         self._queued_bytes += unit.weigh()
-        self._handed_over += 1
+        if unit.bytes > LARGE_STATE_BYTES:
+            unit.release.append(partial(self._note_size, unit))
+        self._handed_over = unit.number = self._handed_over + 1
         self._pending.append(unit)
         if not self._busy:
             self._flush_soon()
@@ -243,6 +262,17 @@ class Store:
         await trio.lowlevel.checkpoint()
         while not self.has_room:
             await self._room.park()
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether the disk took what it was given last."""
+        return self._trouble is None
+
+    async def wait_healthy(self) -> None:
+        """Wait until the disk takes something again; it is tried about once a second."""
+        await trio.lowlevel.checkpoint()
+        while self._trouble is not None:
+            await self._healed.park()
 
     async def wait(self, unit: Unit) -> None:
         """Wait until `unit`, handed over before, is decided.
@@ -286,32 +316,95 @@ class Store:
         *,
         source: str = "",
         trace: str = "",
+        fault: bool = False,
     ) -> None:
         """Have something noted in the journal; never waits and never fails.
 
         `payload` is JSON or, from whoever is in a hurry, what will make it of values that
         do not change any more; it must not raise. A report rides in the next group commit, after the units handed
         over before it; what waits beyond `REPORTS` is dropped, oldest first, and counted.
+        A `fault` is also kept in the history of its source.
         """
-        event = StagedEvent(topic, b"", wall_ns(), source, trace, kind="report")
+        event = StagedEvent(
+            topic, b"", wall_ns(), source, trace, kind="report", fault=fault
+        )
         if isinstance(payload, bytes):
             event.payload = payload
         else:
             event.encode = payload
-        self._reports.append((self._handed_over, event))
-        self._bound(self._reports, REPORTS)
-        self._flush_reports()
+        reports = self._reports
+        reports.append((self._handed_over, event))
+        if len(reports) > REPORTS:
+            self._bound(reports, REPORTS)
+        if not self._reports_timed:
+            self._flush_reports()
 
     def record_crash(self, record: CrashRecord) -> None:
         """Keep what an agent knew before a crash; rides like a report."""
         self._crash_records.append(record)
         self._bound(self._crash_records, CRASHES)
-        self._flush_reports()
+        if not self._reports_timed:
+            self._flush_reports()
 
     def next_sequence(self) -> int:
         """A number larger than any given before, in this run or an earlier one."""
         self._sequence += 1
         return self._sequence
+
+    # --- ids --------------------------------------------------------------------------
+
+    def expect(self, id_: str) -> None:
+        """A message of this id is on its way: `outcome` waits until `known`."""
+        self._expected[id_] = None
+
+    def known(self, id_: str) -> None:
+        """What became of it is decided."""
+        waiting = self._expected.pop(id_, None)
+        if waiting is not None:
+            waiting.set()
+
+    def is_expected(self, id_: str) -> bool:
+        """Whether a message of this id is on its way."""
+        return id_ in self._expected
+
+    async def wait_known(self, id_: str) -> None:
+        """Wait until no message of this id is on its way in this run."""
+        await trio.lowlevel.checkpoint()
+        while id_ in self._expected:
+            waiting = self._expected[id_]
+            if waiting is None:
+                self._expected[id_] = waiting = trio.Event()
+            await waiting.wait()
+        boot, _, number = id_.partition(":")
+        if boot == self.boot and number.isdecimal() and int(number) > self._decided:
+            # What fails is told by its not being there.
+            with suppress(StoreBroken):
+                await self.settled()
+
+    async def outcome(self, id: str) -> Outcome:  # noqa: A002 - design.md names it so
+        """What became of a request or call: `Request.id`, `CallTimeout.id`, `StoreBroken.id`.
+
+        `applied`: it changed what is stored, once. `not_applied`: it did not, and never
+        will. `forgotten`: it is too old to tell (7 days, or 100,000 later ones of the
+        same agent). Waits as long as it may still happen in this run.
+
+        Raises:
+            StoreBroken, StoreClosed: the file cannot be asked.
+        """
+        await self.wait_known(id)
+        return await self.read(partial(find_outcome, id_=id))
+
+    async def applied(self, path: str, id_: str) -> Applied | None:
+        """What is kept of a message of this id that the agent at `path` has handled."""
+        await self.wait_known(id_)
+        found = await self.read(partial(find_applied, id_=id_))
+        mine = [one for one in found if one.path == path]
+        if mine:
+            return mine[0]
+        outcome = await self.read(partial(find_outcome, id_=id_))
+        if ":" in id_ and outcome is Outcome.APPLIED:
+            return Applied(path=path, answer=None, sound=True)
+        return None
 
     # --- reading ----------------------------------------------------------------------
 
@@ -324,7 +417,7 @@ class Store:
         try:
             stored = await self.read(partial(load_state, path=path, store_as=store_as))
             if stored is None and self.path is not None:
-                (await self._load_lost()).refuse(path)
+                await self._refuse_lost(path)
         except StoreBroken as error:
             if failures.primary_code(error.__cause__) != sqlite3.SQLITE_CORRUPT:
                 raise
@@ -333,6 +426,15 @@ class Store:
                 f"the stored state of {path} is lost: {error}"
             ) from error
         return stored
+
+    async def _refuse_lost(self, path: str) -> None:
+        lost = await self._load_lost()
+        try:
+            lost.refuse(path)
+        except RestoreError:
+            # Looked for again next time: it may have been mended by then.
+            self._lost_states = None
+            raise
 
     async def _load_lost(self) -> LostStates:
         # Once a run: a row that is written later has its index entry.
@@ -345,19 +447,79 @@ class Store:
                 self._lost_states = lost
         return self._lost_states
 
+    async def index_states(self, store_as: str, field: str) -> None:
+        """Have `query` find states of one type by one field without reading the others.
+
+        Returns once it is committed; made once, it stays. It costs each change of such a
+        state a few microseconds.
+
+        Raises:
+            ValueError: `field` is not names with dots between.
+            StoreError: it could not be made.
+        """
+        unit = Unit("/system/store")
+        unit.writes = index_writes(store_as, field)
+        self.hand_over(unit)
+        await self.wait(unit)
+
+    async def query(
+        self,
+        store_as: str,
+        filters: Sequence[StateFilter] = (),
+        *,
+        after: str = "",
+        limit: int = 100,
+    ) -> FoundStates:
+        """Committed states of the type `store_as` ("": of any) that fulfil all filters.
+
+        In order of their paths, at most `limit`, behind the path `after`; the answer says
+        where to go on, and how many rows it took.
+        """
+        answer = FoundStates()
+        place: str | None = after
+        while place is not None and len(answer.found) < limit:
+            left = limit - len(answer.found)
+            looked = await self.read(
+                partial(
+                    filter_slice,
+                    store_as=store_as,
+                    filters=filters,
+                    after=place,
+                    limit=left,
+                )
+            )
+            answer.add(looked)
+            place = looked.after
+        return answer
+
     async def crashes(self, path: str) -> list[CrashRecord]:
         """The last crashes of the agent at `path`, oldest first."""
         return await self.read(partial(load_crashes, path=path))
 
+    async def faults(
+        self, path: str, *, since_ns: int = 0, limit: int = FAULTS_KEPT
+    ) -> list[FaultRecord]:
+        """What failed in the node at `path` within the last day, oldest first.
+
+        The newest `limit`, of those since `since_ns`. What happened this moment may still
+        be on its way to the file.
+        """
+        return await self.read(
+            partial(load_faults, path=path, since_ns=since_ns, limit=limit)
+        )
+
     async def entries(
-        self, *, since: int | None, limit: int, pattern: str = ">"
+        self, *, since: int | None, limit: int, pattern: str = ">", until: int = END
     ) -> list[JournalEntry]:
         """Journal entries that match `pattern`, oldest first, at most `limit`.
 
-        Those after position `since`; None: the newest ones.
+        Those after position `since`; None: the newest ones. With `until`, those that
+        were there when the journal ended at that position.
         """
         return await self.read(
-            partial(load_entries, since=since, limit=limit, pattern=pattern)
+            partial(
+                load_entries, since=since, limit=limit, pattern=pattern, until=until
+            )
         )
 
     async def read(self, question: Callable[[sqlite3.Connection], T]) -> T:
@@ -514,6 +676,7 @@ class Store:
         self._token.run_sync_soon(self._flush)
 
     def _flush(self) -> None:
+        places.FLUSH.reach()
         count = self._group_size()
         units, self._pending = self._pending[:count], self._pending[count:]
         group = Group(
@@ -531,8 +694,13 @@ class Store:
         if self._queued_bytes <= GROUP_BYTES:
             return count
         size = 0
+        newest: dict[str, int] = {}
         for number, unit in enumerate(islice(self._pending, count)):
             size += unit.bytes
+            if unit.state is not None:
+                # Of an agent's states in one group only the newest is written.
+                size -= newest.get(unit.path, 0)
+                newest[unit.path] = len(unit.state.payload)
             if size > GROUP_BYTES and number > 0:
                 return number
         return count
@@ -550,6 +718,7 @@ class Store:
         return riding
 
     def _on_decision(self, decision: Decision) -> None:
+        places.DECIDED.reach()
         self._owe(-1)
         self._count(decision)
         units = decision.group.units
@@ -595,6 +764,8 @@ class Store:
         for unit in units:
             for tell in unit.release:
                 try:
+                    if places.RELEASE.armed is not None:
+                        places.RELEASE.reach()
                     tell(unit.error)
                 except Exception as error:  # noqa: BLE001 - one listener's failure must not silence the others
                     self._note_failure(unit.path, error)
@@ -609,6 +780,7 @@ class Store:
         entries = [entry_of(event) for event in journal]
         for sink in tuple(self._sinks):
             try:
+                places.TELL.reach()
                 sink(entries)
             except Exception as error:  # noqa: BLE001 - as above
                 self._note_failure("", error)
@@ -646,7 +818,7 @@ class Store:
         self._last_seconds = decision.seconds
         self._total_seconds += decision.seconds
         self._largest_group = max(self._largest_group, units)
-        self._trouble = decision.broken
+        self._note_health(decision.broken)
         self._reports_dropped += decision.refused
         if decision.broken is not None:
             self._failed_commits += 1
@@ -661,8 +833,13 @@ class Store:
             self._last_error = str(error)
             break
 
-    def _on_health(self, trouble: StoreBroken | None) -> None:
+    def _note_health(self, trouble: StoreBroken | None) -> None:
         self._trouble = trouble
+        if trouble is None:
+            self._healed.unpark_all()
+
+    def _on_health(self, trouble: StoreBroken | None) -> None:
+        self._note_health(trouble)
         if trouble is not None:
             self._last_error = str(trouble)
         elif not self._busy and (self._reports or self._crash_records):
@@ -689,6 +866,22 @@ class Store:
             self._damage = self._damage or problems[0]
             payload = msgspec.json.encode({"problems": problems})
             self.report("system.store.damaged", payload, source="/system/store")
+
+    def _note_size(self, unit: Unit, error: StoreError | None) -> None:
+        """Tell, once a run, of an agent whose state is rewritten at too great a cost."""
+        size = len(unit.state.payload) if unit.state is not None else 0
+        known = unit.path in self._large_states
+        if error is not None or known or size <= LARGE_STATE_BYTES:
+            return
+        if len(self._large_states) == LARGE_STATES:
+            self._large_states.clear()
+        self._large_states.add(unit.path)
+        remedy = (
+            "all of it is written at each change; keep what grows in a DurableMap or a"
+            " DurableQueue, a row an item"
+        )
+        payload = msgspec.json.encode({"bytes": size, "remedy": remedy})
+        self.report("store.large_state", payload, source=unit.path)
 
     def _note_failure(self, path: str, error: Exception) -> None:
         fault = Fault.capture(error, path=path)
@@ -732,6 +925,7 @@ class Store:
         if self._disowned:
             await trio.lowlevel.checkpoint()
             return
+        places.CLOSE.reach()
         with trio.move_on_after(CLOSE_SECONDS, shield=True) as waiting:
             await self._drain()
             self._owe(+1)
@@ -763,12 +957,17 @@ class Store:
 
 @asynccontextmanager
 async def open_store(
-    path: Path | None, *, level: Level = Level.DURABLE, application: str = ""
+    path: Path | None,
+    *,
+    level: Level = Level.DURABLE,
+    application: str = "",
+    retention: Retention | None = None,
 ) -> AsyncIterator[Store]:
     """Open the database at `path`, making it if it is not there; close it at the end.
 
     `application` is kept in the file, and a file of another application is refused. Level
-    `volatile` opens no file. On leaving, everything handed over is committed first.
+    `volatile` opens no file. `retention` is what the journal keeps; without it a week, in
+    at most a gigabyte. On leaving, everything handed over is committed first.
 
     Raises:
         StoreLocked: another runtime owns the file.
@@ -795,7 +994,7 @@ async def open_store(
     finally:
         if observer is not None:
             observer(False)
-    store = Store(opened, boot)
+    store = Store(opened, boot, retention)
     try:
         yield store
     finally:

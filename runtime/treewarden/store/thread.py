@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import trio
 
 from treewarden.errors import StoreBroken, StoreClosed, StoreError
+from treewarden.injection import places
 
 from .copies import begin_copy
 from .group import Decision, Group
@@ -32,8 +33,10 @@ COPY_PAGES: Final = 256
 BUSY_SECONDS: Final = 10.0
 """How long there may be no housekeeping because somebody always wants something."""
 REST_SECONDS: Final = 1.0
-"""How long nobody must have wanted anything before there is housekeeping; also how soon
-a mended disk is noticed. A wake-up costs some 30 µs of processor time."""
+"""How long nobody must have wanted anything before there is housekeeping. A wake-up costs
+some 30 µs of processor time."""
+TROUBLED_SECONDS: Final = 0.25
+"""The same while the disk is bad: how soon a mended one is noticed."""
 
 
 class CopyJob:
@@ -76,6 +79,7 @@ class WriterThread:
         self._ended = trio.Event()
         self._told: StoreBroken | None = None
         self._thread = threading.Thread(target=self._run, name="treewarden writer")
+        places.THREAD_START.reach()
         self._thread.start()
 
     def submit(self, group: Group) -> None:
@@ -99,7 +103,7 @@ class WriterThread:
     def _run(self) -> None:
         while True:
             try:
-                job = self._jobs.get(timeout=REST_SECONDS)
+                job = self._jobs.get(timeout=self._patience())
             except queue.Empty:
                 self._rest()
                 continue
@@ -115,6 +119,7 @@ class WriterThread:
         if isinstance(job, Group):
             decision = self._writer.commit(job)
             self._told = decision.broken
+            places.DECISION.reach()
             self._post(self._decided, decision)
             self._writer.after_commit()
             self._tell()
@@ -139,6 +144,7 @@ class WriterThread:
 
     def _between(self, job: CopyJob, connection: sqlite3.Connection) -> None:
         """Commits go before copying; they go into the copy as well."""
+        places.COPY_SLICE.reach()
         while not self._jobs.empty():
             waiting = self._jobs.get()
             if waiting is None:
@@ -149,6 +155,9 @@ class WriterThread:
             raise StoreError("nobody waits for the copy any more")
         if self._writer.connection is not connection:
             raise StoreBroken("a commit failed while the copy was made; try again")
+
+    def _patience(self) -> float:
+        return REST_SECONDS if self._writer.trouble is None else TROUBLED_SECONDS
 
     def _rest(self) -> None:
         self._rested = time.monotonic()

@@ -8,12 +8,12 @@ cannot be stored harms only those that build on it (`needs`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+import msgspec
 
+if TYPE_CHECKING:
     from treewarden.errors import StoreError
 
 Write: TypeAlias = tuple[str, tuple[Any, ...]]
@@ -29,13 +29,13 @@ class StateWrite(NamedTuple):
     payload: bytes
 
 
-@dataclass(slots=True, eq=False)
-class StagedEvent:
+class StagedEvent(msgspec.Struct, eq=False):
     """An event or report on its way into the journal.
 
     Mutable, unlike other records: the writer sets `position` once it is committed, and
     until then it is 0. `payload` is JSON, or still to be made by `encode`, when the event
-    goes to the writer; `at_ns` is when it was staged.
+    goes to the writer; `at_ns` is when it was staged. A `fault` is also found by its
+    source.
     """
 
     topic: str
@@ -46,6 +46,7 @@ class StagedEvent:
     kind: Literal["event", "report"] = "event"
     position: int = 0
     encode: Callable[[], bytes] | None = None
+    fault: bool = False
 
 
 class Unit:
@@ -54,6 +55,10 @@ class Unit:
     `release` is run in the trio thread, in order, once the unit is decided: with None
     when it is committed (at the store's level), else with the error, and then nothing of
     it happened. `needs` is emptied at that moment, so that units do not keep each other.
+
+    A transaction of several agents is one unit; what each of them changed are its `parts`.
+    They share its fate and have no events of their own; nobody but it knows of them: it
+    tells their `release`.
     """
 
     __slots__ = (
@@ -62,6 +67,8 @@ class Unit:
         "error",
         "events",
         "needs",
+        "number",
+        "parts",
         "path",
         "release",
         "state",
@@ -74,9 +81,12 @@ class Unit:
         self.writes: list[Write] | None = None
         self.events: list[StagedEvent] | None = None
         self.needs: tuple[Unit, ...] = ()
+        self.parts: tuple[Unit, ...] = ()
         self.release: list[Callable[[StoreError | None], None]] = []
         self.error: StoreError | None = None
         self.decided = False
+        # Which of its run it is, from 1; 0 until it is handed over.
+        self.number = 0
         self.bytes = 0
 
     def weigh(self) -> int:
@@ -86,6 +96,8 @@ class Unit:
             size += sum(len(event.payload) for event in self.events)
         if self.writes:
             size += sum(_weight(values) for _, values in self.writes)
+        if self.parts:
+            size += sum(part.weigh() for part in self.parts)
         self.bytes = size
         return size
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from treewarden.errors import StoreBroken, StoreError
+from treewarden.injection import places
 
 from .checking import DamagedRow, StoredRow, all_rows
 from .checksums import DAMAGED, TABLES, checksum_sql
@@ -29,6 +30,7 @@ from .copies import (
     sync_folder,
 )
 from .database import Database, as_broken, judge, quick_check
+from .filter import RENAME_INDEXED
 from .inspection import existing, exported, looking, refuse_earlier, schema_of
 from .level import Level
 from .lock import FileLock
@@ -43,6 +45,11 @@ _PATHS: Final[Mapping[str, str]] = {
     "agent_state": "path",
     "agent_crash": "path",
     "queue_item": "path",
+    "map_item": "path",
+    "inbox": "path",
+    "applied": "path",
+    "effect": "path",
+    "dead_letter": "path",
     "remembered_child": "supervisor",
 }
 """By table: the column that says whose row it is."""
@@ -187,7 +194,9 @@ def restore_file(backup: Path, file: Path, *, replace: bool = False) -> Restored
                     f" {file} was not touched: take another backup, or have the rows"
                     " removed from this one by `treewarden db scrub --remove`"
                 )
+            places.RESTORE_ASIDE.reach()
             kept = _put_aside(file) if file.exists() else None
+            places.RESTORE_NAME.reach()
             finish_copy(partial, file)
         finally:
             discard(partial)
@@ -278,7 +287,7 @@ def _write_out(target: Path, rows: list[tuple[Table, StoredRow]]) -> None:
 def rename_path(file: Path, old: str, new: str) -> dict[str, int]:
     """Move what is stored under the path `old` to `new`; rows moved, by table.
 
-    State, crashes, queues and remembered children move; the journal is history and
+    State, crashes, queues, maps and remembered children move; the journal is history and
     stays as it is, and so does what is stored under longer paths.
 
     Raises:
@@ -296,6 +305,7 @@ def rename_path(file: Path, old: str, new: str) -> dict[str, int]:
                 raise StoreError(f"{new} has rows in {', '.join(taken)} already")
             if not _stored_under(connection, old):
                 raise StoreError(f"nothing is stored under {old}")
+            connection.execute(RENAME_INDEXED, (old, new))
             return {name: _rename(connection, name, old, new) for name in _PATHS}
 
 

@@ -37,20 +37,24 @@ from itertools import chain
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from treewarden.clock import wall_ns
+from treewarden.injection import places
 
 from . import failures
+from .applied import AppliedTrimmer, CommittedRanges, spans_of
 from .checking import DamagedRow
 from .database import BUSY_MS, end_run, set_meta
+from .faults import INSERT_FAULT, fault_row
+from .filter import index_states
 from .group import Decision
 from .holders import holders
 from .journal import (
     ENTRIES_AT_ONCE,
     INSERT_ENTRIES,
     INSERT_ENTRY,
-    KEEP_BYTES,
     entry_row,
-    prune,
 )
+from .pruning import Pruning
+from .retention import Retention
 from .scrubber import Scrubber
 from .snapshots import (
     CRASHES_KEPT,
@@ -64,11 +68,12 @@ from .snapshots import (
 from .unit import StagedEvent, Unit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Iterable
     from pathlib import Path
 
     from treewarden.errors import StoreBroken
 
+    from .applied import Span
     from .database import Opened
     from .group import Group, Step
     from .journal import Tail
@@ -109,20 +114,21 @@ class Writer:
     decision, `rest` with the state of health.
     """
 
-    def __init__(self, opened: Opened) -> None:
+    def __init__(self, opened: Opened, retention: Retention | None = None) -> None:
         self.database = opened.database
         self.connection: sqlite3.Connection | None = opened.connection
         self.tail: Tail = opened.tail
         self.trouble: StoreBroken | None = None
-        self.keep_bytes = KEEP_BYTES
+        self.pruning = Pruning(retention or Retention())
+        self._ranges = CommittedRanges(opened.boot)
+        self._range: Span | None = None
+        self._noted = 0
+        self._applied = AppliedTrimmer()
         self.scrubber = Scrubber()
         self.found: list[Finding] = []
         self._pages = _Pages()
         self._held_since: float | None = None
         self._held_told = False
-        # Retention goes by the clock of the start plus what passed since: a wall clock
-        # that jumps ahead must not empty the journal.
-        self._opened_ns = wall_ns() - time.monotonic_ns()
 
     # --- committing -------------------------------------------------------------------
 
@@ -140,7 +146,7 @@ class Writer:
         return decision
 
     def _commit(self, connection: sqlite3.Connection, decision: Decision) -> None:
-        before = connection.total_changes
+        before, self._noted = connection.total_changes, 0
         try:
             self._commit_merged(connection, decision)
         except Exception as error:
@@ -148,7 +154,8 @@ class Writer:
                 raise
             _roll_back(connection)
             self._commit_one_by_one(connection, decision)
-        decision.rows = connection.total_changes - before
+        # What tells of units by their numbers is nobody's row.
+        decision.rows = max(0, connection.total_changes - before - self._noted)
         self._pages.add(decision.rows)
 
     def _commit_merged(
@@ -156,20 +163,22 @@ class Writer:
     ) -> None:
         group, errors = decision.group, decision.errors
         _doom(group.units, errors)
-        units = [unit for unit in group.units if unit not in errors]
+        units = _whole(unit for unit in group.units if unit not in errors)
         states = {unit.path: unit.state for unit in units if unit.state is not None}
         writes = [write for unit in units if unit.writes for write in unit.writes]
         events = _events(group, units)
         if not (states or writes or events or group.crashes):
             return
-        connection.execute("BEGIN IMMEDIATE")
+        _begin(connection)
         _write_states(connection, states.items())
         for statement, values in writes:
+            places.WRITE_COLLECTION.reach()
             connection.execute(statement, values)
         tail = _append(connection, events, self.tail)
         for record in _newest(group.crashes):
             _insert_crash(connection, record)
-        connection.execute("COMMIT")
+        self._note_range(connection, decision)
+        _end(connection)
         self._committed(decision, events, tail)
 
     def _commit_one_by_one(
@@ -179,12 +188,13 @@ class Writer:
         errors.clear()
         journal: list[StagedEvent] = []
         tail = self.tail
-        connection.execute("BEGIN IMMEDIATE")
+        _begin(connection)
         for step in decision.group.steps():
             if isinstance(step, Unit) and _is_doomed(step, errors):
                 continue
             connection.execute("SAVEPOINT step")
             try:
+                places.STEP.reach()
                 events = _write(connection, step)
                 tail = _append(connection, events, tail)
                 journal += events
@@ -194,22 +204,32 @@ class Writer:
                 connection.execute("ROLLBACK TO step")
                 _blame(step, error, decision)
             connection.execute("RELEASE step")
-        connection.execute("COMMIT")
+        self._note_range(connection, decision)
+        _end(connection)
         self._committed(decision, journal, tail)
+
+    def _note_range(self, connection: sqlite3.Connection, decision: Decision) -> None:
+        spans = spans_of(decision.group, decision.errors)
+        self._range = self._ranges.write(connection, spans, wall_ns())
+        self._noted = len(spans)
 
     def _committed(
         self, decision: Decision, journal: list[StagedEvent], tail: Tail
     ) -> None:
         for position, event in enumerate(journal, self.tail.position + 1):
             event.position = position
+            if event.fault:
+                self.pruning.faults.note(event.source)
         decision.journal = journal
         self.tail = tail
+        self._ranges.committed(self._range)
 
     # --- health -----------------------------------------------------------------------
 
     def connected(self) -> sqlite3.Connection:
         """The read-write connection, made anew when a failure has cost the last one."""
         if self.connection is None:
+            places.RECONNECT.reach()
             self.connection = self.database.connect()
         return self.connection
 
@@ -229,7 +249,9 @@ class Writer:
     # --- when there is nothing to write -----------------------------------------------
 
     def after_commit(self) -> None:
-        """Copy the log into the file when it has grown too long to wait for a rest."""
+        """What cannot wait for a rest: the log, or the journal, has grown too long."""
+        if self.pruning.is_far_over(self.tail):
+            self._attempt(self._prune)
         if self._pages.estimate >= BUSY_PAGES:
             self._attempt(self._checkpoint)
 
@@ -244,23 +266,24 @@ class Writer:
         if self.trouble is None:
             self.database.keep_reserve()
 
-    def _attempt(self, step: Callable[[sqlite3.Connection], None]) -> None:
+    def _attempt(self, step: Callable[[sqlite3.Connection], object]) -> None:
         try:
             step(self.connected())
         except Exception as error:  # noqa: BLE001 - housekeeping has no caller to raise to
             self._break(error)
 
     def _probe(self, connection: sqlite3.Connection) -> None:
+        places.PROBE.reach()
         # A commit, not a look: it also writes over what a failed one left in the log.
         set_meta(connection, "probed_at_ns", str(wall_ns()))
         self.trouble = None
 
     def _tidy(self, connection: sqlite3.Connection) -> None:
-        now_ns = self._opened_ns + time.monotonic_ns()
-        deleted = prune(connection, self.tail, now_ns, self.keep_bytes)
-        if deleted:
+        if self._prune(connection):
+            places.VACUUM.reach()
             connection.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})").fetchall()
-            self._pages.add(deleted)
+        self.pruning.trim_faults(connection)
+        self._trim_applied(connection)
         if (
             self._pages.estimate >= IDLE_PAGES
             or self._held_since is not None
@@ -268,11 +291,26 @@ class Writer:
         ):
             self._checkpoint(connection, REST_BYTES)
 
+    def _prune(self, connection: sqlite3.Connection) -> int:
+        places.PRUNE.reach()
+        deleted = self.pruning.advance(connection, self.tail)
+        if deleted:
+            self._pages.add(deleted)
+        return deleted
+
+    def _trim_applied(self, connection: sqlite3.Connection) -> None:
+        connection.execute("BEGIN IMMEDIATE")
+        deleted = self._applied.trim(connection, wall_ns())
+        connection.execute("COMMIT" if deleted else "ROLLBACK")
+        if deleted:
+            self._pages.add(deleted)
+
     def _checkpoint(
         self, connection: sqlite3.Connection, keep_bytes: int = TRUNCATE_BYTES
     ) -> None:
         if self.database.path is None:
             return
+        places.CHECKPOINT.reach()
         _, pages, copied = connection.execute(
             "PRAGMA wal_checkpoint(PASSIVE)"
         ).fetchone()
@@ -302,6 +340,7 @@ class Writer:
             self.found.append(LogHeld(wal_bytes=wal_bytes, holders=holders(file)))
 
     def _scrub(self, connection: sqlite3.Connection) -> None:
+        places.SCRUB.reach()
         self.found += self.scrubber.advance(connection)
 
     def take_found(self) -> list[Finding]:
@@ -345,6 +384,18 @@ class _Pages:
         self._rows = 0
 
 
+def _begin(connection: sqlite3.Connection) -> None:
+    places.BEFORE_BEGIN.reach()
+    connection.execute("BEGIN IMMEDIATE")
+    places.AFTER_BEGIN.reach()
+
+
+def _end(connection: sqlite3.Connection) -> None:
+    places.BEFORE_COMMIT.reach()
+    connection.execute("COMMIT")
+    places.AFTER_COMMIT.reach()
+
+
 def _doom(units: list[Unit], errors: dict[Unit, StoreBroken]) -> None:
     for unit in units:
         if unit.needs:
@@ -359,6 +410,16 @@ def _is_doomed(unit: Unit, errors: dict[Unit, StoreBroken]) -> bool:
             errors[unit] = failures.orphaned(unit.path, cause)
             return True
     return False
+
+
+def _whole(units: Iterable[Unit]) -> list[Unit]:
+    """Units in order, each with its parts."""
+    found: list[Unit] = []
+    for unit in units:
+        found.append(unit)
+        if unit.parts:
+            found += unit.parts
+    return found
 
 
 def _blame(step: Step, error: Exception, decision: Decision) -> None:
@@ -392,7 +453,10 @@ def _write(connection: sqlite3.Connection, step: Step) -> list[StagedEvent]:
     if step.state is not None:
         _write_states(connection, [(step.path, step.state)])
     for statement, values in step.writes or ():
+        places.WRITE_COLLECTION.reach()
         connection.execute(statement, values)
+    for part in step.parts:
+        _write(connection, part)
     return step.events or []
 
 
@@ -400,37 +464,48 @@ def _write_states(
     connection: sqlite3.Connection, states: Collection[tuple[str, StateWrite]]
 ) -> None:
     if states:
+        places.WRITE_STATE.reach()
         at_ns = wall_ns()
         connection.executemany(
             UPSERT_STATE, [state_row(path, state, at_ns) for path, state in states]
         )
+        index_states(connection, states)
 
 
 def _append(
     connection: sqlite3.Connection, events: list[StagedEvent], tail: Tail
 ) -> Tail:
     """Add `events` to the journal after `tail`; returns the new tail."""
-    rows = []
+    if events:
+        places.WRITE_JOURNAL.reach()
+    rows, faults = [], []
     for event in events:
         row, tail = entry_row(event, tail)
         rows.append(row)
+        if event.fault:
+            faults.append(fault_row(event, tail.position))
     many = len(rows) - len(rows) % ENTRIES_AT_ONCE
     for first in range(0, many, ENTRIES_AT_ONCE):
         chunk = rows[first : first + ENTRIES_AT_ONCE]
         connection.execute(INSERT_ENTRIES, tuple(chain.from_iterable(chunk)))
     if len(rows) > many:
         connection.executemany(INSERT_ENTRY, rows[many:])
+    if faults:
+        places.WRITE_FAULT.reach()
+        connection.executemany(INSERT_FAULT, faults)
     return tail
 
 
 def _truncate(connection: sqlite3.Connection) -> None:
     """Cut the log file, unless a reader is in it: that is not worth waiting for."""
+    places.TRUNCATE.reach()
     connection.execute("PRAGMA busy_timeout = 0")
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     connection.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
 
 
 def _insert_crash(connection: sqlite3.Connection, record: CrashRecord) -> None:
+    places.WRITE_CRASH.reach()
     connection.execute(INSERT_CRASH, crash_row(record))
     connection.execute(TRIM_CRASHES, (record.path, CRASHES_KEPT))
 
@@ -450,6 +525,7 @@ def _newest(crashes: list[CrashRecord]) -> list[CrashRecord]:
 
 def _roll_back(connection: sqlite3.Connection) -> None:
     """Undo what is open; after some errors SQLite has done so by itself."""
+    places.ROLL_BACK.reach()
     try:
         if connection.in_transaction:
             connection.execute("ROLLBACK")

@@ -10,7 +10,20 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from treewarden.errors import RestoreError
-from treewarden.store import CrashRecord, StagedEvent, Store, Unit, open_store
+from treewarden.store import (
+    CrashRecord,
+    StagedEvent,
+    Store,
+    StoredMessage,
+    Unit,
+    Verdict,
+    insert_applied,
+    insert_effect,
+    insert_letter,
+    insert_message,
+    log_transaction,
+    open_store,
+)
 from treewarden.store.checking import (
     SLICE_ROWS,
     DamagedRow,
@@ -56,10 +69,19 @@ INSERT_ITEM = (
     " row_checksum(CAST('/a' AS BLOB), CAST('q' AS BLOB), CAST(?2 AS BLOB), ?1, 0, NULL,"
     " CAST('1' AS BLOB))"
 )
+INSERT_MAP_ITEM = (
+    "INSERT INTO map_item (path, name, key, payload, crc) SELECT '/a', 'm', 'k', '1',"
+    " row_checksum(CAST('/a' AS BLOB), CAST('m' AS BLOB), CAST('k' AS BLOB),"
+    " CAST('1' AS BLOB))"
+)
 INSERT_CHILD = (
     "INSERT INTO remembered_child (seq, supervisor, id, at_ns, spec, crc) SELECT 1,"
     " '/s', 'c', 5, '{}', row_checksum(1, CAST('/s' AS BLOB), CAST('c' AS BLOB), 5,"
     " CAST('{}' AS BLOB))"
+)
+
+MESSAGE = StoredMessage(
+    seq=1, path="/a", id="m", operation="o", arguments=b"{}", sender="/s", at_ns=5
 )
 
 
@@ -67,8 +89,17 @@ INSERT_CHILD = (
 def filled(writer: Writer, make: MakeUnit) -> sqlite3.Connection:
     """A file with a row in every table."""
     unit = make("/a", 1)
-    unit.events = [StagedEvent("t", b"{}", 5, "/a", "trace")]
-    unit.writes = [(INSERT_ITEM, (1, "k")), (INSERT_CHILD, ())]
+    unit.events = [StagedEvent("t", b"{}", 5, "/a", "trace", fault=True)]
+    unit.writes = [
+        (INSERT_ITEM, (1, "k")),
+        (INSERT_MAP_ITEM, ()),
+        (INSERT_CHILD, ()),
+        insert_message(MESSAGE),
+        insert_applied("/a", "m", 5, b"1"),
+        insert_effect("/a", "m", 0, b"1"),
+        log_transaction("t", Verdict.COMMIT, ["p"]),
+        *insert_letter(MESSAGE, 2, 3, 5, "crashed"),
+    ]
     decision = writer.commit(Group([unit], crashes=[CRASH]))
     assert not decision.errors
     return writer.connected()
@@ -172,7 +203,10 @@ def test_a_pass_looks_at_every_row_once_a_day(filled: sqlite3.Connection) -> Non
     while scrubber.passes == 0:
         assert scrubber.advance(filled) == []
     rows = scrubber.rows
-    assert rows == 5 + sum(1 for _ in filled.execute("SELECT 1 FROM meta"))
+    assert rows == sum(
+        filled.execute(f"SELECT count(*) FROM {table}").fetchone()[0]  # noqa: S608 - our own names
+        for table in TABLES
+    )
     now = PASS_SECONDS - 1
     assert scrubber.advance(filled) == []
     assert scrubber.rows == rows

@@ -23,9 +23,11 @@ from treewarden.errors import (
     StoreError,
     StoreLocked,
 )
+from treewarden.injection import Deed, InjectionPlan, Rule, load_plan
 from treewarden.store import open_store
 from treewarden.store.database import open_database
 from treewarden.store.level import Level
+from treewarden.store.lock import FileLock
 from treewarden.store.migrations import APPLICATION_ID, SCHEMA_VERSION
 
 if TYPE_CHECKING:
@@ -242,3 +244,45 @@ async def test_a_link_to_the_file_does_not_get_around_its_lock(
         with pytest.raises(StoreLocked):
             async with open_store(tmp_path / "link.db"):
                 pytest.fail("it opened")
+
+
+def test_a_file_whose_making_was_cut_off_before_its_first_table_is_ours(
+    file: Path,
+) -> None:
+    """A4: SQLite has written its first page, and nobody's name is in it."""
+    with closing(sqlite3.connect(file, isolation_level=None)) as connection:
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("COMMIT")
+    assert file.stat().st_size > 0
+    opened = open_database(file, level=Level.DURABLE, application="", boot="boot")
+    assert opened.connection.execute("PRAGMA auto_vacuum").fetchone() == (2,)
+    opened.connection.close()
+    for reader in opened.readers:
+        reader.close()
+    opened.database.close()
+
+
+def test_a_lock_whose_owner_could_not_be_noted_is_given_back(file: Path) -> None:
+    """A4: else a passing fault would lock a process out of its own file."""
+    failure = Rule(point="store.locked", do=Deed.RAISE, error="EIO")
+    loaded = load_plan(InjectionPlan(name="fail", injections=(failure,)))
+    try:
+        with pytest.raises(OSError, match="injected at store"):
+            FileLock.acquire(file, "boot")
+    finally:
+        loaded.lift()
+    FileLock.acquire(file, "boot").release()
+
+
+def test_a_database_whose_tables_are_in_its_log_alone_is_not_taken_for_an_unfinished_one(
+    file: Path,
+) -> None:
+    with closing(sqlite3.connect(file, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("CREATE TABLE theirs (n)")
+        before = digest(file)
+        with pytest.raises(StoreError, match="something else than treewarden"):
+            open_database(file, level=Level.DURABLE, application="", boot="boot")
+        assert digest(file) == before
+        assert connection.execute("SELECT count(*) FROM theirs").fetchone() == (0,)

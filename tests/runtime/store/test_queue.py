@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from treewarden.errors import RestoreError, StateNotEncodable, StoreBroken, StoreError
 from treewarden.store import DurableQueue, Level, Store, Unit, open_store
 from treewarden.store import queue as queue_module
+from treewarden.store.items import ITEM_BYTES
 
 if TYPE_CHECKING:
     import sqlite3
@@ -290,7 +291,8 @@ async def test_a_long_queue_is_never_whole_in_memory(owner: Owner) -> None:
         owner.seal()
         if len(owner.sealed) == 100:
             await owner.commit()
-        in_memory = len(queue._known) + len(queue._uncommitted) + len(queue._staged)
+        layers = queue._layers
+        in_memory = len(queue._known) + len(layers.uncommitted) + len(layers.staged)
         hints = len(queue._order) + len(queue._timers)
         assert in_memory <= bound
         assert hints <= 2 * bound
@@ -318,7 +320,7 @@ async def test_a_value_of_another_type_is_refused_when_put(store: Store) -> None
     with pytest.raises(StateNotEncodable, match=r"item of /a\.pending"):
         await queue.put({"depth": 1})  # type: ignore[arg-type]
     with pytest.raises(StateNotEncodable, match="bytes, not"):
-        await queue.put(Url("x" * (queue_module.ITEM_BYTES + 1)))
+        await queue.put(Url("x" * (ITEM_BYTES + 1)))
     assert await queue.put(Url("/"))
     item = await queue.take()
     assert item is not None

@@ -136,6 +136,21 @@ async def test_a_group_is_bounded(store: Store, make: MakeUnit) -> None:
     assert store.statistics().commits == 5
 
 
+async def test_an_agents_large_states_share_a_group(
+    store: Store, make: MakeUnit, gate: Gate
+) -> None:
+    """Of them only the newest is written: 100 calls to a large agent are one commit."""
+    payload = b'"' + b"x" * (64 << 10) + b'"'
+    before = store.statistics().commits
+    with gate():
+        store.hand_over(make("/b", 1))
+        await wait_all_tasks_blocked()
+        for revision in range(1, 101):
+            store.hand_over(make("/a", revision, payload=payload))
+    await store.settled()
+    assert store.statistics().commits == before + 2
+
+
 async def test_releases_of_one_unit_run_in_order_and_one_that_raises_stops_nobody(
     store: Store, make: MakeUnit
 ) -> None:
@@ -312,7 +327,7 @@ async def test_a_full_disk_fails_the_group_and_everything_behind_it(
     again = make("/a", 2, payload=LARGE, events=("kept",))
     store.hand_over(again)
     await store.wait(again)
-    [entry] = await store.entries(since=0, limit=5)
+    [entry] = await store.entries(since=0, limit=5, pattern="kept")
     assert (entry.topic, entry.position) == ("kept", 1)
     statistics = store.statistics()
     assert statistics.health == "ok"

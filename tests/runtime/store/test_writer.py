@@ -244,11 +244,7 @@ def test_resting_deletes_the_oldest_entries_beyond_the_limit_and_keeps_the_newes
     writer: Writer, make: MakeUnit
 ) -> None:
     writer.commit(Group([make(events=("e",) * 1500)]))
-    writer.keep_bytes = 0
-    writer.rest()
-    entries = load_entries(writer.connected(), 0, 2000, ">")
-    assert [entries[0].position, len(entries)] == [1001, 500]
-    writer.rest()
+    writer.pruning.keep_bytes = 0
     writer.rest()
     entries = load_entries(writer.connected(), 0, 2000, ">")
     assert [entry.position for entry in entries] == [1500]

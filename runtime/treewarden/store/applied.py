@@ -1,0 +1,237 @@
+"""What has taken effect, by id: the answer to "did it happen?" after a timeout or a kill.
+
+A message's id is a row of the unit that holds what the message did, so that the file has
+both or neither. Of an ordinary call no row is written: it is known by the number of its
+unit in its run, and the writer keeps one row for each unbroken run of committed numbers
+(`committed_range`), which grows in place.
+
+Kept for `KEPT_NS`, and of each agent the newest `KEPT_ROWS`; then an id is forgotten. What
+is trimmed is remembered by the time of the newest: an id tells when it was made, and one
+that is younger and not found was never applied.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from .checksums import as_stored, checksum
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Collection
+
+    from .group import Group
+    from .unit import Unit, Write
+
+KEPT_NS: Final = 7 * 24 * 3600 * 1_000_000_000
+"""How long an id is remembered."""
+KEPT_ROWS: Final = 100_000
+"""Ids remembered of each agent."""
+SLICE_ROWS: Final = 256
+"""Rows trimmed at a time: about a millisecond."""
+TRIMMED: Final = "applied_trimmed_ns"
+"""The fact about the file that says from when on every id is known."""
+
+_INSERT: Final = (
+    "INSERT INTO applied (path, msg_id, at_ns, answer, crc) VALUES (?, ?, ?, ?, ?)"
+)
+_FIND: Final = "SELECT path, at_ns, answer, crc FROM applied WHERE msg_id = ?"
+_IN_RANGE: Final = (
+    "SELECT boot, first, last, at_ns, crc FROM committed_range"
+    " WHERE boot = ? AND first <= ? ORDER BY first DESC LIMIT 1"
+)
+_INSERT_RANGE: Final = (
+    "INSERT INTO committed_range (boot, first, last, at_ns, crc) VALUES (?, ?, ?, ?, ?)"
+    " ON CONFLICT (boot, first) DO UPDATE SET last = excluded.last,"
+    " at_ns = excluded.at_ns, crc = excluded.crc"
+)
+_OLD: Final = "SELECT seq, at_ns FROM applied WHERE at_ns < ? ORDER BY seq LIMIT ?"
+_OLD_RANGES: Final = (
+    "SELECT seq, at_ns FROM committed_range WHERE at_ns < ? ORDER BY seq LIMIT ?"
+)
+_NEXT_PATH: Final = "SELECT path FROM applied WHERE path > ? ORDER BY path LIMIT 1"
+_TOO_MANY: Final = (
+    "SELECT seq, at_ns FROM applied WHERE path = ?1 AND seq <= (SELECT seq FROM applied"
+    " WHERE path = ?1 ORDER BY seq DESC LIMIT 1 OFFSET ?2) ORDER BY seq LIMIT ?3"
+)
+
+
+class Outcome(StrEnum):
+    """What became of a message or call, by its id."""
+
+    APPLIED = "applied"
+    NOT_APPLIED = "not_applied"
+    FORGOTTEN = "forgotten"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Applied:
+    """That a message took effect; `answer` is JSON, None when it was not kept."""
+
+    path: str
+    answer: bytes | None
+    sound: bool
+
+
+def insert_applied(path: str, id_: str, at_ns: int, answer: bytes | None) -> Write:
+    """The statement that remembers an id, for the unit that holds its effect."""
+    crc = _checksum(path, id_, at_ns, answer)
+    text = None if answer is None else answer.decode()
+    return _INSERT, (path, id_, at_ns, text, crc)
+
+
+def call_id(boot: str, number: int) -> str:
+    """The id of a call whose unit was the `number`th of its run."""
+    return f"{boot}:{number}"
+
+
+def find_applied(connection: sqlite3.Connection, id_: str) -> list[Applied]:
+    """Whose messages of this id took effect; an id is unique to one agent."""
+    found = []
+    for path, at_ns, text, crc in connection.execute(_FIND, (id_,)):
+        answer = None if text is None else as_stored(text)
+        sound = crc == _checksum(path, id_, at_ns, answer)
+        found.append(Applied(path=path, answer=answer, sound=sound))
+    return found
+
+
+def find_outcome(connection: sqlite3.Connection, id_: str) -> Outcome:
+    """What the file says about an id.
+
+    A row that is damaged counts: that it is there is what it says.
+    """
+    if connection.execute(_FIND, (id_,)).fetchone() is not None:
+        return Outcome.APPLIED
+    boot, colon, number = id_.partition(":")
+    if colon and number.isdecimal() and _is_in_range(connection, boot, int(number)):
+        return Outcome.APPLIED
+    trimmed = _trimmed_ns(connection)
+    made_ns = _made_ns(boot)
+    if trimmed is not None and (made_ns is None or made_ns <= trimmed):
+        return Outcome.FORGOTTEN
+    return Outcome.NOT_APPLIED
+
+
+def _is_in_range(connection: sqlite3.Connection, boot: str, number: int) -> bool:
+    row = connection.execute(_IN_RANGE, (boot, number)).fetchone()
+    return row is not None and row[1] <= number <= row[2]
+
+
+def _trimmed_ns(connection: sqlite3.Connection) -> int | None:
+    row = connection.execute(
+        "SELECT value FROM meta WHERE key = ?", (TRIMMED,)
+    ).fetchone()
+    return int(row[0]) if row is not None else None
+
+
+def _made_ns(id_: str) -> int | None:
+    """When an id of ours was made (`ids.new_id`), to the millisecond; else None."""
+    if len(id_) != 28:
+        return None
+    try:
+        int(id_, 16)
+        return int(id_[:12], 16) * 1_000_000
+    except ValueError:
+        return None
+
+
+Span: TypeAlias = tuple[int, int]
+"""The first and the last of numbers without a gap."""
+
+
+def spans_of(group: Group, errors: Collection[Unit]) -> list[Span]:
+    """The numbers of the units of a group, without those in `errors`."""
+    first = group.handed_over + 1
+    if not errors:
+        return [(first, first + len(group.units) - 1)] if group.units else []
+    spans: list[Span] = []
+    for number, unit in enumerate(group.units, first):
+        if unit in errors:
+            continue
+        if spans and spans[-1][1] == number - 1:
+            spans[-1] = (spans[-1][0], number)
+        else:
+            spans.append((number, number))
+    return spans
+
+
+class CommittedRanges:
+    """What the writer notes of each transaction: the numbers of the units in it."""
+
+    def __init__(self, boot: str) -> None:
+        self._boot = boot
+        self._open: Span | None = None
+
+    def write(
+        self, connection: sqlite3.Connection, spans: list[Span], at_ns: int
+    ) -> Span | None:
+        """Note `spans` of numbers in the open transaction; see `committed`."""
+        open_ = self._open
+        for first, last in spans:
+            if open_ is not None and first == open_[1] + 1:
+                open_ = (open_[0], last)
+            else:
+                open_ = (first, last)
+            crc = checksum(str(at_ns).encode(), self._boot, *open_)
+            connection.execute(_INSERT_RANGE, (self._boot, *open_, at_ns, crc))
+        return open_
+
+    def committed(self, open_: Span | None) -> None:
+        """COMMIT has returned: go on from what `write` answered."""
+        self._open = open_
+
+
+class AppliedTrimmer:
+    """Forgets what is too old or too much, a slice at each call, one agent at a time."""
+
+    def __init__(self) -> None:
+        self._path = ""
+
+    def trim(self, connection: sqlite3.Connection, now_ns: int) -> int:
+        """Delete the next rows; how many. In the caller's transaction."""
+        before = now_ns - KEPT_NS
+        deleted = self._delete(
+            connection,
+            "applied",
+            connection.execute(_OLD, (before, SLICE_ROWS)).fetchall(),
+        )
+        deleted += self._delete(
+            connection,
+            "committed_range",
+            connection.execute(_OLD_RANGES, (before, SLICE_ROWS)).fetchall(),
+        )
+        row = connection.execute(_NEXT_PATH, (self._path,)).fetchone()
+        self._path = row[0] if row is not None else ""
+        if row is not None:
+            many = connection.execute(_TOO_MANY, (self._path, KEPT_ROWS, SLICE_ROWS))
+            deleted += self._delete(connection, "applied", many.fetchall())
+        return deleted
+
+    def _delete(
+        self, connection: sqlite3.Connection, table: str, rows: list[tuple[int, int]]
+    ) -> int:
+        if not rows:
+            return 0
+        connection.executemany(
+            f"DELETE FROM {table} WHERE seq = ?",  # noqa: S608 - our own names
+            [(seq,) for seq, _ in rows],
+        )
+        newest = max(at_ns for _, at_ns in rows)
+        known = _trimmed_ns(connection)
+        if known is None or known < newest:
+            _set_trimmed(connection, newest)
+        return len(rows)
+
+
+def _set_trimmed(connection: sqlite3.Connection, at_ns: int) -> None:
+    text = str(at_ns)
+    connection.execute(
+        "INSERT OR REPLACE INTO meta (key, value, crc) VALUES (?, ?, ?)",
+        (TRIMMED, text, checksum(text.encode(), TRIMMED)),
+    )
+
+
+def _checksum(path: str, id_: str, at_ns: int, answer: bytes | None) -> int:
+    return checksum(b"None" if answer is None else answer, path, id_, at_ns)
