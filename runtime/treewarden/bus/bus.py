@@ -21,6 +21,7 @@ from msgspec.structs import replace
 
 from treewarden.clock import wall_ns
 from treewarden.errors import Backpressure, BusError, NotRunning, StoreError
+from treewarden.injection import places
 
 from .buffer import Offered, Overflow, Reason, Reservation
 from .event import Event, to_json
@@ -184,6 +185,7 @@ class Bus:
             StoreError: the journal could not keep it; nobody sees it.
             NotRunning: the bus is closed.
         """
+        await places.BUS_PUBLISH.pass_by()
         publication = self._prepare(topic, payload, source, trace)
         await trio.lowlevel.checkpoint_if_cancelled()
         await take_places(publication.places)
@@ -252,6 +254,7 @@ class Bus:
         them and does `await subscription.put(event)`. A full `reject` subscription loses
         it, counted as `rejected`, for its publisher is past being told.
         """
+        places.BUS_OFFER.reach()
         self._published += 1
         targets = self._routes.find(event.topic)
         return tuple(one for one in targets if one.offer(event) is _NO_ROOM)

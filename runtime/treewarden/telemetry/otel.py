@@ -33,6 +33,8 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import TracerProvider, sampling
 
+from treewarden.injection import places
+
 from .convert import Converter
 from .outage import Outage
 from .settings import shown
@@ -364,6 +366,7 @@ class _Post(Generic[Batch]):
 
     def _delivered(self, exporter: _Exports[Batch], make: Callable[[], Batch]) -> bool:
         try:
+            places.EXPORT.reach()
             return exporter.export(make()).name == "SUCCESS"
         except Exception as error:  # noqa: BLE001 - a bad record costs its slice only
             self._fail(f"{type(error).__name__}: {error}")
