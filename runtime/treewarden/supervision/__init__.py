@@ -23,7 +23,7 @@ from .node import (
 from .partition import PartitionSupervisorSpec
 from .ref import ChildCounts, ChildInfo, SupervisorRef, open_supervisor, open_tree
 from .remembered import Memory
-from .report import InHand, Report, log_record
+from .report import InHand, Report, crash_of, log_record
 from .report_log import ReportLog, ReportLogStatistics
 from .spec import (
     Application,
@@ -98,6 +98,7 @@ __all__ = [
     "as_supervisor",
     "check_id",
     "cleanup",
+    "crash_of",
     "current_life",
     "is_finished",
     "is_restarted",

@@ -9,7 +9,12 @@ too, and its own parent decides. The idea and the numbers' shape are OTP's
 from __future__ import annotations
 
 import math
+from collections import deque
 from dataclasses import dataclass, field
+from typing import Final
+
+# Restarts that a window keeps in a list: half a microsecond to move.
+_MANY: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +44,13 @@ class RestartWindow:
     """
 
     budget: Intensity
-    # A list: an empty deque is 760 bytes, and every child may have a budget.
-    _at: list[tuple[float, str]] = field(default_factory=list)
+    # A list: an empty deque is 760 bytes, and every child may have a budget. But what
+    # leaves a list moves all that is behind it, which a large budget would pay for.
+    _at: list[tuple[float, str]] | deque[tuple[float, str]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Begin with all of the budget."""
+        self._at = [] if self.budget.limit < _MANY else deque()
 
     def admit(self, now: float, child: str = "") -> bool:
         """Count a restart of `child` at `now` (seconds); False: the budget is spent."""

@@ -174,14 +174,17 @@ class Life:
         "scope",
         "stopping",
         "timer",
+        "uncounted",
         "value",
         "watchers",
     )
 
-    def __init__(self, node: Node, incarnation: int) -> None:
+    def __init__(
+        self, node: Node, incarnation: int, scope: trio.CancelScope | None = None
+    ) -> None:
         self.node = node
         self.incarnation = incarnation
-        self.scope = trio.CancelScope()
+        self.scope = scope if scope is not None else trio.CancelScope()
         # Open `cleanup()` blocks: they nest, and a child's own tasks may have one each.
         self.clean_ups: tuple[trio.CancelScope, ...] = ()
         self.deadline = math.inf
@@ -190,6 +193,8 @@ class Life:
         self.kill_cancelled = False
         self.cut_off = False
         self.rolled_back = False
+        # A crash that costs no budget: its cause was counted before.
+        self.uncounted = False
         self.injected: Fault | None = None
         # Told once, when the exit is known and before anything is restarted.
         self.watchers: list[Callable[[Life], None]] = []
@@ -326,13 +331,13 @@ class Node:
         """Whether an incarnation is there, starting and stopping included."""
         return self.life is not None
 
-    def born(self) -> Life:
-        """Begin an incarnation."""
+    def born(self, scope: trio.CancelScope | None = None) -> Life:
+        """Begin an incarnation; in `scope`, if it goes on in that of the last one."""
         self.incarnation += 1
         self.started_at = trio.current_time()
         self.started_at_ns = wall_ns()
-        self.life = Life(self, self.incarnation)
-        return self.life
+        self.life = life = Life(self, self.incarnation, scope)
+        return life
 
 
 _NOT_OURS: Final = (trio.Cancelled, GeneratorExit)
@@ -362,30 +367,55 @@ async def live(node: Node, life: Life) -> None:
     a cancellation from outside the tree gets past, and there is none behind its shield.
 
     When the next incarnation begins at once, it has this task: a new one would be a
-    third of what a restart costs. Nothing else is left of the last one.
+    third of what a restart costs. It also has the scope, unless that was cancelled: to
+    leave it and enter another is a tenth. Nothing else is left of the last one.
     """
     # One coroutine, not two: a frame more is a twentieth of a child's memory.
     while True:
-        current_life.set(life)
-        returned: Exit | None = None
+        scope = life.scope
         try:
-            with life.scope:
-                returned = await node.body.run(life)
-            exit_: Exit | None = life.classify(returned)
+            with scope:
+                while True:
+                    current_life.set(life)
+                    returned: Exit | None = None
+                    try:
+                        returned = await node.body.run(life)
+                    except BaseException as error:
+                        if scope.cancel_called:
+                            raise
+                        exit_ = _exit_by(node, life, error)
+                        if exit_ is None:
+                            raise
+                    else:
+                        if scope.cancel_called:
+                            break
+                        exit_ = life.classify(returned)
+                    heir = _over(node, life, exit_)
+                    if heir is None:
+                        return
+                    life, current_task().context = heir
+                    # From here on in the new context; a crash loop lets others run.
+                    await cancel_shielded_checkpoint()
         except BaseException as error:
             exit_ = _exit_by(node, life, error)
             if exit_ is None:
                 raise
-        life.exit = exit_
-        life.ended = True
-        for watcher in tuple(life.watchers):
-            watcher(life)
-        heir = node.parent.ended(life)
+        else:
+            exit_ = life.classify(returned)
+        heir = _over(node, life, exit_)
         if heir is None:
             return
         life, current_task().context = heir
-        # From here on in the new context; and a crash loop lets others run.
         await cancel_shielded_checkpoint()
+
+
+def _over(node: Node, life: Life, exit_: Exit) -> tuple[Life, Context] | None:
+    life.exit = exit_
+    life.ended = True
+    if life.watchers:
+        for watcher in tuple(life.watchers):
+            watcher(life)
+    return node.parent.ended(life)
 
 
 def _exit_by(node: Node, life: Life, error: BaseException) -> Exit | None:

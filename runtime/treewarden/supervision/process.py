@@ -34,6 +34,7 @@ import trio
 
 from treewarden.clock import wall_ns
 from treewarden.exits import Crash, Exit, Fault, Killed, Normal, Shutdown
+from treewarden.injection import places
 
 from .importable import freeze, import_path
 from .node import IGNORE, Kind, Life
@@ -238,6 +239,7 @@ class _Process:
         Raises:
             OSError: the system refuses to.
         """
+        await places.SPAWN.pass_by()
         ours, theirs = socket.socketpair()
         self._conversation = Conversation(ours)
         with theirs:

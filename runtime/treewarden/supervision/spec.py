@@ -27,6 +27,7 @@ from .strategy import AutoShutdown, Restart, Strategy
 
 _ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@+-]{0,127}")
 _DEFAULT_SHUTDOWN: Final = 5.0
+_DEFAULT_START: Final = 30.0
 _E = TypeVar("_E", bound=StrEnum)
 
 
@@ -76,36 +77,40 @@ class ChildSpec:
     restart: str = field(default=Restart.PERMANENT, kw_only=True)
     shutdown: float | None = field(default=None, kw_only=True)
     significant: bool = field(default=False, kw_only=True)
-    start_timeout: float = field(default=30.0, kw_only=True)
+    start_timeout: float = field(default=_DEFAULT_START, kw_only=True)
     isolation: str = field(default=Isolation.TASK, kw_only=True)
     intensity: Intensity | None = field(default=None, kw_only=True)
     backoff: Backoff | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be a child."""
+        """Refuse what cannot be a child; what was not given needs no look."""
         check_id(self.id)
-        isolation = _choice(Isolation, f"{self.id}: isolation", self.isolation)
-        _set(self, "isolation", isolation)
+        if self.isolation is not Isolation.TASK:
+            isolation = _choice(Isolation, f"{self.id}: isolation", self.isolation)
+            _set(self, "isolation", isolation)
         kind = None
-        if isolation is Isolation.PROCESS:
+        if self.isolation is Isolation.PROCESS:
             import_path(self.id, self.start)
         else:
             kind = classify(self.id, self.start)
-        _set(self, "args", _tuple(self.id, self.args))
-        if not isinstance(self.kwargs, Mapping):
-            raise TypeError(f"{self.id}: kwargs must be a mapping, not {self.kwargs!r}")
-        if not all(isinstance(name, str) for name in self.kwargs):
-            raise TypeError(f"{self.id}: kwargs must have names, not {self.kwargs!r}")
-        _set(self, "restart", _choice(Restart, f"{self.id}: restart", self.restart))
+        if type(self.args) is not tuple:
+            _set(self, "args", _tuple(self.id, self.args))
+        _check_kwargs(self)
+        if self.restart is not Restart.PERMANENT:
+            _set(self, "restart", _choice(Restart, f"{self.id}: restart", self.restart))
         if self.shutdown is not None:
             _seconds(f"{self.id}: shutdown", self.shutdown, zero=True)
-        _check_significant(self)
-        _seconds(f"{self.id}: start_timeout", self.start_timeout, zero=False)
-        _instance(f"{self.id}: intensity", self.intensity, Intensity)
-        _instance(f"{self.id}: backoff", self.backoff, Backoff)
+        if self.significant is not False:
+            _check_significant(self)
+        if self.start_timeout is not _DEFAULT_START:
+            _seconds(f"{self.id}: start_timeout", self.start_timeout, zero=False)
+        if self.intensity is not None:
+            _instance(f"{self.id}: intensity", self.intensity, Intensity)
+        if self.backoff is not None:
+            _instance(f"{self.id}: backoff", self.backoff, Backoff)
         if kind is Start.SUPERVISOR and (self.args or self.kwargs):
             raise ValueError(f"{self.id}: a supervisor takes no args or kwargs")
-        if isolation is Isolation.PROCESS:
+        if self.isolation is Isolation.PROCESS:
             freeze(self.id, self.start, self.args, self.kwargs)
 
     def shutdown_seconds(self) -> float:
@@ -327,6 +332,16 @@ def _tuple(id_: str, args: object) -> tuple[object, ...]:
     if isinstance(args, (str, bytes)) or not isinstance(args, Sequence):
         raise TypeError(f"{id_}: args must be a sequence such as a tuple, not {args!r}")
     return tuple(args)
+
+
+def _check_kwargs(child: ChildSpec) -> None:
+    kwargs = child.kwargs
+    if type(kwargs) is dict and not kwargs:
+        return
+    if not isinstance(kwargs, Mapping):
+        raise TypeError(f"{child.id}: kwargs must be a mapping, not {kwargs!r}")
+    if not all(isinstance(name, str) for name in kwargs):
+        raise TypeError(f"{child.id}: kwargs must have names, not {kwargs!r}")
 
 
 def _choice(kind: type[_E], what: str, value: object) -> _E:

@@ -45,12 +45,14 @@ from treewarden.errors import (
     ChildStartFailed,
     IntensityExceeded,
     NotRunning,
+    RestoreError,
     ShuttingDown,
     StartTimeout,
     TooManyChildren,
     UnknownChild,
 )
 from treewarden.exits import Crash, Exit, Fault, Killed, Normal, Shutdown
+from treewarden.injection import places
 
 from .intensity import RestartWindow
 from .node import (
@@ -92,6 +94,8 @@ from .whereabouts import whereabouts
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
     from contextvars import Context
+
+    from treewarden.resilience import Backoff
 
     from .timers import Timer
     from .tree import Directory
@@ -159,8 +163,8 @@ class Supervisor:
         self.window = RestartWindow(spec.intensity)
         self._inbox: deque[Life | _Command | _Retry] = deque()
         self._turns = Turns()
-        # Whose task has told its end in this very turn, and the life that it goes on with.
-        self._ending: Node | None = None
+        # Whose end is told in this very turn, and the life that its task goes on with.
+        self._ending: Life | None = None
         self._heir: tuple[Life, Context] | None = None
         self._nursery: trio.Nursery | None = None
         self._stop_wanted = False
@@ -183,7 +187,7 @@ class Supervisor:
 
     def ended(self, life: Life) -> tuple[Life, Context] | None:
         """A child's life is over."""
-        self._ending = life.node
+        self._ending = life
         self._post(life)
         self._ending = None
         heir, self._heir = self._heir, None
@@ -279,7 +283,12 @@ class Supervisor:
                     await self._start(node)
                 except ShuttingDown:
                     return
-                self._report_started(node)
+                except ChildStartFailed as error:
+                    if not self._is_quarantined(error):
+                        raise
+                    self._quarantine(node, error)
+                else:
+                    self._report_started(node)
         recalled, self._recalled = self._recalled, []
         for child in recalled:
             await self._start_recalled(child)
@@ -305,7 +314,10 @@ class Supervisor:
             return
         except ChildStartFailed as error:
             # One of many: it is tried again within its budget, the others start.
-            self._start_failed(node, error)
+            if self._is_quarantined(error):
+                self._quarantine(node, error)
+            else:
+                self._start_failed(node, error)
         else:
             self._report_started(node)
 
@@ -394,14 +406,18 @@ class Supervisor:
         """
         if self._changed:
             self._make_changed(node)
+        places.CHILD_START.reach()
         nursery = cast("trio.Nursery", self._nursery)
-        life = node.born()
-        self._set(node, NodeState.STARTING)
-        if self._ending is node:
+        ending = self._ending
+        if ending is not None and ending.node is node:
             self._ending = None
+            scope = ending.scope
+            life = node.born(None if scope.cancel_called else scope)
             self._heir = life, copy_context()
         else:
+            life = node.born()
             nursery.start_soon(live, node, life, name=node.path)
+        self._set(node, NodeState.STARTING)
         in_time = await self._wait_ready(life, node.spec.start_timeout)
         if life.ready:
             await self._became_ready(node, life)
@@ -469,6 +485,7 @@ class Supervisor:
         if seconds == 0 or self._killing or self.directory.hurried:
             self._cut_off(node)
             return
+        places.CHILD_STOP.reach()
         life.stopping = True
         life.deadline = min(life.deadline, trio.current_time() + seconds)
         self._set(node, NodeState.STOPPING)
@@ -532,6 +549,7 @@ class Supervisor:
 
     async def _child_ended(self, life: Life) -> Exception | None:
         node = life.node
+        places.CHILD_ENDED.reach()
         exit_ = cast("Exit", life.exit)
         self._lay_down(node, life)
         self._report_exit(node, life)
@@ -549,7 +567,9 @@ class Supervisor:
         if life.rolled_back:
             # A failed commit is nobody's crash: alone, at once, and not counted.
             return await self._start_again(node, (node,), cause)
-        _count_attempt(node)
+        if life.uncounted:
+            # The same message again: how often it may, its mailbox decides.
+            return await self._restart_group(node, cause)
         return await self._restart(node, cause)
 
     def _comes_back(self, life: Life, exit_: Exit) -> bool:
@@ -572,11 +592,17 @@ class Supervisor:
             self._stop_wanted = True
 
     async def _restart(self, node: Node, cause: Cause) -> Exception | None:
+        places.CHILD_RESTART.reach()
         now = trio.current_time()
+        backoff = node.spec.backoff
+        if backoff is not None:
+            _count_attempt(node, now, backoff)
         window = node.window or self.window
         if not window.admit(now, node.id):
             return self._spent(node, cause)
-        backoff = node.spec.backoff
+        if backoff is None and self.strategy is Strategy.ONE_FOR_ONE:
+            # Nearly all restarts: what follows is on the way of every one of them.
+            return await self._start_again(node, (node,), cause)
         if backoff is None:
             return await self._restart_group(node, cause)
         node.retry = retry = _Retry(node, cause, counted=True)
@@ -596,7 +622,6 @@ class Supervisor:
             return await self._start_again(node, (node,), retry.cause)
         if retry.counted:
             return await self._restart_group(node, retry.cause)
-        _count_attempt(node)
         return await self._restart(node, retry.cause)
 
     def _spent(self, node: Node, cause: Cause) -> Exception | None:
@@ -672,8 +697,11 @@ class Supervisor:
             except ShuttingDown:
                 return None
             except ChildStartFailed as error:
+                if self._is_quarantined(error):
+                    self._quarantine(node, error)
+                    return None
                 self._start_failed(node, error)
-                return None
+                return error if _is_unreadable(error) else None
             node.restarts += 1
             self._report_restarted(node)
         return None
@@ -694,6 +722,25 @@ class Supervisor:
         cause = Cause(kind=kind, origin=node.path, exit=exit_, at_ns=wall_ns())
         node.retry = retry = _Retry(node, cause, counted=False)
         self._post(retry)
+
+    def _is_quarantined(self, error: ChildStartFailed) -> bool:
+        # Who stands in a group stands or falls with it: then the supervisor does not
+        # start, and is quarantined in its turn where it stands alone.
+        return self.strategy is Strategy.ONE_FOR_ONE and _is_unreadable(error)
+
+    def _quarantine(self, node: Node, error: ChildStartFailed) -> None:
+        """It stays down, kept whatever its restart type, until somebody mends its state.
+
+        Not tried again, for what is stored would be the same, and no budget is asked.
+        """
+        exit_ = node.last_exit or Shutdown()
+        self._rest(node, exit_, NodeState.FAILED)
+        self.directory.report(
+            "supervision.start_failed",
+            node,
+            exit_=exit_,
+            detail=f"{error}; it stays down until its state is mended and it is restarted",
+        )
 
     # --- reports ---------------------------------------------------------------------------
 
@@ -870,6 +917,9 @@ class Supervisor:
         try:
             await self._start(node)
         except ChildStartFailed as error:
+            if self._is_quarantined(error):
+                self._quarantine(node, error)
+                raise
             exit_ = node.last_exit or Shutdown()
             self.directory.report(
                 "supervision.start_failed", node, exit_=exit_, detail=str(error)
@@ -988,11 +1038,16 @@ def _start_failure(node: Node, life: Life) -> ChildStartFailed:
     return ChildStartFailed(node.path, life.exit)
 
 
-def _count_attempt(node: Node) -> None:
+def _is_unreadable(error: BaseException | None) -> bool:
+    """Whether it is for stored state that cannot be read; supervisors pass that on."""
+    while isinstance(error, ChildStartFailed):
+        error = error.__cause__
+    return isinstance(error, RestoreError)
+
+
+def _count_attempt(node: Node, now: float, backoff: Backoff) -> None:
     # Restarts in a row: a child that lived longer than the longest delay begins anew.
-    backoff = node.spec.backoff
-    lived = trio.current_time() - (node.started_at or 0.0)
-    if backoff is not None and lived > backoff.maximum:
+    if now - (node.started_at or 0.0) > backoff.maximum:
         node.attempts = 0
     node.attempts += 1
 

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import trio
 
+from treewarden.injection import places
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -188,4 +190,5 @@ class Timers:
             if callback is None:
                 self._called_off -= 1
             else:
+                places.TIMER_FIRE.reach()
                 callback()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, cast
 from treewarden.clock import wall_ns
 from treewarden.errors import NameAmbiguous, NameUnknown
 from treewarden.exits import Crash
+from treewarden.injection import places
 
 from .node import Kind, NodeState
 from .report import ITEM_LIMIT, Report, cut, in_hand
@@ -200,6 +201,7 @@ class Directory:
         budget: tuple[int, int, float] | None = None,
     ) -> None:
         """Tell whoever listens; never waits, and no listener's failure comes back."""
+        places.REPORT.reach()
         report = Report(
             topic=topic,
             path=node.path,

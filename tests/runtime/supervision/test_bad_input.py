@@ -124,6 +124,8 @@ FIELDS = [
     Wrong(Intensity, "period", lambda one: one is HUGE or at_least(1, most=9)(one), {}),
     Wrong(MailboxPolicy, "capacity", one_of(HUGE), {}),
     Wrong(MailboxPolicy, "overflow", one_of(), {}),
+    Wrong(MailboxPolicy, "durable", lambda one: isinstance(one, bool), {}),
+    Wrong(MailboxPolicy, "max_attempts", one_of(HUGE), {}),
     Wrong(Backoff, "initial", at_least(0, most=9), {}),
     Wrong(Backoff, "maximum", at_least(1, most=9), {}),
     Wrong(Backoff, "factor", at_least(1, most=9), {}),
@@ -135,6 +137,10 @@ FIELDS = [
     Wrong(Config, "rights", one_of(), {}),
     Wrong(Config, "otlp", one_of(None), {}),
     Wrong(Config, "log_level", one_of(), {}),
+    Wrong(
+        Config, "journal_days", lambda one: one == "5" or at_least(1, most=9)(one), {}
+    ),
+    Wrong(Config, "journal_bytes", one_of(), {}),
     *(
         # What a variable says is text, so these two take numbers as text as well.
         Wrong(

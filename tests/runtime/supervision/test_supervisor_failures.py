@@ -13,6 +13,7 @@ from treewarden.errors import (
     AlreadyStarted,
     ChildStartFailed,
     IntensityExceeded,
+    RestoreError,
     StartTimeout,
 )
 from treewarden.exits import Crash, Shutdown
@@ -277,3 +278,52 @@ async def test_a_failed_attempt_is_reported_with_its_fault(world: World) -> None
     assert (report.path, report.incarnation) == ("/a", 2)
     [restarted] = world.reported("restarted")
     assert restarted.incarnation == 3
+
+
+class Forgetful:
+    """A child that cannot read what it is to go on from, from its second start on."""
+
+    def __init__(self) -> None:
+        self.starts = 0
+        self.end = trio.Event()
+
+    async def __call__(self, *, task_status: trio.TaskStatus[None]) -> None:
+        self.starts += 1
+        if self.starts > 1:
+            raise RestoreError("damaged")
+        task_status.started()
+        await self.end.wait()
+        raise ValueError("torn")
+
+
+async def test_a_child_that_cannot_be_restored_is_not_tried_again_but_stays_down_alone(
+    world: World,
+) -> None:
+    child = Forgetful()
+    async with world.open(ChildSpec("a", child), world.child("b"), limit=1) as root:
+        child.end.set()
+        await world.settle()
+        assert child.starts == 2
+        assert world.states(root) == {"a": "failed", "b": "running"}
+        [report] = world.reported("start_failed")
+        assert "stays down" in report.detail
+        # The crash before it was counted, the start that failed was not.
+        budget = world.directory.snapshot(trio.current_time())["/"].budget
+        assert budget is not None
+        assert budget[0] == 1
+
+
+@pytest.mark.parametrize("strategy", ["one_for_all", "rest_for_one"])
+async def test_a_group_with_a_member_that_cannot_be_restored_is_down_at_once(
+    world: World, strategy: str
+) -> None:
+    child = Forgetful()
+    group = world.supervisor(
+        "group", ChildSpec("a", child), world.child("b"), strategy=strategy, limit=9
+    )
+    async with world.open(group, world.child("c"), limit=1) as root:
+        child.end.set()
+        await world.settle()
+        # Once in its group, and once with the whole of it.
+        assert child.starts == 3
+        assert world.states(root) == {"group": "failed", "c": "running"}

@@ -9,11 +9,14 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from treewarden.exits import Fault, Shutdown
 from treewarden.supervision import ChildSpec
 from treewarden.supervision.turns import Turns, news
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from treewarden.supervision import Life
 
     from .conftest import World
 
@@ -210,3 +213,29 @@ async def test_a_loop_of_crashes_lets_others_run(world: World) -> None:
                 await trio.sleep_forever()
         nursery.cancel_scope.cancel()
     assert passes > 50
+
+
+def life_of(world: World, path: str) -> Life:
+    node = world.directory.find(path)
+    assert node is not None
+    assert node.life is not None
+    return node.life
+
+
+async def test_a_life_has_the_scope_of_the_last_one_unless_that_was_cancelled(
+    world: World,
+) -> None:
+    """Pitfall 23, TA-4: nothing of what was asked of one life reaches the next."""
+    async with world.open(world.child("a")) as root:
+        first = life_of(world, "/a")
+        await world.crashed("a")
+        second = life_of(world, "/a")
+        assert second is not first
+        assert second.scope is first.scope
+        second.fail(Fault(type="Broken", message="on purpose"))
+        await world.settle()
+        third = life_of(world, "/a")
+        assert third.scope is not second.scope
+        assert world.is_up("a")
+        await root.terminate_child("a")
+        assert world.info(root, "a").last_exit == Shutdown()
