@@ -17,12 +17,15 @@ if TYPE_CHECKING:
         Agent,
         AgentRef,
         AgentStatistics,
+        DeadLetter,
         Down,
         Handled,
         MailboxPolicy,
         Monitor,
+        Participant,
         Reply,
         Request,
+        Transaction,
     )
     from .bus import Bus, Event, Subscription
     from .config import Config, load_config
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
         AgentCrashed,
         AgentDown,
         AgentError,
+        AlreadyApplied,
         AlreadyPresent,
         AlreadyStarted,
         Backpressure,
@@ -59,6 +63,9 @@ if TYPE_CHECKING:
         StoreError,
         StoreLocked,
         SupervisionError,
+        TransactionConflict,
+        TransactionMisuse,
+        TransactionTimeout,
         TreewardenError,
         UnknownChild,
         UnknownOperation,
@@ -70,7 +77,7 @@ if TYPE_CHECKING:
     from .registry import OwnerScope, Registry, Where
     from .resilience import Backoff, Circuit, CircuitPolicy
     from .runtime import Runtime, current_runtime, open_runtime, run
-    from .store import DurableQueue, Item, Store
+    from .store import DurableMap, DurableQueue, Item, Store
     from .supervision import (
         IGNORE,
         Application,
@@ -87,28 +94,39 @@ if TYPE_CHECKING:
         cleanup,
         open_supervisor,
     )
-    from .work import Batch, Done, Failed, Handle, Outcome, Pool, PoolPolicy, Pools
+    from .work import (
+        Batch,
+        Done,
+        Failed,
+        Handle,
+        Outcome,
+        Pool,
+        PoolPolicy,
+        Pools,
+        SerialOperation,
+        SerialOutcome,
+    )
 
 _NAMES = {
-    "agents": "Agent AgentRef AgentStatistics Down Handled MailboxPolicy Monitor "
-    "Reply Request",
+    "agents": "Agent AgentRef AgentStatistics DeadLetter Down Handled MailboxPolicy Monitor "
+    "Participant Reply Request Transaction",
     "bus": "Bus Event Subscription",
     "config": "Config load_config",
-    "errors": "AgentCrashed AgentDown AgentError AlreadyPresent AlreadyStarted "
+    "errors": "AgentCrashed AgentDown AgentError AlreadyApplied AlreadyPresent AlreadyStarted "
     "Backpressure BadArguments BusError CallTimeout CallingSelf ChildStartFailed "
     "CircuitOpen ConfigError ControlError IntensityExceeded KeyTaken MailboxFull "
     "NameAmbiguous NameUnknown NotRunning PoolFull PoolReentered Refused ResilienceError RestoreError ShuttingDown "
     "StartTimeout StateNotEncodable StoreBroken StoreError StoreLocked SupervisionError "
-    "TreewardenError UnknownChild UnknownOperation WorkError WorkStopped WorkTimeout",
+    "TransactionConflict TransactionMisuse TransactionTimeout TreewardenError UnknownChild UnknownOperation WorkError WorkStopped WorkTimeout",
     "exits": "Crash Exit Fault Killed Normal Shutdown",
     "registry": "OwnerScope Registry Where",
     "resilience": "Backoff Circuit CircuitPolicy",
     "runtime": "Runtime current_runtime open_runtime run",
-    "store": "DurableQueue Item Store",
+    "store": "DurableMap DurableQueue Item Store",
     "supervision": "IGNORE Application ChildCounts ChildInfo ChildSpec "
     "DynamicSupervisorSpec Intensity PartitionSupervisorSpec Stop SupervisorRef "
     "SupervisorSpec TreeSnapshot cleanup open_supervisor",
-    "work": "Batch Done Failed Handle Outcome Pool PoolPolicy Pools",
+    "work": "Batch Done Failed Handle Outcome Pool PoolPolicy Pools SerialOperation SerialOutcome",
 }
 _HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}
 
@@ -120,6 +138,7 @@ __all__ = [
     "AgentError",
     "AgentRef",
     "AgentStatistics",
+    "AlreadyApplied",
     "AlreadyPresent",
     "AlreadyStarted",
     "Application",
@@ -142,8 +161,10 @@ __all__ = [
     "ConfigError",
     "ControlError",
     "Crash",
+    "DeadLetter",
     "Done",
     "Down",
+    "DurableMap",
     "DurableQueue",
     "DynamicSupervisorSpec",
     "Event",
@@ -166,6 +187,7 @@ __all__ = [
     "NotRunning",
     "Outcome",
     "OwnerScope",
+    "Participant",
     "PartitionSupervisorSpec",
     "Pool",
     "PoolFull",
@@ -179,6 +201,8 @@ __all__ = [
     "ResilienceError",
     "RestoreError",
     "Runtime",
+    "SerialOperation",
+    "SerialOutcome",
     "Shutdown",
     "ShuttingDown",
     "StartTimeout",
@@ -192,6 +216,10 @@ __all__ = [
     "SupervisionError",
     "SupervisorRef",
     "SupervisorSpec",
+    "Transaction",
+    "TransactionConflict",
+    "TransactionMisuse",
+    "TransactionTimeout",
     "TreeSnapshot",
     "TreewardenError",
     "UnknownChild",

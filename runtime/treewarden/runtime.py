@@ -23,7 +23,17 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 import msgspec
 import trio
 
-from .agents import Agent, AgentBody, AgentRef, Surroundings, current_body
+from .agents import (
+    Agent,
+    AgentBody,
+    AgentRef,
+    DeadLetters,
+    Participants,
+    Surroundings,
+    Transaction,
+    current_body,
+    open_transaction,
+)
 from .bus import Bus, Decided
 from .clock import wall_ns
 from .config import Config
@@ -44,6 +54,7 @@ from .registry import Registry
 from .resilience import Circuits, Transition
 from .store import (
     Level,
+    Retention,
     StagedEvent,
     Store,
     Unit,
@@ -68,6 +79,8 @@ from .supervision import (
     TreeSnapshot,
     Watchdog,
     as_supervisor,
+    crash_of,
+    current_life,
     log_record,
     open_tree,
 )
@@ -91,10 +104,11 @@ from .telemetry import (
     export,
     new_context,
 )
-from .work import Pools
+from .work import Pools, SerialOperation, SerialOutcome, execute_serially
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterable
+    from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
     from .exits import Fault
@@ -136,19 +150,29 @@ class Runtime:
         self.circuits = Circuits(
             clock=trio.current_time, on_transition=self._circuit_moved
         )
-        self.injections = Injections(self._breakable, self._injected)
+        self.injections = Injections(
+            self._breakable,
+            self._injected,
+            record=self.record,
+            cancel=_cancel_child,
+            later=self._later,
+        )
         self.registry: Registry[AgentRef[Any]] = Registry()
         self.pools = Pools(self.directory, "/system/pools")
         self.surroundings = Surroundings(
             telemetry=self.telemetry, runtime=self, dead_letter=self._dead_letter
         )
+        self.dead_letters = DeadLetters(lambda: self.store, self.directory)
+        self.participants = Participants(lambda: self.store, self._transaction_news)
         self.directory.services = self.surroundings
         self.directory.transparent = frozenset({"/", "/application", "/system/edge"})
         self.directory.memory = _StoreMemory(self)
         self.directory.reporter = self._report
         self.control: ControlServer | None = None
         self.store_file: Path | None = None
-        self._early: deque[tuple[str, bytes, str, str]] = deque(maxlen=_EARLY_REPORTS)
+        self._early: deque[tuple[str, bytes, str, str, bool]] = deque(
+            maxlen=_EARLY_REPORTS
+        )
         self.stop_scope = trio.CancelScope()
         self.takes_signals = False
         self.signals: list[int] = []
@@ -218,6 +242,54 @@ class Runtime:
             raise NameUnknown(path)
         return SupervisorRef(self.directory, node.path)
 
+    def transaction(
+        self, *agents: AgentRef[Any], timeout: float = 5.0
+    ) -> AbstractAsyncContextManager[Transaction]:
+        """All or nothing for several agents of this runtime, isolated and durable.
+
+            async with runtime.transaction(alice, bob) as tx:
+                await tx.call(alice, Account.withdraw, 10)
+                await tx.call(bob, Account.deposit, 10)
+
+        State, collections, events and casts of the agents are committed together or not
+        at all. Leaving the block returns once they are; what is read inside is
+        unconfirmed until then. It may take `timeout` seconds from entering to leaving
+        (the commit apart); the agents handle nothing else meanwhile. What the block does
+        besides `tx.call` is no part of it. An error in it undoes everything, and so does
+        its cancellation; cancelled while it is committed, it stands.
+
+        Raises:
+            What comes out of the block, and of a handler in it: nothing was changed.
+            TransactionTimeout: an agent was busy, or the block took too long.
+            TransactionConflict: an agent ended meanwhile, or an outside one voted no.
+            TransactionMisuse: yours to mend.
+            AgentDown, NameUnknown, MailboxFull: an agent is not to be had.
+            StoreBroken: the commit failed; nothing was changed.
+        """
+        return open_transaction(
+            agents,
+            timeout,
+            directory=self.directory,
+            surroundings=self.surroundings,
+            participants=self.participants,
+        )
+
+    async def execute_serial_operations(
+        self, operations: Iterable[SerialOperation]
+    ) -> SerialOutcome:
+        """Run operations one at a time, in order; nothing is rolled back.
+
+        Each is a function without arguments, async or plain, that does something and
+        returns what would undo it (a function of the same kind) or None. The first that
+        raises ends the row, and what was done before it stays done: the outcome says
+        where it stopped and why, and has the inverses, newest first, for whoever wants to
+        run them. Look at it: dropped unread it warns. Cancelled, what was done stays done
+        too, and nobody gets the inverses.
+
+        For all or nothing use `transaction`, or `Registry.apply`.
+        """
+        return await execute_serially(operations)
+
     def tree(self) -> TreeSnapshot:
         """The whole tree at this moment."""
         return self.directory.snapshot(trio.current_time())
@@ -274,6 +346,7 @@ class Runtime:
         """Parts that nobody stands on; each is restarted alone."""
         children = [
             ChildSpec("pools", DynamicSupervisorSpec()),
+            ChildSpec("transactions", self.participants.run),
             ChildSpec("telemetry", self._telemetry_part, shutdown=4.0),
             ChildSpec("heartbeat", self._heartbeat),
             ChildSpec("watchdog", self._watchdog),
@@ -301,13 +374,21 @@ class Runtime:
         path = (
             None if level is Level.VOLATILE else self.config.store_path(self.app.name)
         )
-        async with open_store(path, level=level, application=self.app.name) as store:
+        async with open_store(
+            path,
+            level=level,
+            application=self.app.name,
+            retention=Retention(
+                days=self.config.journal_days,
+                journal_bytes=self.config.journal_bytes,
+            ),
+        ) as store:
             self.surroundings.store = store
             self.store_file = path
             store.delay_reports(self._later)
             while self._early:
-                topic, payload, source, trace = self._early.popleft()
-                store.report(topic, payload, source=source, trace=trace)
+                topic, payload, source, trace, fault = self._early.popleft()
+                store.report(topic, payload, source=source, trace=trace, fault=fault)
             try:
                 yield store
             finally:
@@ -411,18 +492,30 @@ class Runtime:
         self._note(topic, lambda: encoded, source, trace)
 
     def _note(
-        self, topic: str, encode: Callable[[], bytes], source: str, trace: str = ""
+        self,
+        topic: str,
+        encode: Callable[[], bytes],
+        source: str,
+        trace: str = "",
+        *,
+        fault: bool = False,
     ) -> None:
         store = self.surroundings.store
         if store is not None:
-            store.report(topic, encode, source=source, trace=trace)
+            store.report(topic, encode, source=source, trace=trace, fault=fault)
         else:
-            self._early.append((topic, encode(), source, trace))
+            self._early.append((topic, encode(), source, trace, fault))
 
     def _report(self, report: Report) -> None:
         # Encoded later: a restart does not wait for it.
         encode = partial(_encoded, report)
-        self._note(report.topic, encode, report.path, report.trace)
+        self._note(
+            report.topic,
+            encode,
+            report.path,
+            report.trace,
+            fault=crash_of(report) is not None,
+        )
         if report.topic == "supervision.restarted":
             self._restart_span(report)
         elif report.topic == "supervision.exited" and report.exit is not None:
@@ -476,6 +569,9 @@ class Runtime:
         self.vitals.dead_letters += 1
         payload = {"operation": operation, "reason": reason}
         self._note("agent.dead_letter", partial(msgspec.json.encode, payload), path)
+
+    def _transaction_news(self, topic: str, payload: dict[str, object]) -> None:
+        self.record(topic, payload, source="/system/transactions")
 
     def _injected(self, fault: Fault, by: str) -> None:
         self.record(
@@ -663,6 +759,15 @@ def _hold(send: Callable[[], None]) -> bool:
     return sender.when_settled(lambda error: send() if error is None else None)
 
 
+def _cancel_child() -> bool:
+    """Kill the child in whose turn this runs; False when there is none."""
+    life = current_life.get()
+    if life is None or life.ended or life.killed:
+        return False
+    life.node.body.kill(life)
+    return True
+
+
 def _tasks() -> list[tuple[dict[str, str], float]]:
     return [({}, trio.lowlevel.current_statistics().tasks_living)]
 
@@ -721,6 +826,8 @@ async def _open(runtime: Runtime) -> AsyncIterator[Runtime]:
             raise
         raise cause from cause.__cause__
     finally:
+        # Points are the process's, and may outlive this runtime.
+        runtime.injections.lift_all()
         gc.set_threshold(*collect_every)
         _current.set(before)
 

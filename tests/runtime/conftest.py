@@ -69,12 +69,12 @@ class Books:
     def _keep_births(self, patch: pytest.MonkeyPatch) -> None:
         born = Node.born
 
-        def is_born(node: Node) -> Life:
+        def is_born(node: Node, scope: trio.CancelScope | None = None) -> Life:
             key = id(node.parent.directory), node.path
             last = self._last.get(key)
             if last is not None and not last.ended:
                 self._violations.append(f"TRI-05: two live incarnations: {node.path}")
-            self._last[key] = life = born(node)
+            self._last[key] = life = born(node, scope)
             return life
 
         patch.setattr(Node, "born", is_born)

@@ -31,6 +31,15 @@ def test_other_variables_are_nobodys_business() -> None:
     assert load_config(environ={"HOME": "/x", "TREEWARD": "y"}) == Config()
 
 
+def test_how_much_of_the_journal_is_kept_is_configured(toml: Path) -> None:
+    toml.write_text("journal_days = 0.5\njournal_bytes = 2000000\n")
+    config = load_config(toml, {"TREEWARDEN_JOURNAL_DAYS": "30"})
+    assert (config.journal_days, config.journal_bytes) == (30.0, 2_000_000)
+    for words in ({"journal_bytes": 1000}, {"journal_days": 0}):
+        with pytest.raises(ConfigError, match=next(iter(words)).replace("_", "-")):
+            load_config(flags=words)
+
+
 def test_paths_in_a_file_are_relative_to_its_folder(toml: Path) -> None:
     toml.write_text('store = "data/x.db"\nsocket = "x.sock"\n')
     config = load_config(toml)

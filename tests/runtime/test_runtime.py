@@ -84,6 +84,7 @@ async def test_the_system_stands_before_the_application(tmp_path: Path) -> None:
             "/system/bus",
             "/system/edge",
             "/system/pools",
+            "/system/transactions",
             "/system/telemetry",
             "/system/heartbeat",
             "/system/watchdog",

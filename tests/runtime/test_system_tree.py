@@ -51,6 +51,7 @@ PARTS = [
     ("/system/bus", "permanent", 5.0),
     ("/system/edge", "permanent", FOR_EVER),
     ("/system/edge/pools", "permanent", FOR_EVER),
+    ("/system/edge/transactions", "permanent", 5.0),
     ("/system/edge/telemetry", "permanent", 4.0),
     ("/system/edge/heartbeat", "permanent", 5.0),
     ("/system/edge/watchdog", "permanent", 5.0),
@@ -344,6 +345,7 @@ async def test_f50_the_stop_is_the_start_backwards_and_the_system_outlives_its_u
         "/system/store",
         "/system/bus",
         "/system/pools",
+        "/system/transactions",
         "/system/telemetry",
         "/system/heartbeat",
         "/system/watchdog",
@@ -426,6 +428,7 @@ FALLS = [
     ("/system", EVERYTHING),
     # Parts that nobody stands on fail alone, and the application fails above the system.
     ("/system/pools", {"/system/pools"}),
+    ("/system/transactions", {"/system/transactions"}),
     ("/system/telemetry", {"/system/telemetry"}),
     ("/system/heartbeat", {"/system/heartbeat"}),
     ("/system/watchdog", {"/system/watchdog"}),

@@ -7,10 +7,12 @@ starts again from the state before (Erlang's "let it crash", with SQLite under i
 
 from __future__ import annotations
 
-import functools
 import inspect
 import logging
+import sys
+import types
 import typing
+from functools import partial
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -27,19 +29,21 @@ from treewarden.errors import (
     NotRunning,
     ResilienceError,
     RestoreError,
+    TreewardenError,
 )
 from treewarden.exits import Exit, Normal
-from treewarden.store import DurableQueue
+from treewarden.store import Declaration, declared, may_declare
 
 from .body import AgentBody, AgentClass
 from .codec import StateCodec, refuse_any
+from .durable import DurableBody
 from .links import join, part
 from .mailbox import MailboxPolicy
 from .operation import Operation, by_function, operations_of
 from .redaction import HOOKS, Redaction
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from treewarden.bus import Event, Subscription
     from treewarden.registry import Registry
@@ -155,6 +159,7 @@ class Agent(Generic[State]):
             on_event=Operation("on_event", cls.on_event),
             on_down=Operation("on_down", cls.on_down),
             redaction=Redaction(cls, Agent),
+            collections=_collections(cls),
         )
 
     @classmethod
@@ -166,7 +171,8 @@ class Agent(Generic[State]):
         kwargs: dict[str, object],
     ) -> AgentBody:
         """What a supervisor keeps of this agent; not for users."""
-        return AgentBody(cls, node, directory, args, kwargs)
+        body = DurableBody if cls.mailbox.durable else AgentBody
+        return body(cls, node, directory, args, kwargs)
 
     # --- to override -----------------------------------------------------------------------
 
@@ -379,6 +385,47 @@ class Agent(Generic[State]):
         """
         return self.treewarden_body.defer()
 
+    @typing.overload
+    async def once(
+        self,
+        function: Callable[P, Awaitable[R]],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> R: ...
+
+    @typing.overload
+    async def once(
+        self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs
+    ) -> R: ...
+
+    async def once(
+        self,
+        function: Callable[..., Any],
+        /,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        """In the handler of a durable cast: call something outside, and keep its result.
+
+        When the message is delivered again, after a crash or a kill, the kept result is
+        returned and nothing is called: the calls of a handler are told apart by their
+        order. A kill between the call and the keeping of its result makes it happen
+        again. The result is what JSON makes of it (a list for a tuple, a dict for a
+        struct). Waits first until what the agent did before is committed.
+
+        Raises:
+            TreewardenError: the message in hand is no durable cast.
+            StoreBroken: the result was not kept.
+            RestoreError: what was kept is damaged.
+        """
+        body = self.treewarden_body
+        if not isinstance(body, DurableBody):
+            raise TreewardenError(
+                f"{self.path}: once() needs mailbox = MailboxPolicy(durable=True)"
+            )
+        return await body.once(partial(function, *args, **kwargs))
+
     def monitor(self, ref: AgentRef[Any] | SupervisorRef) -> Monitor:
         """Be told once, through `on_down`, when that incarnation ends.
 
@@ -480,13 +527,17 @@ def _codec(cls: type[Agent[Any]]) -> StateCodec | None:
             f"{cls.__qualname__}: define the state's type above the agent and name it "
             f"without quotes, not {state_type!r}"
         )
+    _refuse_what_is_not_stored(state_type, cls.__qualname__)
+    return StateCodec(state_type)
+
+
+def _refuse_what_is_not_stored(stored: object, where: str) -> None:
     try:
-        refuse_any(state_type, cls.__qualname__)
+        refuse_any(stored, where)
     except NameError as error:
         raise TypeError(
-            f"{cls.__qualname__}: the annotations of its state cannot be read: {error}"
+            f"{where}: the annotations of what it stores cannot be read: {error}"
         ) from error
-    return StateCodec(state_type)
 
 
 def _state_type(cls: type) -> Any:  # noqa: ANN401 - a type, perhaps with variables
@@ -523,24 +574,36 @@ def _parameters(some_type: Any) -> tuple[Any, ...]:  # noqa: ANN401 - a type
     return getattr(some_type, "__parameters__", ())
 
 
-@functools.cache
-def collections_of(cls: type[Agent[Any]]) -> dict[str, Any]:
-    """The durable collections that a class declares: name to item type.
+def _collections(cls: type[Agent[Any]]) -> tuple[Declaration, ...]:
+    """The durable collections that a class declares, its bases' included.
 
     Raises:
-        TypeError: one is declared without its item type.
+        TypeError: one is declared without its item type, or with what cannot be stored.
     """
-    found: dict[str, Any] = {}
-    annotated = [base for base in cls.__mro__ if inspect.get_annotations(base)]
-    if not any(
-        "DurableQueue" in str(v)
-        for b in annotated
-        for v in inspect.get_annotations(b).values()
-    ):
-        return found
-    for name, hint in typing.get_type_hints(cls).items():
-        if hint is DurableQueue:
-            raise TypeError(f"{cls.__qualname__}.{name}: say DurableQueue[ItemType]")
-        if typing.get_origin(hint) is DurableQueue:
-            (found[name],) = typing.get_args(hint)
-    return found
+    found: dict[str, Declaration] = {}
+    for base in reversed(cls.__mro__):
+        for name, hint in inspect.get_annotations(base).items():
+            where = base.__qualname__
+            declaration = declared(name, _resolved(base, name, hint), where)
+            if declaration is not None:
+                _refuse_what_is_not_stored(declaration.item_type, f"{where}.{name}")
+                found[name] = declaration
+    return tuple(found.values())
+
+
+def _resolved(cls: type, name: str, hint: object) -> object:
+    """What an annotation means; None when it cannot be told and need not be."""
+    spelled = types.SimpleNamespace(__annotations__={name: hint})
+    module = sys.modules.get(cls.__module__)
+    try:
+        hints = typing.get_type_hints(
+            spelled, globalns=vars(module) if module else {}, localns=dict(vars(cls))
+        )
+    except Exception as error:
+        if not may_declare(hint):
+            return None
+        raise TypeError(
+            f"{cls.__qualname__}.{name}: {hint} cannot be read; define what it names "
+            f"above the agent, in its module ({error})"
+        ) from error
+    return hints[name]

@@ -22,10 +22,11 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import msgspec
 import outcome
@@ -46,10 +47,20 @@ from treewarden.errors import (
     StateNotEncodable,
     StoreBroken,
     StoreError,
+    TransactionMisuse,
     TreewardenError,
 )
 from treewarden.exits import Crash, Exit, Fault, Normal, Shutdown
-from treewarden.store import CrashRecord, DurableQueue, StagedEvent, StateWrite, Unit
+from treewarden.ids import new_id
+from treewarden.injection import places
+from treewarden.store import (
+    CrashRecord,
+    StagedEvent,
+    StateWrite,
+    Unit,
+    call_id,
+    insert_applied,
+)
 from treewarden.supervision import (
     IGNORE,
     Kind,
@@ -64,6 +75,7 @@ from .envelope import GO_ON, Envelope
 from .mailbox import NO_MESSAGES, Admission, Mailbox
 from .monitor import Down, Monitor
 from .operation import SCALARS, Operation, missing, operation_name
+from .orders import ON_STOP
 from .outbox import (
     NO_DELIVERIES,
     CastDelivery,
@@ -72,16 +84,18 @@ from .outbox import (
     closes_a_ring,
 )
 from .recent import Handled, Outcome, Ring, as_records, new_ring
+from .release import Held, Release, after, decided, own_copy, told_to, undecided
 from .reply import Reply
-from .staged import Staged
+from .seat import Seat
+from .staged import Staged, gathered
 from .surroundings import NOTHING, Surroundings
 from .ties import Ties
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from treewarden.bus import Subscription
-    from treewarden.store import Store
+    from treewarden.store import Applied, Collection, Declaration, Store
     from treewarden.supervision import Directory, Node, SupervisorRef, Timer
     from treewarden.telemetry import Histogram, Telemetry
 
@@ -91,6 +105,9 @@ if TYPE_CHECKING:
     from .ref import AgentRef
 
 _ENCODE: Final = msgspec.json.Encoder().encode
+
+KEPT_ANSWER_BYTES: Final = 64 << 10
+"""A longer answer is not kept with the id of its request."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,9 +123,10 @@ class AgentClass:
     on_event: Operation
     on_down: Operation
     redaction: Redaction
+    collections: tuple[Declaration, ...]
 
 
-_NO_COLLECTIONS: Final[dict[str, DurableQueue[Any]]] = {}
+_NO_COLLECTIONS: Final[dict[str, Collection]] = {}
 _NO_SPANS: Final = tracing.Spans(enabled=False, capacity=1)
 
 
@@ -146,6 +164,8 @@ class AgentBody:
     """An agent's node: see the module's theory of operation."""
 
     kind = Kind.AGENT
+    keeps: ClassVar[bool] = False
+    """Whether a cast is a row of the store before it is a message."""
 
     __slots__ = (
         "_agent",
@@ -157,6 +177,7 @@ class AgentBody:
         "_committed",
         "_crash",
         "_doing",
+        "_early",
         "_exit_after",
         "_histograms",
         "_in_hand",
@@ -175,6 +196,7 @@ class AgentBody:
         "_suspended",
         "_ties",
         "agent_type",
+        "awaits_senders",
         "by_function",
         "committed_at_ns",
         "committed_revision",
@@ -189,6 +211,7 @@ class AgentBody:
         "node",
         "refused",
         "resting",
+        "seat",
         "sent",
         "spans",
         "surroundings",
@@ -218,6 +241,10 @@ class AgentBody:
         # How often uncommitted state was given up after a failed commit.
         self.epoch = 0
         self._class = agent_type.treewarden_class
+        # Whether a message has to wait until what its sender did before is committed;
+        # and the one that waits now.
+        self.awaits_senders = agent_type.persistence == "none"
+        self._early: Envelope | None = None
         self.turns = self.surroundings.turns
         self.by_function = self._class.by_function
         self._args = args
@@ -240,7 +267,7 @@ class AgentBody:
         self._committed = b""
         self._revision = 0
         self._newest: Unit | None = None
-        self._collections: dict[str, DurableQueue[Any]] | None = None
+        self._collections: dict[str, Collection] | None = None
         # What the last commits could not deliver for lack of room.
         self._outbox: deque[Delivery] = NO_DELIVERIES
         # Where the handler in hand waits for room, and with what.
@@ -252,6 +279,8 @@ class AgentBody:
         # done before any message, also then.
         self._suspended: trio.Event | None = None
         self._orders: deque[Envelope] = NO_MESSAGES
+        # The place in a transaction that it has now.
+        self.seat: Seat | None = None
         self._recent: Ring | None = None
         self._ties: Ties | None = None
 
@@ -286,6 +315,9 @@ class AgentBody:
                     await self._deliver_outbox(life)
                 elif self._suspended is not None:
                     await self._wait(self._suspended.wait, life)
+                elif self._early is not None and store is not None:
+                    early, self._early = self._early, None
+                    await self._wait(partial(self._wait_for_sender, early, store), life)
                 elif self._newest is not None and self._is_too_far_ahead and store:
                     await self._wait(partial(self._wait_decided, store), life)
                 elif store is not None and not store.has_room:
@@ -306,9 +338,11 @@ class AgentBody:
 
     async def _start(self, life: Life) -> bool:
         """Make the agent and report it ready; False when there is none to run."""
+        await places.AGENT_START.pass_by()
         agent = self.agent_type(*self._args, **self._kwargs)
         agent.treewarden_body = self
         await self._restore(agent)
+        await places.AGENT_RESTORED.pass_by()
         self._agent = agent
         ignored = await self._run_on_start() is IGNORE
         if self._ties is not None:
@@ -323,7 +357,7 @@ class AgentBody:
     def _end_incarnation(self) -> None:
         self._record_idle_crash()
         self._agent = self.idle = self._asleep = self._life = None
-        self._staged = self._suspended = None
+        self._staged = self._suspended = self._early = None
         self._doing = ""
         ties = self._ties
         if ties is not None:
@@ -367,7 +401,7 @@ class AgentBody:
     async def _wait_decided(self, store: Store) -> None:
         newest = self._newest
         if newest is not None:
-            await _decided(store, newest)
+            await decided(store, newest)
 
     def _abort_idle(self, _: object) -> Abort:
         self.idle = self._asleep = None
@@ -382,6 +416,7 @@ class AgentBody:
             return final
         with cleanup():
             try:
+                await places.AGENT_LEAVE.pass_by()
                 if agent is not None:
                     self._doing = "on_stop"
                     await agent.on_stop(final)
@@ -413,6 +448,8 @@ class AgentBody:
             life.scope.cancel()
         if self._blocked is not None:
             self._blocked.cancel()
+        if self.seat is not None:
+            self.seat.ask_to_leave()
         self._wake()
 
     def kill(self, life: Life) -> None:
@@ -421,7 +458,12 @@ class AgentBody:
 
     def at_rest(self, exit_: Exit, *, gone: bool) -> None:
         """Nobody will answer: tell those who wait, and those who come."""
-        self.resting = "it is gone for good" if gone else "it is stopped"
+        if gone:
+            self.resting = "it is gone for good"
+        elif self.node.state is NodeState.FAILED and isinstance(exit_, Crash):
+            self.resting = f"it has failed: {exit_.fault.summary()}"
+        else:
+            self.resting = "it is stopped"
         for envelope in (*self._orders, *self.mailbox.empty()):
             self._lose(envelope, self.resting)
         self._orders.clear()
@@ -437,11 +479,11 @@ class AgentBody:
         undecided, path = self.surroundings.undecided, self.node.path
         undecided[path] = unit
 
-        def decided(_: StoreError | None) -> None:
+        def is_decided(_: StoreError | None) -> None:
             if undecided.get(path) is unit:
                 del undecided[path]
 
-        unit.release.append(decided)
+        unit.release.append(is_decided)
 
     def _lose(self, envelope: Envelope, why: str) -> None:
         if envelope.is_call or envelope.task is not None:
@@ -520,6 +562,7 @@ class AgentBody:
         """
         if self.put(envelope):
             return Admission.ACCEPTED
+        places.AGENT_FULL.reach()
         if self.resting:
             raise AgentDown(self.node.path, self.resting)
         if self.spans.enabled:
@@ -561,8 +604,64 @@ class AgentBody:
             begun=envelope.begun,
             doing=self.doing_for(envelope),
             sender=envelope.sender,
+            id_=self._ask_by(envelope),
         )
-        envelope.answer(outcome.Error(error))
+        envelope.answer(outcome.Error(error), last=not envelope.begun)
+
+    def _ask_by(self, envelope: Envelope) -> str:
+        """The id of a call that goes on without its caller, if it does."""
+        store = self.surroundings.store
+        if envelope.begun and envelope.unit is None and not envelope.id:
+            # Not sealed yet: from now on its unit keeps it.
+            self.expect(envelope, new_id())
+        return self.id_of(envelope) or (new_id() if store is not None else "")
+
+    def expect(self, envelope: Envelope, id_: str) -> None:
+        """Have what becomes of a message remembered by `id_`."""
+        store = self.surroundings.store
+        if store is not None:
+            envelope.id, envelope.body = id_, self
+            store.expect(id_)
+
+    def settle(self, envelope: Envelope) -> None:
+        """What became of a message with an id is decided."""
+        store = self.surroundings.store
+        if store is not None:
+            store.known(envelope.id)
+
+    async def applied(self, id_: str) -> Applied | None:
+        """What is kept of a request of this id; None: it is neither done nor under way.
+
+        Raises:
+            NotRunning: nothing is kept without a store.
+        """
+        store = self.surroundings.store
+        if store is None:
+            raise NotRunning(f"{self.node.path} remembers no ids without a store")
+        while True:
+            found = await store.applied(self.node.path, id_)
+            if found is not None or not store.is_expected(id_):
+                return found
+
+    def id_of(self, envelope: Envelope) -> str:
+        """By what the store knows a message; "" when it does not."""
+        store, unit = self.surroundings.store, envelope.unit
+        if envelope.id or unit is None or store is None:
+            return envelope.id
+        return call_id(store.boot, unit.number)
+
+    def _note_applied(self, unit: Unit, envelope: Envelope, reply: object) -> None:
+        """Have the message's id, and what it is answered, kept with its effect."""
+        try:
+            answer: bytes | None = _ENCODE(reply)
+        except Exception:  # noqa: BLE001 - an answer that cannot be kept is not kept
+            answer = None
+        if answer is not None and len(answer) > KEPT_ANSWER_BYTES:
+            answer = None
+        if unit.writes is None:
+            unit.writes = []
+        path = self.node.path
+        unit.writes.append(insert_applied(path, envelope.id, wall_ns(), answer))
 
     def handle_inline(self, envelope: Envelope) -> None:
         """Run a plain handler now, in the caller's turn but in the agent's context.
@@ -624,10 +723,12 @@ class AgentBody:
         costs 0.05 µs, and a message that changes nothing takes 0.6.
         """
         mailbox, agent, spans = self.mailbox, self._agent, self.spans
-        items = mailbox.items
+        items, store = mailbox.items, self.surroundings.store
         if not items or self._crash is not None:
             return None
         assert agent is not None  # noqa: S101 - it is there as long as it serves
+        if places.AGENT_TAKE.armed is not None:
+            places.AGENT_TAKE.reach()
         codec, recent = self._class.codec, self._ring()
         write = codec.write if codec is not None else _no_state
         for _ in range(len(items)):
@@ -640,6 +741,8 @@ class AgentBody:
                 or life.injected is not None
                 or self._exit_after is not None
                 or (self._newest is not None and self._is_too_far_ahead)
+                # One agent alone may fill the store's queue, or its bytes.
+                or (self._newest is not None and store and not store.has_room)
             ):
                 break
             # As `take` does, at half of its cost.
@@ -648,9 +751,14 @@ class AgentBody:
             if mailbox.waiting:
                 self._moved_up(mailbox.move_up())
             if envelope.task is None and envelope.is_call and not envelope.is_wanted:
+                if envelope.id:
+                    envelope.settle()
                 continue  # withdrawn before it was begun: it never happens
-            if envelope.needs and self._refuse_orphan(envelope):
-                continue
+            if envelope.needs:
+                if self._is_early(envelope):
+                    break
+                if self._refuse_orphan(envelope):
+                    continue
             operation = envelope.operation
             envelope.begun = True
             self._in_hand = envelope
@@ -718,13 +826,30 @@ class AgentBody:
             raise
         return self._returned(envelope, value, started)
 
+    def _is_early(self, envelope: Envelope) -> bool:
+        """Whether it must wait for its sender's commit: then it is put back.
+
+        Memory that no commit holds cannot go back when that one fails.
+        """
+        if not self.awaits_senders or not undecided(*envelope.needs):
+            return False
+        if any(unit.error is not None for unit in envelope.needs):
+            return False
+        self.mailbox.put_back(envelope)
+        self._early = envelope
+        return True
+
+    async def _wait_for_sender(self, envelope: Envelope, store: Store) -> None:
+        for unit in envelope.needs:
+            await decided(store, unit)
+
     def _refuse_orphan(self, envelope: Envelope) -> bool:
         """Whether its sender's work was lost while it waited: then it never was sent."""
         failed = next((u.error for u in envelope.needs if u.error is not None), None)
         if failed is None:
             return False
         if envelope.is_call:
-            envelope.answer(outcome.Error(_own_copy(failed)))
+            envelope.answer(outcome.Error(own_copy(failed)))
         else:
             self.dead_letter(envelope, "its sender was rolled back")
         return True
@@ -766,7 +891,10 @@ class AgentBody:
         if started:
             self._trace(envelope, started, "")
         if unit is not None:
-            unit.release.append(_Release(self, unit, staged, envelope, reply))
+            envelope.unit = unit
+            if envelope.id:
+                self._note_applied(unit, envelope, reply)
+            unit.release.append(Release(self, unit, staged, envelope, reply))
             self._hand_over(unit)
         elif staged is None and self._newest is None:
             if envelope.is_call:
@@ -788,7 +916,7 @@ class AgentBody:
         self, continuations: list[Envelope], after: Envelope, unit: Unit | None
     ) -> None:
         """Before any other message; never without what the handler did."""
-        needs = _undecided(unit or self._newest, *after.needs)
+        needs = undecided(unit or self._newest, *after.needs)
         for envelope in reversed(continuations):
             envelope.needs = needs
             self.mailbox.put_first(envelope)
@@ -806,8 +934,8 @@ class AgentBody:
         newest = self._newest
         needs = envelope.needs if staged is not None and staged.leaving else ()
         if newest is not None or needs:
-            held = _Held(self, staged, envelope, result)
-            _after(_undecided(newest, *needs), held)
+            held = Held(self, staged, envelope, result)
+            after(undecided(newest, *needs), held)
         elif staged is not None:
             self.release(None, staged, envelope, result)
         elif envelope.is_call:
@@ -865,6 +993,7 @@ class AgentBody:
 
     def _crashed(self, envelope: Envelope | None, fault: Fault) -> None:
         """Tell the caller at once; keep what the console shows of it."""
+        places.AGENT_CRASHED.reach()
         self.crashed += 1
         if envelope is not None:  # else it was idle
             self._remember(envelope, "crashed")
@@ -966,6 +1095,10 @@ class AgentBody:
             return None
         envelope = Envelope(operation, (), {})
         self._doing = operation.name
+        store = self.surroundings.store
+        if self.node.rolled_back and store is not None and not store.is_healthy:
+            # What it stages would fail like the last time, again and again.
+            await store.wait_healthy()
         try:
             value = await operation.function(self._agent)
             life = self._life
@@ -978,7 +1111,7 @@ class AgentBody:
         finally:
             self._doing = ""
         if unit is not None:
-            unit.release.append(_Release(self, unit, staged, envelope, None))
+            unit.release.append(Release(self, unit, staged, envelope, None))
             self._hand_over(unit)
         elif staged is not None:
             self._release_clean(staged, envelope, outcome.Value(None))
@@ -988,6 +1121,11 @@ class AgentBody:
         return value
 
     # --- state and commits ---------------------------------------------------------------------
+
+    @property
+    def collections(self) -> tuple[Collection, ...]:
+        """Its durable collections, once they are open."""
+        return tuple((self._collections or _NO_COLLECTIONS).values())
 
     @property
     def committed_state(self) -> bytes:
@@ -1016,7 +1154,7 @@ class AgentBody:
         unit = self.surroundings.undecided.get(self.node.path)
         store = self.surroundings.store
         if unit is not None and store is not None:
-            await _decided(store, unit)
+            await decided(store, unit)
 
     async def _restore_stored(self, agent: Agent[Any], codec: StateCodec) -> None:
         if not self._loaded:
@@ -1050,20 +1188,17 @@ class AgentBody:
 
     async def _attach_collections(self, agent: Agent[Any]) -> None:
         if self._collections is None:
-            from .agent import collections_of
-
-            declared = collections_of(self.agent_type)  # type: ignore[arg-type] # a class is hashable
-            store = self.surroundings.store
-            if declared and store is None:
-                raise NotRunning(f"{self.node.path} has durable queues and no store")
-            opened: dict[str, DurableQueue[Any]] = {}
-            for name, item_type in declared.items():
-                assert store is not None  # noqa: S101 - refused above
-                opened[name] = DurableQueue(store, self.node.path, name, item_type)
-                await opened[name].open()
+            store, path = self.surroundings.store, self.node.path
+            opened: dict[str, Collection] = {}
+            for declaration in self._class.collections:
+                if store is None:
+                    raise NotRunning(f"{path} has durable collections and no store")
+                collection = declaration.make(store, path)
+                await collection.open()
+                opened[declaration.name] = collection
             self._collections = opened or _NO_COLLECTIONS
-        for name, queue in self._collections.items():
-            setattr(agent, name, queue)
+        for name, collection in self._collections.items():
+            setattr(agent, name, collection)
 
     def _reset_state(self) -> None:
         codec, agent = self._class.codec, self._agent
@@ -1087,6 +1222,8 @@ class AgentBody:
         codec = self._class.codec
         write: StateWrite | None = None
         changed = payload != self._state_bytes
+        if places.AGENT_SEAL.armed is not None:
+            places.AGENT_SEAL.reach()
         if changed and codec is not None:
             codec.check(payload, self.node.path)
         # From here on nothing can fail.
@@ -1102,7 +1239,11 @@ class AgentBody:
             if not persistent:
                 self._committed = payload
         if not (
-            (changed and persistent) or dirty or (staged is not None and staged.events)
+            (changed and persistent)
+            or dirty
+            or (staged is not None and staged.events)
+            or (staged is not None and staged.posts)
+            or (envelope.id and (changed or staged is not None))
         ):
             return None, staged
         unit = Unit(self.node.path)
@@ -1117,9 +1258,12 @@ class AgentBody:
             unit.state = write
         if staged is not None and staged.events:
             unit.events = [event for event, _ in staged.events]
-        unit.needs = _undecided(self._newest, *envelope.needs)
+        if self._newest is not None or envelope.needs:
+            unit.needs = undecided(self._newest, *envelope.needs)
         for collection in dirty:
             collection.seal(unit)
+        if staged is not None and staged.posts:
+            staged.post(self.surroundings.store, unit)
         return unit, staged
 
     def _hand_over(self, unit: Unit) -> None:
@@ -1144,13 +1288,15 @@ class AgentBody:
         for collection in (self._collections or {}).values():
             collection.discard()
 
-    def committed(self, unit: Unit) -> None:
-        """The store has it: what others may see moves on."""
+    def committed(self, unit: Unit, whole: Unit | None = None) -> None:
+        """The store has it, as part of a `whole`: what others may see moves on."""
+        if places.AGENT_COMMITTED.armed is not None:
+            places.AGENT_COMMITTED.reach()
         if unit.state is not None:
             self._committed = unit.state.payload
             self.committed_revision = unit.state.revision
             self.committed_at_ns = wall_ns()
-        if self._newest is unit:
+        if self._newest is (whole or unit):
             self._newest = None
 
     def release(
@@ -1169,13 +1315,13 @@ class AgentBody:
                 owed.answer(
                     outcome.Value(value)
                     if error is None
-                    else outcome.Error(_own_copy(error))
+                    else outcome.Error(told_to(owed, error))
                 )
             if staged.deferred is not None:
                 return
         if envelope.is_call:
             envelope.answer(
-                result if error is None else outcome.Error(_own_copy(error))
+                result if error is None else outcome.Error(told_to(envelope, error))
             )
         elif error is not None and envelope.operation is not self._class.on_start:
             self.dead_letter(envelope, "commit_failed")
@@ -1195,13 +1341,72 @@ class AgentBody:
         self._revision = self.committed_revision
         for collection in (self._collections or {}).values():
             collection.reset()
-        self._fail_owed(lambda: _own_copy(error))
+        self._fail_owed(lambda: own_copy(error))
         life = self._life
         if life is not None and not life.ended:
             fault = Fault.capture(
                 error, path=self.node.path, incarnation=self.node.incarnation
             )
             life.fail(fault, rolled_back=True)
+
+    # --- taking part in a transaction -----------------------------------------------------------
+
+    async def take_part(self) -> None:
+        """The message in hand is a seat: do what its transaction wants, until it is over."""
+        seat, agent = self._in_hand, self._agent
+        assert isinstance(seat, Seat)  # noqa: S101 - nothing else leads here
+        assert agent is not None  # noqa: S101 - it is there as long as it serves
+        self.seat = seat
+        try:
+            await seat.serve(agent)
+        finally:
+            self.seat = None
+
+    @property
+    def newest_state(self) -> bytes:
+        """The state as the last handler left it, committed or not."""
+        return self._state_bytes
+
+    def keep_part(self) -> tuple[bytes, Staged | None]:
+        """What a handler has made of the state, and what it staged: nothing is sealed yet.
+
+        Raises:
+            StateNotEncodable: no incarnation could load it.
+            TransactionMisuse: it put off its answer.
+        """
+        payload, codec = self._encoded(), self._class.codec
+        if payload != self._state_bytes and codec is not None:
+            codec.check(payload, self.node.path)
+        if self._puts_off:
+            raise TransactionMisuse(
+                f"{self.node.path} defers its answer in a transaction"
+            )
+        staged, self._staged = self._staged, None
+        return payload, staged
+
+    def undo_part(self) -> None:
+        """Go back to the state before the transaction, and forget what is staged."""
+        self._discard()
+        self._reset_state()
+
+    def seal_part(self, seat: Seat) -> Unit | None:
+        """What the seat has kept as a unit, a part of its transaction's; None: nothing."""
+        self._staged = gathered(seat.staged)
+        if seat.payload == self._state_bytes and not (
+            self._staged or self._collections
+        ):
+            return None
+        unit, _ = self._seal(seat, seat.payload)
+        return unit
+
+    def stand_on(self, whole: Unit) -> None:
+        """What it does from now on builds on that transaction."""
+        self._newest = whole
+
+    def go_on_after(self, seat: Seat, staged: Staged, whole: Unit) -> None:
+        """Put what a handler in a transaction wants to go on with before all else."""
+        if staged.continuations:
+            self._continue(staged.continuations, seat, whole)
 
     # --- staging -------------------------------------------------------------------------------
 
@@ -1244,13 +1449,29 @@ class AgentBody:
         body = ref.resolve()
         operation = body.operation(named)
         operation.check(args, kwargs)
-        envelope = Envelope(operation, *operation.copy_arguments(args, kwargs))
+        envelope = body.make_cast(operation, args, kwargs)
         envelope.sender = self.node.path
         envelope.trace = tracing.current.get()
         self._stage().casts.append((body, envelope))
 
+    def make_cast(
+        self, operation: Operation, args: tuple[object, ...], kwargs: dict[str, object]
+    ) -> Envelope:
+        """A message to this agent with its arguments as they are now.
+
+        Raises:
+            StateNotEncodable: one cannot be copied.
+        """
+        return Envelope(operation, *operation.copy_arguments(args, kwargs))
+
+    def delivery(self, sender: AgentBody, envelope: Envelope) -> Delivery:
+        """How a staged cast of `sender`, committed with its handler, comes here."""
+        return CastDelivery(sender, self, envelope)
+
     def _send(self, staged: Staged) -> None:
         """After the commit: events first, then casts, in order; the rest waits."""
+        if places.AGENT_SEND.armed is not None:
+            places.AGENT_SEND.reach()
         self.sent += len(staged.events) + len(staged.casts)
         bus = self.surroundings.bus
         for event, payload in staged.events:
@@ -1258,7 +1479,7 @@ class AgentBody:
                 self._trace_publish(event)
                 self._deliver(EventDelivery(self, bus, _published(event, payload)))
         for body, envelope in staged.casts:
-            self._deliver(CastDelivery(self, body, envelope))
+            self._deliver(body.delivery(self, envelope))
         if self._outbox:
             # It takes no next message before these have left.
             self._wake()
@@ -1290,10 +1511,16 @@ class AgentBody:
                 f"{self.node.path} casts to {target.node.path}, which cannot make room "
                 f"before {self.node.path} takes a message; use self.cast"
             )
+        with self.standing_before(target, envelope):
+            await target.accept_and_wait(envelope)
+
+    @contextmanager
+    def standing_before(self, target: AgentBody, envelope: Envelope) -> Iterator[None]:
+        """While its handler waits for room at `target`, for who looks for rings."""
         entry = target, envelope
         self._standing += (entry,)
         try:
-            await target.accept_and_wait(envelope)
+            yield
         finally:
             self._standing = tuple(one for one in self._standing if one is not entry)
 
@@ -1346,6 +1573,7 @@ class AgentBody:
             self.dead_letter(envelope, type(error).__name__)
 
     async def _deliver_outbox(self, life: Life) -> None:
+        await places.AGENT_DELIVER.pass_by()
         if await self._wait(self._outbox[0].deliver, life):
             self._outbox.popleft()
 
@@ -1604,7 +1832,7 @@ class AgentBody:
         """
         newest, in_hand = self._newest, self._in_hand
         if in_hand is not None and in_hand.needs:
-            return _undecided(newest, *in_hand.needs)
+            return undecided(newest, *in_hand.needs)
         return (newest,) if newest is not None else ()
 
     def when_settled(self, tell: Callable[[StoreError | None], None]) -> bool:
@@ -1612,7 +1840,7 @@ class AgentBody:
         units = self.unsettled()
         if not units:
             return False
-        _after(units, tell)
+        after(units, tell)
         return True
 
     def statistics(self) -> AgentStatistics:
@@ -1638,128 +1866,6 @@ class AgentBody:
             state_bytes=len(self._committed),
             uncommitted=self._newest is not None,
         )
-
-
-class _Release:
-    """What a unit's decision sets free: events and casts first, then the reply."""
-
-    __slots__ = ("_body", "_envelope", "_epoch", "_reply", "_staged", "_unit")
-
-    def __init__(
-        self,
-        body: AgentBody,
-        unit: Unit,
-        staged: Staged | None,
-        envelope: Envelope,
-        reply: object,
-    ) -> None:
-        self._body = body
-        self._epoch = body.epoch
-        self._unit = unit
-        self._staged = staged
-        self._envelope = envelope
-        self._reply = reply
-
-    def __call__(self, error: StoreError | None) -> None:
-        if error is None:
-            self._body.committed(self._unit)
-        else:
-            self._body.commit_failed(error, self._epoch)
-        result = outcome.Value(self._reply)
-        self._body.release(error, self._staged, self._envelope, result)
-
-
-class _Held:
-    """An answer that tells of uncommitted state and waits for its commit."""
-
-    __slots__ = ("_body", "_envelope", "_result", "_staged")
-
-    def __init__(
-        self,
-        body: AgentBody,
-        staged: Staged | None,
-        envelope: Envelope,
-        result: outcome.Outcome[object],
-    ) -> None:
-        self._body = body
-        self._staged = staged
-        self._envelope = envelope
-        self._result = result
-
-    def __call__(self, error: StoreError | None) -> None:
-        self._body.release(error, self._staged, self._envelope, self._result)
-
-
-def _replace_state(agent: Agent[Any], payload: bytes) -> None:
-    codec = agent.treewarden_class.codec
-    assert codec is not None  # noqa: S101 - there was one to encode it
-    agent.state = codec.decode(payload, agent.path)
-
-
-ON_STOP: Final = Operation("on_stop", lambda agent: None)
-"""Stands for the hook in the record of its crash; nobody sends it."""
-
-REPLACE_STATE: Final = Operation("replace_state", _replace_state)
-"""What an operator's new state is handled by: a handler like any other."""
-
-
-class Ending:
-    """How the incarnation ended that took a stop; waited for by who asked for it."""
-
-    __slots__ = ("exit", "over", "wanted")
-
-    def __init__(self, wanted: Exit) -> None:
-        self.wanted = wanted
-        self.exit: Exit | None = None
-        self.over = trio.Event()
-
-    def __call__(self, life: Life) -> None:
-        # Rolled back, it takes the message again in its next life.
-        if not life.rolled_back:
-            self.exit = life.exit
-            self.over.set()
-
-
-def _stop(agent: Agent[Any], ending: Ending) -> None:
-    life = agent.treewarden_body.node.life
-    assert life is not None  # noqa: S101 - it runs this
-    life.watchers.append(ending)
-    agent.stop(ending.wanted)
-
-
-STOP: Final = Operation("stop", _stop)
-"""What somebody else's wish to end is handled by, in its turn."""
-
-
-def _after(units: tuple[Unit, ...], tell: Callable[[StoreError | None], None]) -> None:
-    """Call `tell` once all of `units` are decided, with the error of one that failed."""
-    for unit in units:
-        if not unit.decided:
-            unit.release.append(lambda _: _after(units, tell))
-            return
-    tell(next((unit.error for unit in units if unit.error is not None), None))
-
-
-def _own_copy(error: StoreError) -> StoreError:
-    # A shared exception would gather the traceback of everybody it is raised to.
-    return type(error)(str(error))
-
-
-def _undecided(*units: Unit | None) -> tuple[Unit, ...]:
-    # A failed one counts too: what builds on it must fail with it.
-    return tuple(
-        unit
-        for unit in units
-        if unit is not None and (not unit.decided or unit.error is not None)
-    )
-
-
-async def _decided(store: Store, unit: Unit) -> None:
-    try:
-        await store.wait(unit)
-    except StoreError:
-        # Its callers were told; here it only matters that it is over.
-        return
 
 
 def _no_state(_: object) -> bytes:

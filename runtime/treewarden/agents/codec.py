@@ -66,7 +66,7 @@ class StateCodec:
         if len(payload) > MAX_STATE_BYTES:
             raise StateNotEncodable(
                 f"the state of {path} is {len(payload)} bytes, more than "
-                f"{MAX_STATE_BYTES}; keep what grows in a DurableQueue"
+                f"{MAX_STATE_BYTES}; keep what grows in a DurableMap"
             )
         try:
             self._decode(payload)

@@ -10,7 +10,7 @@ import outcome
 from trio.lowlevel import Abort, Task, reschedule
 
 if TYPE_CHECKING:
-    from treewarden.store import Unit
+    from treewarden.store import Store, Unit
     from treewarden.supervision import Timer
     from treewarden.telemetry import SpanContext
 
@@ -56,9 +56,21 @@ class Envelope(msgspec.Struct, eq=False):
     # What its sender had not committed yet: what this message makes happen must not be
     # committed without it.
     needs: tuple[Unit, ...] = ()
+    # By what its effect is remembered, "" when nobody may ever ask; and, once it is
+    # handled, the unit that holds it.
+    id: str = ""
+    unit: Unit | None = None
     sender: str = ""
     sent_at_ns: int = 0
     trace: SpanContext | None = None
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether it is a row of the store before it is a message."""
+        return False
+
+    def post(self, target: str, store: Store, unit: Unit) -> None:
+        """Have it kept for the agent at `target` with `unit`; only what `is_kept`."""
 
     @property
     def is_wanted(self) -> bool:
@@ -71,6 +83,8 @@ class Envelope(msgspec.Struct, eq=False):
         if task is None:
             if self.inline:
                 self.value = value
+            elif self.id:
+                self.settle()
         else:
             self.value = value
             self.task = None
@@ -83,16 +97,26 @@ class Envelope(msgspec.Struct, eq=False):
         """The value that it was answered with."""
         return self.value
 
-    def answer(self, result: outcome.Outcome[object]) -> None:
-        """Wake whoever waits; nothing when nobody does any more."""
+    def answer(self, result: outcome.Outcome[object], *, last: bool = True) -> None:
+        """Wake whoever waits; nothing when nobody does any more.
+
+        Not the `last` word: what becomes of the message is open still.
+        """
         if self.inline:
             self.result = result
             return
         self.disarm()
+        if last and self.id:
+            self.settle()
         task = self.task
         if task is not None:
             self.task = None
             reschedule(task, result)
+
+    def settle(self) -> None:
+        """What became of it is decided: tell whoever asks by id."""
+        if self.body is not None:
+            self.body.settle(self)
 
     def give_up(self, _: object) -> Abort:
         """The task that waits was cancelled."""

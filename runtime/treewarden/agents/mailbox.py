@@ -27,12 +27,22 @@ class MailboxOverflow(StrEnum):
     DROP_NEWEST = "drop_newest"
 
 
+_DROPS: Final = (MailboxOverflow.DROP_OLDEST, MailboxOverflow.DROP_NEWEST)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MailboxPolicy:
-    """How many messages may wait, and what becomes of the next one."""
+    """How many messages may wait, and what becomes of the next one.
+
+    `durable`: a cast is a row in the store before it counts as accepted, and survives the
+    process; its handler's changes are applied once. One whose handler crashes or refuses
+    is tried again, `max_attempts` times in all, and is a dead letter then.
+    """
 
     capacity: int = 1000
     overflow: str = MailboxOverflow.WAIT
+    durable: bool = False
+    max_attempts: int = 3
 
     def __post_init__(self) -> None:
         """Refuse what is no bound."""
@@ -46,6 +56,16 @@ class MailboxPolicy:
             raise ValueError(
                 f"overflow must be one of {names}, not {self.overflow!r}"
             ) from None
+        if not isinstance(self.durable, bool):
+            raise ValueError(f"durable must be a bool, not {self.durable!r}")  # noqa: TRY004 - as for every option
+        attempts = self.max_attempts
+        if isinstance(attempts, bool) or not isinstance(attempts, int) or attempts < 1:
+            raise ValueError(f"max_attempts must be an int >= 1, not {attempts!r}")
+        if self.durable and self.overflow in _DROPS:
+            raise ValueError(
+                f"a durable mailbox loses nothing: overflow must be wait or reject, not "
+                f"{self.overflow}"
+            )
 
 
 class Admission(StrEnum):

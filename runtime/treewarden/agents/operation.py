@@ -31,6 +31,7 @@ class Operation:
     __slots__ = (
         "_copies",
         "_copy",
+        "_places",
         "_wire",
         "function",
         "is_async",
@@ -49,6 +50,7 @@ class Operation:
         self._copy: Callable[[object], object] | None = None
         self._copies: dict[str, Callable[[object], object]] = {}
         self._wire: type[msgspec.Struct] | None = None
+        self._places: tuple[tuple[str, ...], tuple[str, ...]] | None = None
 
     def copy_reply(self, value: object) -> object:
         """`value`, or a copy of it when it could be changed later.
@@ -70,6 +72,68 @@ class Operation:
                 "the agent's state; annotate its return type so that it can be copied"
             )
         return _copier(annotation)
+
+    def parse_reply(self, payload: bytes) -> object:
+        """An answer that was kept as JSON."""
+        annotation = self._hints().get("return", Any)
+        return msgspec.json.decode(payload, type=annotation)
+
+    def pack(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> bytes:
+        """The arguments as JSON, for a message that may outlive the process.
+
+        Raises:
+            BadArguments: the operation takes `*args` or `**kwargs`.
+            StateNotEncodable: one cannot be encoded, or would not come back as it is.
+        """
+        positional, _ = self._shape()
+        arguments = {**dict(zip(positional, args, strict=False)), **kwargs}
+        try:
+            for name, value in arguments.items():
+                if type(value) not in SCALARS:
+                    self._annotation(name)
+            payload = msgspec.json.encode(arguments)
+            self.unpack(payload)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise StateNotEncodable(
+                f"the arguments of {self.name} cannot be stored: {error}"
+            ) from error
+        return payload
+
+    def unpack(self, payload: bytes) -> tuple[tuple[object, ...], dict[str, object]]:
+        """What `pack` made bytes of.
+
+        Raises:
+            BadArguments: it does not fit the operation.
+        """
+        if self._wire is None:
+            self._wire = self._make_wire()
+        positional, others = self._shape()
+        try:
+            parsed = msgspec.json.decode(payload, type=self._wire)
+        except msgspec.MsgspecError as error:
+            raise BadArguments(f"{self.name}: {error}") from None
+        args = tuple(getattr(parsed, name) for name in positional)
+        return args, {name: getattr(parsed, name) for name in others}
+
+    def _shape(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Parameters that are given by place, and those that are given by name."""
+        if self._places is None:
+            named = list(self._parameters().values())[1:]
+            kinds = {one.kind for one in named}
+            if kinds & {
+                inspect.Parameter.VAR_POSITIONAL,
+                inspect.Parameter.VAR_KEYWORD,
+            }:
+                raise BadArguments(
+                    f"{self.name} takes any number of arguments, and a durable message "
+                    "is stored by their names"
+                )
+            by_name = inspect.Parameter.KEYWORD_ONLY
+            self._places = (
+                tuple(one.name for one in named if one.kind is not by_name),
+                tuple(one.name for one in named if one.kind is by_name),
+            )
+        return self._places
 
     def copy_arguments(
         self, args: tuple[object, ...], kwargs: Mapping[str, object]

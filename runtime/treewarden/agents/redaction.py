@@ -6,7 +6,6 @@ A redactor that fails hides everything: what it would have removed is never show
 from __future__ import annotations
 
 import inspect
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -68,7 +67,9 @@ class Redaction:
         if self._error is None:
             return fault
         cause = self.fault(fault.cause) if fault.cause is not None else None
-        return replace(fault, message=self._text(fault.message), cause=cause)
+        return msgspec.structs.replace(
+            fault, message=self._text(fault.message), cause=cause
+        )
 
     def _text(self, text: str) -> str:
         assert self._error is not None  # noqa: S101 - asked by whoever calls

@@ -33,24 +33,22 @@ from treewarden.errors import (
     AgentCrashed,
     AgentDown,
     AgentError,
+    AlreadyApplied,
     CallingSelf,
     MailboxFull,
     NameUnknown,
 )
 from treewarden.exits import Crash, Normal, describe
+from treewarden.ids import new_id
 from treewarden.supervision import Kind
 
-from .body import (
-    REPLACE_STATE,
-    STOP,
-    AgentBody,
-    AgentStatistics,
-    Ending,
-    current_body,
-)
+from .body import AgentBody, AgentStatistics, current_body
+from .durable import DurableBody
 from .envelope import UNANSWERED, Envelope
 from .monitor import Monitor, tell_nobody
+from .orders import REPLACE_STATE, STOP, Ending
 from .request import Request, RequestEnvelope
+from .seat import refuse_inside
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -59,6 +57,7 @@ if TYPE_CHECKING:
     from treewarden.supervision import Directory, Patience
 
     from .agent import Agent
+    from .operation import Operation
     from .recent import Handled
 
 A = TypeVar("A", bound="Agent[Any]")
@@ -139,6 +138,8 @@ class AgentRef(Generic[A]):
         sender = current_body.get()
         if sender is body:
             raise CallingSelf(f"{self.path} calls itself and would wait for itself")
+        if body.seat is not None:
+            refuse_inside(body)
         try:
             # As `found` does, with one call less.
             found = body.by_function[operation]
@@ -149,7 +150,11 @@ class AgentRef(Generic[A]):
         envelope = Envelope(found, args, kwargs, True)
         if sender is not None or body.spans.enabled:
             _sign(envelope, sender)
-        if not found.is_async and body.idle is not None:
+        if (
+            not found.is_async
+            and body.idle is not None
+            and not (envelope.needs and body.awaits_senders)
+        ):
             await checkpoint_if_cancelled()
             envelope.inline = True
             body.handle_inline(envelope)
@@ -164,7 +169,7 @@ class AgentRef(Generic[A]):
             body.accept(envelope)
         # Nothing is awaited between acceptance and parking, so no answer comes early.
         envelope.task = current_task()
-        self._arm(body, envelope)
+        self.arm(body, envelope)
         return await park(envelope.give_up)
 
     async def send_call(
@@ -210,15 +215,17 @@ class AgentRef(Generic[A]):
         sender = current_body.get()
         if sender is body:
             raise CallingSelf(f"{self.path} asks itself and would wait for itself")
+        refuse_inside(body)
         found = body.found(operation, args, kwargs)
         envelope = RequestEnvelope(found, args, kwargs, True)
         _sign(envelope, sender)
+        body.expect(envelope, new_id())
         try:
             body.accept_request(envelope)
         except AgentError as error:
             envelope.answer(outcome.Error(error))
         else:
-            self._arm(body, envelope)
+            self.arm(body, envelope)
         return Request(envelope)
 
     async def cast(
@@ -229,6 +236,9 @@ class AgentRef(Generic[A]):
         **kwargs: P.kwargs,
     ) -> None:
         """Tell; returns once accepted. At most once: a crash or `kill -9` may lose it.
+
+        With a durable mailbox it returns once committed, and is applied once, or a dead
+        letter. Cancelled meanwhile, it may have been.
 
         Checks for cancellation each time and gives way at least every 32nd.
 
@@ -241,6 +251,8 @@ class AgentRef(Generic[A]):
         body = self._body
         if body is None or body.resting:
             body = self.resolve()
+        if body.seat is not None:
+            refuse_inside(body)
         sender = current_body.get()
         try:
             # As `found` does, with one call less.
@@ -249,6 +261,9 @@ class AgentRef(Generic[A]):
                 found.check(args, kwargs)
         except (KeyError, TypeError):
             found = body.found(operation, args, kwargs)
+        if body.keeps:
+            await _keep(body, found, args, kwargs, sender)
+            return
         envelope = Envelope(found, args, kwargs)
         mailbox = body.mailbox
         items = mailbox.items
@@ -278,8 +293,19 @@ class AgentRef(Generic[A]):
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> None:
-        """Tell, or raise MailboxFull where `cast` would wait."""
+        """Tell, or raise MailboxFull where `cast` would wait.
+
+        For a durable mailbox it returns before the message is kept, nobody hears when it
+        is not, and what the same sender sends meanwhile may come before it.
+        """
         body = self.resolve()
+        refuse_inside(body)
+        if isinstance(body, DurableBody):
+            found = body.found(operation, args, kwargs)
+            kept = body.make_cast(found, args, kwargs)
+            _sign(kept, current_body.get())
+            body.cast_nowait(kept)
+            return
         if body.mailbox.would_wait:
             raise MailboxFull(self.path, body.mailbox.capacity)
         envelope = Envelope(body.found(operation, args, kwargs), args, kwargs)
@@ -301,12 +327,13 @@ class AgentRef(Generic[A]):
         sender = current_body.get()
         if sender is body:
             raise CallingSelf(f"{self.path} stops itself; use self.stop()")
+        refuse_inside(body)
         ending = Ending(exit if exit is not None else Normal())
         envelope = Envelope(STOP, (ending,), {}, True)
         _sign(envelope, sender)
         body.accept(envelope)
         envelope.task = current_task()
-        self._arm(body, envelope)
+        self.arm(body, envelope)
         await park(envelope.give_up)
         await ending.over.wait()
         if isinstance(ending.exit, Crash):
@@ -319,6 +346,14 @@ class AgentRef(Generic[A]):
         if not seconds >= 0:
             raise ValueError(f"a timeout must be >= 0 seconds, not {seconds!r}")
         return AgentRef(self._directory, self.path, seconds=seconds)
+
+    def with_id(self, id: str) -> IdentifiedRef[A]:  # noqa: A002 - as Request.id
+        """The same address, for a request that is applied once however often it is made.
+
+        `id` is the id of an earlier `Request`, or `CallTimeout.id`, or one of your own
+        that nobody else uses.
+        """
+        return IdentifiedRef(self._directory, self.path, id, seconds=self._seconds)
 
     @property
     def incarnation(self) -> int:
@@ -378,12 +413,13 @@ class AgentRef(Generic[A]):
         sender = current_body.get()
         if sender is body:
             raise CallingSelf(f"{self.path} replaces its own state; assign self.state")
+        refuse_inside(body)
         payload = body.encode_state(state)
         envelope = Envelope(REPLACE_STATE, (payload,), {}, True)
         _sign(envelope, sender)
         body.order(envelope)
         envelope.task = current_task()
-        self._arm(body, envelope)
+        self.arm(body, envelope)
         await park(envelope.give_up)
 
     def resolve(self) -> AgentBody:
@@ -403,7 +439,8 @@ class AgentRef(Generic[A]):
         self._body = body = cast("AgentBody", node.body)
         return body
 
-    def _arm(self, body: AgentBody, envelope: Envelope) -> None:
+    def arm(self, body: AgentBody, envelope: Envelope) -> None:
+        """Begin to count the seconds that its caller waits; not for users."""
         envelope.body = body
         seconds = self._seconds
         if seconds is None:
@@ -419,6 +456,94 @@ class AgentRef(Generic[A]):
         else:
             expire = partial(envelope.expire, seconds)
             envelope.timer = timers.at(timers.now() + seconds, expire)
+
+
+class IdentifiedRef(Generic[A]):
+    """Where a request goes whose id has been decided; see `AgentRef.with_id`."""
+
+    __slots__ = ("_ref", "id")
+
+    def __init__(
+        self,
+        directory: Directory,
+        path: str,
+        id_: str,
+        *,
+        seconds: float | None = None,
+    ) -> None:
+        if not id_:
+            raise ValueError("an id must not be empty")
+        self.id = id_
+        self._ref: AgentRef[A] = AgentRef(directory, path, seconds=seconds)
+
+    @overload
+    async def call(
+        self,
+        operation: Callable[Concatenate[A, P], Awaitable[R]],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> R: ...
+
+    @overload
+    async def call(
+        self,
+        operation: Callable[Concatenate[A, P], R],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> R: ...
+
+    async def call(
+        self, operation: Callable[..., Any], /, *args: Any, **kwargs: Any
+    ) -> Any:
+        """As `AgentRef.call`, unless a request of this id was applied before.
+
+        Then the answer is the one of that time. One that is still on its way is waited
+        for first. What raised, was refused or changed nothing was not applied, and is
+        done again.
+
+        Raises:
+            AlreadyApplied: it was applied before, and its answer was not kept.
+            NotRunning: there is no store.
+            As `AgentRef.call` does.
+        """
+        body = self._ref.resolve()
+        sender = current_body.get()
+        if sender is body:
+            raise CallingSelf(
+                f"{body.node.path} calls itself and would wait for itself"
+            )
+        found = body.found(operation, args, kwargs)
+        applied = await body.applied(self.id)
+        if applied is not None:
+            if applied.answer is None or not applied.sound:
+                raise AlreadyApplied(body.node.path, self.id)
+            return found.parse_reply(applied.answer)
+        # Nothing was awaited since: no other request of this id is on its way.
+        envelope = RequestEnvelope(found, args, kwargs, True)
+        _sign(envelope, sender)
+        body.expect(envelope, self.id)
+        try:
+            body.accept_request(envelope)
+        except AgentError as error:
+            envelope.answer(outcome.Error(error))
+        else:
+            self._ref.arm(body, envelope)
+        return await Request[Any](envelope).result()
+
+
+async def _keep(
+    body: AgentBody,
+    found: Operation,
+    args: tuple[object, ...],
+    kwargs: dict[str, object],
+    sender: AgentBody | None,
+) -> None:
+    assert isinstance(body, DurableBody)  # noqa: S101 - only they keep what they are sent
+    envelope = body.make_cast(found, args, kwargs)
+    _sign(envelope, sender)
+    await body.cast_durably(envelope, sender)
 
 
 def _sign(envelope: Envelope, sender: AgentBody | None) -> None:

@@ -38,8 +38,10 @@ class RequestEnvelope(Envelope, eq=False):
         """Keep the answer, and wake whoever reads it already."""
         self.answer(outcome.Value(value))
 
-    def answer(self, result: outcome.Outcome[object]) -> None:
+    def answer(self, result: outcome.Outcome[object], *, last: bool = True) -> None:
         """Keep the answer, and wake whoever reads it already."""
+        if last and self.id:
+            self.settle()
         if self.result is not None:
             return
         self.result = result
@@ -53,13 +55,14 @@ class RequestEnvelope(Envelope, eq=False):
 class Request(Generic[R]):
     """Sent by `AgentRef.request`; `id` is unique for ever.
 
-    It need not be read: it takes effect all the same.
+    It need not be read: it takes effect all the same. Whether it did, the store knows by
+    its `id`, and `ref.with_id(id)` asks again without its happening twice.
     """
 
     __slots__ = ("_envelope", "_read", "id")
 
     def __init__(self, envelope: Envelope) -> None:
-        self.id = new_id()
+        self.id = envelope.id or new_id()
         self._envelope = envelope
         self._read = False
 

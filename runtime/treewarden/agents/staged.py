@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from treewarden.store import StagedEvent
+    from treewarden.store import StagedEvent, Store, Unit
     from treewarden.supervision import Timer
 
     from .body import AgentBody
@@ -28,6 +28,31 @@ class Staged:
         self.timers: list[Timer] = []
 
     @property
+    def posts(self) -> bool:
+        """Whether one of the casts is a row of the target's inbox."""
+        return any(envelope.is_kept for _, envelope in self.casts)
+
+    def post(self, store: Store | None, unit: Unit) -> None:
+        """Have those rows committed with `unit`, which is handed over next."""
+        for body, envelope in self.casts:
+            if envelope.is_kept and store is not None:
+                envelope.post(body.node.path, store, unit)
+
+    @property
     def leaving(self) -> int:
         """How many things leave the agent with the commit."""
         return len(self.events) + len(self.casts) + len(self.replies)
+
+
+def gathered(several: list[Staged]) -> Staged | None:
+    """What several handlers of one transaction staged, in order."""
+    if len(several) <= 1:
+        return several[0] if several else None
+    whole = Staged()
+    for staged in several:
+        whole.replies += staged.replies
+        whole.continuations += staged.continuations
+        whole.events += staged.events
+        whole.casts += staged.casts
+        whole.timers += staged.timers
+    return whole
