@@ -248,6 +248,28 @@ def test_an_injected_crash_is_healed_explained_and_in_the_journal(shop: Home) ->
     assert "injection.crash" in [json.loads(event)["topic"] for event in events]
 
 
+def test_a_plan_of_injections_is_loaded_listed_and_lifted(
+    shop: Home, tmp_path: Path
+) -> None:
+    plan = tmp_path / "plan.toml"
+    plan.write_text(
+        'name = "stall"\n[[injections]]\npoint = "store.commit.before"\n'
+        'do = "stall"\ndelay = 0.01\n'
+    )
+    assert "ends by itself in 60 s" in shop.treewarden("load", str(plan)).stdout
+    assert "loaded already" in line(shop.treewarden("load", str(plan)), 1)
+    shop.json("call", "counter", "add", "n=1")
+    seen = shop.json("injections")
+    assert [(row["name"], row["done"]) for row in seen["plans"]] == [("stall", 1)]
+    [point] = [p for p in seen["points"] if p["name"] == "store.commit.before"]
+    assert (point["armed"], point["kinds"]) == (1, ["kill", "raise", "stall"])
+    assert "store.commit.before" in shop.treewarden("injections").stdout
+    assert "done 1 times" in shop.treewarden("lift", "stall").stdout
+    assert shop.json("injections")["plans"] == []
+    plan.write_text('name = "x"\n[[injections]]\npoint = "here"\ndo = "stall"\n')
+    assert "'here'" in line(shop.treewarden("load", str(plan)), 1)
+
+
 def test_a_restart_goes_up_by_one(shop: Home) -> None:
     [agent] = shop.json("agents")["agents"]
     done = shop.json("restart", "counter")
@@ -255,7 +277,7 @@ def test_a_restart_goes_up_by_one(shop: Home) -> None:
     assert done["sentence"]
 
 
-@pytest.mark.parametrize("word", ["circuits", "agents", "tree", "events"])
+@pytest.mark.parametrize("word", ["circuits", "agents", "queues", "tree", "events"])
 def test_every_list_has_a_text_for_people(shop: Home, word: str) -> None:
     done = shop.treewarden(word)
     assert (done.returncode, done.stderr) == (0, "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
@@ -19,6 +20,7 @@ from treewarden.control import (
 )
 from treewarden.control.plain import plain
 from treewarden.control.protocol import (
+    Criterion,
     Done,
     EventRow,
     EventsUpdate,
@@ -168,6 +170,39 @@ def arguments(pairs: list[str]) -> dict[str, Raw]:
         if key in found:
             raise ConfigError(f"{key} is given twice")
         found[key] = Raw(msgspec.json.encode(_value(text)))
+    return found
+
+
+_SIGNS: Final = {
+    "!=": "neq",
+    ">=": "gte",
+    "<=": "lte",
+    "=": "eq",
+    ">": "gt",
+    "<": "lt",
+    "~": "like",
+}
+_CRITERION: Final = re.compile(r"\s*([\w.]+)\s*(!=|>=|<=|=|>|<|~)\s*(.*)", re.DOTALL)
+
+
+def criteria(texts: list[str]) -> list[Criterion]:
+    """`orders.open>=3` as criteria; a value that is not JSON is text.
+
+    Raises:
+        ConfigError: a text is not of that form.
+    """
+    found = []
+    for text in texts:
+        parts = _CRITERION.fullmatch(text)
+        if parts is None:
+            signs = " ".join(_SIGNS)
+            raise ConfigError(f"expected FIELD, one of {signs}, VALUE; not {text!r}")
+        name, sign, value = parts.groups()
+        raw = {"field": name, "op": _SIGNS[sign], "value": _value(value)}
+        try:
+            found.append(msgspec.convert(raw, Criterion))
+        except msgspec.ValidationError as error:
+            raise ConfigError(f"{text!r}: {error}") from error
     return found
 
 

@@ -456,43 +456,63 @@ def tree(
     r"""Show the tree, or the part below PATH.
 
     \b
-    --json: {"nodes": [{"path", "id", "kind", "state", "incarnation", "restarts",
-             "children": [...]}]}
+    --json: {"level", "nodes": [{"path", "id", "kind", "state", "incarnation",
+             "restarts", "children": [...]}]}
     """
     from treewarden.control.protocol import GetTree, Tree
 
     from . import showing
-    from .asking import request_and_print
+    from .asking import request
 
-    show = showing.tree_json if as_json else showing.tree_text
-    conversation = request_and_print(
-        "tree", GetTree(root=root), Tree, lambda answer: show(answer.rows)
-    )
+    async def conversation(remote: Any) -> None:  # noqa: ANN401 - a RemoteRuntime, not loaded yet
+        rows = (await request(remote, "tree", GetTree(root=root), Tree)).rows
+        level = remote.welcome.runtime.level
+        print(showing.tree_json(rows, level) if as_json else showing.tree_text(rows))
+
     _ask(socket, runtime, conversation)
 
 
 @app.command()
 def agents(
-    as_json: Json = False, socket: Socket = None, runtime: RuntimeName = None
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FIELD>=VALUE", help="Of their committed state; = != ~ too."
+        ),
+    ] = None,
+    stored_as: Annotated[
+        str, typer.Option("--type", help="Only those whose state is of this type.")
+    ] = "",
+    as_json: Json = False,
+    socket: Socket = None,
+    runtime: RuntimeName = None,
 ) -> None:
-    r"""List the agents.
+    r"""List the agents, all or those whose state is as you say.
+
+    A field of a type that has an index is looked up in it. With --where or --type the
+    last line tells how many rows of the store were examined.
 
     \b
     --json: {"agents": [{"path", "type", "incarnation", "mailbox", "capacity",
              "waiting_senders", "handled", "failed", "refused", "doing",
-             "state_version", "state_bytes", "uncommitted"}]}
+             "state_version", "state_bytes", "uncommitted"}],
+             "rows_examined": NUMBER or null}
     """
     from treewarden.control.protocol import Agents, GetAgents
 
     from . import showing
-    from .asking import request_and_print
+    from .asking import criteria, request_and_print
 
     def show(answer: Agents) -> str:
+        examined = answer.rows_examined
         if as_json:
-            return showing.as_json({"agents": answer.rows})
-        return showing.agents_text(answer.rows)
+            rows = {"agents": answer.rows, "rows_examined": examined}
+            return showing.as_json(rows)
+        text = showing.agents_text(answer.rows)
+        return text if examined is None else f"{text}\n{examined} rows were examined"
 
-    _ask(socket, runtime, request_and_print("agents", GetAgents(), Agents, show))
+    params = GetAgents(type=stored_as, where=criteria(where or []))
+    _ask(socket, runtime, request_and_print("agents", params, Agents, show))
 
 
 @app.command()
@@ -529,7 +549,8 @@ def why(
 
     \b
     --json: {"path", "incarnation", "cause", "sentence", "at_ns", "origin", "by",
-             "message", "fault", "took_down", "state_before", "state_after", "chain"}
+             "message", "fault", "took_down", "state_before", "state_after", "chain",
+             "faults", "faults_total"}
     """
     from treewarden.control.protocol import Explanation, Why
 
@@ -562,6 +583,28 @@ def circuits(
         return showing.circuits_text(answer.rows)
 
     _ask(socket, runtime, request_and_print("circuits", GetCircuits(), Circuits, show))
+
+
+@app.command()
+def queues(
+    as_json: Json = False, socket: Socket = None, runtime: RuntimeName = None
+) -> None:
+    r"""List the durable queues and maps of the agents, and how much is in them.
+
+    \b
+    --json: {"queues": [{"path", "name", "kind", "items"}]}
+    """
+    from treewarden.control.protocol import GetQueues, Queues
+
+    from . import showing
+    from .asking import request_and_print
+
+    def show(answer: Queues) -> str:
+        if as_json:
+            return showing.as_json({"queues": answer.rows})
+        return showing.queues_text(answer.rows)
+
+    _ask(socket, runtime, request_and_print("queues", GetQueues(), Queues, show))
 
 
 @app.command()
@@ -740,6 +783,80 @@ def inject(
 
     params = Inject(kind=kind.value, path=path, key=new_id())
     _ask(socket, runtime, act("inject", params, as_json=as_json), RightsWord.CHAOS)
+
+
+@app.command()
+def load(
+    file: Annotated[Path, typer.Argument(metavar="PLAN.toml")],
+    as_json: Json = False,
+    socket: Socket = None,
+    runtime: RuntimeName = None,
+) -> None:
+    r"""Break a runtime by plan, for as long as the plan says: see `injections`.
+
+    The plan has a name, how many seconds it holds, and a list of [[injections]]: point
+    (a name, or a pattern like store.*), do (kill, raise, cancel, stall), and, if wanted,
+    error, delay, nth, times, probability, seed.
+
+    \b
+    --json: {"sentence", "path", "incarnation"}
+    """
+    import msgspec
+
+    from treewarden.control.protocol import Load, Raw
+    from treewarden.ids import new_id
+    from treewarden.injection import read_plan
+
+    from .asking import act
+
+    plan = Raw(msgspec.json.encode(read_plan(file)))
+    conversation = act("load", Load(plan=plan, key=new_id()), as_json=as_json)
+    _ask(socket, runtime, conversation, RightsWord.CHAOS)
+
+
+@app.command()
+def lift(
+    name: Annotated[str, typer.Argument(metavar="PLAN")],
+    as_json: Json = False,
+    socket: Socket = None,
+    runtime: RuntimeName = None,
+) -> None:
+    r"""End a plan of injections now.
+
+    \b
+    --json: {"sentence", "path", "incarnation"}
+    """
+    from treewarden.control.protocol import Lift
+    from treewarden.ids import new_id
+
+    from .asking import act
+
+    conversation = act("lift", Lift(name=name, key=new_id()), as_json=as_json)
+    _ask(socket, runtime, conversation, RightsWord.CHAOS)
+
+
+@app.command()
+def injections(
+    as_json: Json = False, socket: Socket = None, runtime: RuntimeName = None
+) -> None:
+    r"""List where a runtime can be broken, and the plans that do so now.
+
+    \b
+    --json: {"plans": [{"name", "by", "injections", "done", "seconds_left"}],
+             "points": [{"name", "about", "home", "kinds", "reached", "armed"}]}
+    """
+    from treewarden.control.protocol import GetInjections, Injections
+
+    from . import showing
+    from .asking import request_and_print
+
+    def show(answer: Injections) -> str:
+        if as_json:
+            return showing.as_json({"plans": answer.plans, "points": answer.points})
+        return showing.injections_text(answer)
+
+    conversation = request_and_print("injections", GetInjections(), Injections, show)
+    _ask(socket, runtime, conversation)
 
 
 def _print_version(wanted: bool) -> None:

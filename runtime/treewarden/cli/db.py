@@ -168,6 +168,12 @@ def journal(
     since: Annotated[
         int | None, typer.Option(metavar="POSITION", help="Those after it.")
     ] = None,
+    at: Annotated[
+        int | None,
+        typer.Option(
+            min=0, metavar="POSITION", help="As it was when that was its newest."
+        ),
+    ] = None,
     pattern: Annotated[str, typer.Option(help="Which topics.")] = ">",
     db: Db = None,
     name: Name = None,
@@ -185,7 +191,9 @@ def journal(
     from . import asking, showing
 
     asking.check(pattern)
-    entries = journal_of(_file(db, name), since=since, limit=limit, pattern=pattern)
+    entries = journal_of(
+        _file(db, name), since=since, limit=limit, pattern=pattern, until=at
+    )
     show: Callable[[Any], str] = showing.as_json if as_json else showing.event_text
     for entry in entries:
         print(show(event_row(entry)))
@@ -311,7 +319,7 @@ def rename(
     name: Name = None,
     as_json: Json = False,
 ) -> None:
-    r"""Move what is stored under the path OLD to NEW: state, crashes, queues.
+    r"""Move what is stored under the path OLD to NEW: state, crashes, queues, maps.
 
     \b
     --json: {"file", "moved": {TABLE: NUMBER}}

@@ -22,9 +22,11 @@ if TYPE_CHECKING:
         AgentRow,
         AgentState,
         CircuitRow,
+        CollectionRow,
         EventRow,
         Explanation,
         FaultRow,
+        Injections,
         NodeRow,
     )
 
@@ -66,8 +68,11 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 # --- the tree --------------------------------------------------------------------------------
 
 
-def tree_json(rows: Sequence[NodeRow]) -> str:
-    """`{"nodes": [...]}`: `path id kind state incarnation restarts children`, nested."""
+def tree_json(rows: Sequence[NodeRow], level: str) -> str:
+    """`{"level", "nodes": [...]}`: what an acknowledged change survives, and the nodes.
+
+    Nested, each `path id kind state incarnation restarts children`.
+    """
     nodes: dict[str, dict[str, Any]] = {}
     top: list[dict[str, Any]] = []
     for row in rows:
@@ -76,7 +81,7 @@ def tree_json(rows: Sequence[NodeRow]) -> str:
         parent = nodes.get(row.parent) if row.parent is not None else None
         (top if parent is None else parent["children"]).append(node)
     # Plain values already, and as deep as the tree: not one call more a level than needed.
-    return json.dumps({"nodes": top})
+    return json.dumps({"level": level, "nodes": top})
 
 
 def tree_text(rows: Sequence[NodeRow]) -> str:
@@ -151,6 +156,27 @@ def agents_text(rows: Sequence[AgentRow]) -> str:
     )
 
 
+def injections_text(answer: Injections) -> str:
+    """A table of the plans in force, if there are any, and one of all points."""
+    points = table(
+        ("POINT", "CAN", "REACHED", "ARMED", "WHERE"),
+        (
+            (row.name, " ".join(row.kinds), row.reached, row.armed, row.about)
+            for row in answer.points
+        ),
+    )
+    if not answer.plans:
+        return points
+    plans = table(
+        ("PLAN", "BY", "INJECTIONS", "DONE", "SECONDS LEFT"),
+        (
+            (row.name, row.by, row.injections, row.done, f"{row.seconds_left:.0f}")
+            for row in answer.plans
+        ),
+    )
+    return f"{plans}\n\n{points}"
+
+
 def circuits_text(rows: Sequence[CircuitRow]) -> str:
     """A table of circuits."""
     return table(
@@ -177,6 +203,14 @@ def circuits_text(rows: Sequence[CircuitRow]) -> str:
             )
             for row in rows
         ),
+    )
+
+
+def queues_text(rows: Sequence[CollectionRow]) -> str:
+    """A table of durable queues and maps."""
+    return table(
+        ("AGENT", "NAME", "KIND", "ITEMS"),
+        ((row.path, row.name, row.kind, row.items) for row in rows),
     )
 
 
@@ -227,7 +261,24 @@ def why_text(why: Explanation) -> str:
     ):
         if bytes(raw) != b"null":
             lines += ["", f"{label}:", *value_lines(raw)]
+    if why.faults:
+        lines += ["", *_history(why)]
     return "\n".join(lines)
+
+
+def _history(why: Explanation) -> list[str]:
+    """A line a fault, newest first."""
+    count = why.faults_total
+    times = "once" if count == 1 else f"{count} times"
+    newest = "" if count == len(why.faults) else f"; the newest {len(why.faults)}"
+    lines = [f"failed {times} within the last day{newest}:"]
+    for fault in reversed(why.faults):
+        told = msgspec.json.decode(fault.payload)
+        what = told.get("exit") or told.get("detail") or fault.topic
+        during = f", handling {told['operation']}" if told.get("operation") else ""
+        where = f" at {told['where']}" if told.get("where") else ""
+        lines.append(f"  {when(fault.at_ns)}  {plain(f'{what}{where}{during}', 300)}")
+    return lines
 
 
 def _fault_lines(fault: FaultRow) -> list[str]:

@@ -17,6 +17,7 @@ import trio
 
 from treewarden.errors import TreewardenError
 from treewarden.exits import Fault
+from treewarden.injection import places
 
 from .protocol import ErrorCode, Message
 
@@ -103,6 +104,7 @@ class Acts:
         self, method: str, params: Message, client: Client
     ) -> Message | Refusal:
         try:
+            await places.CONTROL_REQUEST.pass_by()
             return await self._target.perform(method, params, client)
         except TreewardenError as error:
             return Refusal(message=_words(error), kind=_kind(error))

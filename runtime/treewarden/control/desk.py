@@ -18,6 +18,8 @@ import trio
 from treewarden.agents import AgentBody, AgentRef, Surroundings
 from treewarden.errors import NameUnknown, NotAllowed, NotRunning, Outdated
 from treewarden.exits import Crash, describe
+from treewarden.injection import POINTS, parse_plan
+from treewarden.store import StateFilter
 from treewarden.supervision import (
     CauseKind,
     Directory,
@@ -35,9 +37,13 @@ from . import protocol as wire
 from .views import (
     agent_row,
     circuit_row,
+    collection_row,
     event_row,
+    fault_event,
     fault_row,
     node_row,
+    plan_row,
+    point_row,
     stored_fault_row,
     subscription_row,
 )
@@ -52,6 +58,7 @@ if TYPE_CHECKING:
     from .target import Client
 
 _CHAIN = 12
+_FAULTS = 20
 _LONGEST_ANSWER = wire.MAX_FRAME_BYTES - 4096
 
 
@@ -95,6 +102,7 @@ class Desk:
             "agents": self._agents,
             "state": self._state,
             "circuits": self._circuits_list,
+            "queues": self._queues,
             "events": self._events,
             "process": self._process,
             "why": self._why,
@@ -102,6 +110,9 @@ class Desk:
             "restart": self._restart,
             "stop": self._stop,
             "inject": self._inject,
+            "injections": self._injections_list,
+            "load": self._load,
+            "lift": self._lift,
             "circuit": self._circuit,
             "call": self._call,
             "shutdown": self._shutdown,
@@ -227,8 +238,35 @@ class Desk:
     async def _tree(self, params: wire.GetTree, _: Client) -> wire.Tree:
         return wire.Tree(rows=self._node_rows(self._directory.resolve(params.root)))
 
-    async def _agents(self, _: wire.GetAgents, __: Client) -> wire.Agents:
-        return wire.Agents(rows=self._agent_rows())
+    async def _agents(self, params: wire.GetAgents, _: Client) -> wire.Agents:
+        if not (params.type or params.where):
+            return wire.Agents(rows=self._agent_rows())
+        filters = [_as_filter(one) for one in params.where]
+        paths: set[str] = set()
+        examined, after = 0, ""
+        while True:
+            answer = await self._store().query(params.type, filters, after=after)
+            paths.update(one.path for one in answer.found)
+            examined += answer.rows_examined
+            if answer.after is None:
+                break
+            after = answer.after
+        rows = [
+            row
+            for row in self._agent_rows()
+            if row.path in paths and _shows(self._body(row.path), filters)
+        ]
+        return wire.Agents(rows=rows, rows_examined=examined)
+
+    async def _queues(self, _: wire.GetQueues, __: Client) -> wire.Queues:
+        bodies = [
+            cast("AgentBody", node.body)
+            for node in self._directory.nodes()
+            if node.body.kind is Kind.AGENT
+        ]
+        return wire.Queues(
+            rows=[collection_row(one) for body in bodies for one in body.collections]
+        )
 
     async def _circuits_list(self, _: wire.GetCircuits, __: Client) -> wire.Circuits:
         return wire.Circuits(rows=self._circuit_rows())
@@ -278,12 +316,16 @@ class Desk:
     async def _why(self, params: wire.Why, _: Client) -> wire.Explanation:
         node = self._directory.resolve(params.path)
         cause = node.cause
+        faults = await self._store().faults(node.path)
+        told = [fault_event(one) for one in faults[-_FAULTS:]]
         if cause is None:
             return wire.Explanation(
                 path=node.path,
                 incarnation=node.incarnation,
                 cause="none",
                 sentence=_never_restarted(node),
+                faults=told,
+                faults_total=len(faults),
             )
         fault = fault_row(cause.exit.fault) if isinstance(cause.exit, Crash) else None
         message, before = "", None
@@ -308,6 +350,8 @@ class Desk:
             state_before=wire.Raw(before or b"null"),
             state_after=wire.Raw(after or b"null"),
             chain=await self._chain(node),
+            faults=told,
+            faults_total=len(faults),
         )
 
     async def _crash_of(
@@ -446,6 +490,31 @@ class Desk:
             incarnation=node.incarnation,
         )
 
+    async def _injections_list(
+        self, _: wire.GetInjections, __: Client
+    ) -> wire.Injections:
+        return wire.Injections(
+            points=[point_row(point) for point in POINTS.values()],
+            plans=[plan_row(loaded) for loaded in self._injections.loaded],
+        )
+
+    async def _load(self, params: wire.Load, client: Client) -> wire.Done:
+        by = client.operator or client.name
+        loaded = self._injections.load(parse_plan(params.plan), by=by)
+        return wire.Done(
+            sentence=f"the plan {loaded.plan.name!r} is loaded; it ends by itself in"
+            f" {loaded.plan.seconds:g} s"
+        )
+
+    async def _lift(self, params: wire.Lift, client: Client) -> wire.Done:
+        self._record(
+            "operator.lift", {"plan": params.name}, client.operator or client.name
+        )
+        loaded = self._injections.lift(params.name)
+        return wire.Done(
+            sentence=f"the plan {loaded.plan.name!r} is lifted; done {loaded.done} times"
+        )
+
     async def _circuit(self, params: wire.CircuitAct, client: Client) -> wire.Done:
         circuit = self._circuits.get(params.name)
         if circuit is None:
@@ -481,6 +550,22 @@ class Desk:
         self._record("operator.shutdown", {}, client.operator or client.name)
         self._stop_runtime()
         return wire.Done(sentence="the runtime is stopping")
+
+
+def _as_filter(criterion: wire.Criterion) -> StateFilter:
+    try:
+        return StateFilter(criterion.field, criterion.op, criterion.value)
+    except (TypeError, ValueError) as error:
+        raise NotAllowed(str(error)) from error
+
+
+def _shows(body: AgentBody, filters: Sequence[StateFilter]) -> bool:
+    """Whether people may see all that was asked: an answer would tell what is redacted."""
+    shown, kept = body.shown_state(), body.committed_state
+    if shown == kept:
+        return True
+    seen, whole = (msgspec.json.decode(one or b"null") for one in (shown, kept))
+    return all(one.look_up(seen) == one.look_up(whole) for one in filters)
 
 
 def _subtree(node: Node) -> list[Node]:

@@ -173,6 +173,18 @@ class SubscriptionRow(Message, frozen=True, kw_only=True):
     pending: int = 0
 
 
+class CollectionRow(Message, frozen=True, kw_only=True):
+    """A durable queue or map of an agent; `items` are the committed ones.
+
+    Those of a queue that are leased, or wait for their time, are among them.
+    """
+
+    path: str
+    name: str
+    kind: str
+    items: int
+
+
 class EventRow(Message, frozen=True, kw_only=True):
     """An entry of the journal: a published event or a report.
 
@@ -262,15 +274,30 @@ class Tree(Message, frozen=True, kw_only=True):
     more: bool = False
 
 
+class Criterion(Message, frozen=True, kw_only=True):
+    """What a field of the committed state has to be; dots lead into objects."""
+
+    field: str
+    op: Literal["eq", "neq", "lt", "lte", "gt", "gte", "in", "not_in", "like"]
+    value: str | float | int | bool | list[str | float | int | bool | None] | None
+
+
 class GetAgents(Message, frozen=True, kw_only=True):
-    """All agents."""
+    """All agents; or those of the stored type `type` whose state fulfils all of `where`.
+
+    A field that is redacted fulfils nothing.
+    """
+
+    type: str = ""
+    where: list[Criterion] = []
 
 
 class Agents(Message, frozen=True, kw_only=True):
-    """Agents in tree order."""
+    """Agents in tree order; `rows_examined` in the store, None when it was not asked."""
 
     rows: list[AgentRow]
     more: bool = False
+    rows_examined: int | None = None
 
 
 class GetState(Message, frozen=True, kw_only=True):
@@ -300,6 +327,17 @@ class Circuits(Message, frozen=True, kw_only=True):
     """Circuits by name."""
 
     rows: list[CircuitRow]
+    more: bool = False
+
+
+class GetQueues(Message, frozen=True, kw_only=True):
+    """All durable queues and maps."""
+
+
+class Queues(Message, frozen=True, kw_only=True):
+    """By agent, in tree order."""
+
+    rows: list[CollectionRow]
     more: bool = False
 
 
@@ -333,7 +371,9 @@ class Explanation(Message, frozen=True, kw_only=True):
     """One restart, told from its cause to its effects.
 
     `cause`: crash, group (a sibling's crash took it along), operator, injection,
-    rollback (a commit failed), returned, or none when it never restarted.
+    rollback (a commit failed), returned, or none when it never restarted. `faults` are
+    the newest reports of what failed in it within the last day, in earlier runs too,
+    oldest first; `faults_total` counts up to a thousand of them.
     """
 
     path: str
@@ -358,6 +398,8 @@ class Explanation(Message, frozen=True, kw_only=True):
     state_before: Raw = Raw(b"null")
     state_after: Raw = Raw(b"null")
     chain: list[EventRow] = []
+    faults: list[EventRow] = []
+    faults_total: int = 0
 
 
 class Act(StrEnum):
@@ -416,6 +458,52 @@ class Inject(Message, frozen=True, kw_only=True):
     kind: Literal["crash"]
     path: str
     incarnation: int | None = None
+    key: str = ""
+
+
+class GetInjections(Message, frozen=True, kw_only=True):
+    """Where the runtime can be broken, and by which plans it is."""
+
+
+class PointRow(Message, frozen=True, kw_only=True):
+    """A named place that can fail; `reached` counts while a plan is loaded."""
+
+    name: str
+    about: str
+    home: Literal["thread", "task", "turn"]
+    kinds: list[Literal["kill", "raise", "cancel", "stall"]]
+    reached: int
+    armed: int
+
+
+class PlanRow(Message, frozen=True, kw_only=True):
+    """A plan that is in force; `done` is how often it broke something."""
+
+    name: str
+    by: str
+    injections: int
+    done: int
+    seconds_left: float
+
+
+class Injections(Message, frozen=True, kw_only=True):
+    """Every point, in the order in which work passes them, and the plans in force."""
+
+    points: list[PointRow]
+    plans: list[PlanRow]
+
+
+class Load(Message, frozen=True, kw_only=True):
+    """Put a plan of injections in force: `{"name", "seconds", "injections": [...]}`."""
+
+    plan: Raw
+    key: str = ""
+
+
+class Lift(Message, frozen=True, kw_only=True):
+    """End a plan of injections before its time."""
+
+    name: str
     key: str = ""
 
 
@@ -529,6 +617,7 @@ METHODS: Final[dict[str, Method]] = {
     "agents": Method(GetAgents, Agents),
     "state": Method(GetState, AgentState),
     "circuits": Method(GetCircuits, Circuits),
+    "queues": Method(GetQueues, Queues),
     "events": Method(GetEvents, Events),
     "process": Method(GetProcess, ProcessRow),
     "why": Method(Why, Explanation),
@@ -539,6 +628,9 @@ METHODS: Final[dict[str, Method]] = {
     "call": Method(Call, CallResult, Rights.RW),
     "shutdown": Method(Shutdown, Done, Rights.RW),
     "inject": Method(Inject, Done, Rights.CHAOS),
+    "injections": Method(GetInjections, Injections),
+    "load": Method(Load, Done, Rights.CHAOS),
+    "lift": Method(Lift, Done, Rights.CHAOS),
 }
 
 NOTICES: Final[dict[str, type[Update]]] = {

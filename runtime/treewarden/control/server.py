@@ -18,6 +18,7 @@ import trio
 
 from treewarden.errors import TreewardenError
 from treewarden.exits import Fault
+from treewarden.injection import places
 
 from .acts import Acts, Refusal
 from .listening import Peer, claim, may_connect, peer_of
@@ -189,6 +190,7 @@ class ControlServer:
         conversation = _Conversation(self, stream, peer)
         self._accepted += 1
         try:
+            await places.CONTROL_ACCEPT.pass_by()
             if len(self._conversations) >= CLIENTS:
                 self._turned_away += 1
                 await conversation.turn_away(
@@ -394,6 +396,7 @@ class _Conversation:
     async def _tell(self, client: Client, scope: trio.CancelScope) -> None:
         with scope:
             while self.watches:
+                await places.CONTROL_NOTICE.pass_by()
                 began = trio.current_time()
                 for topic in list(self._rows):
                     await self._tell_rows(topic)

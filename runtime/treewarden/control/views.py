@@ -14,9 +14,12 @@ from treewarden.exits import Crash, Fault, Killed, describe
 from .protocol import (
     AgentRow,
     CircuitRow,
+    CollectionRow,
     EventRow,
     FaultRow,
     NodeRow,
+    PlanRow,
+    PointRow,
     Raw,
     SubscriptionRow,
 )
@@ -25,8 +28,9 @@ if TYPE_CHECKING:
     from treewarden.agents import AgentStatistics
     from treewarden.bus import SubscriptionStatistics
     from treewarden.exits import Exit
+    from treewarden.injection import InjectionPoint, Loaded
     from treewarden.resilience import CircuitStatistics
-    from treewarden.store import JournalEntry
+    from treewarden.store import Collection, FaultRecord, JournalEntry
     from treewarden.supervision import NodeStatistics, Report
 
 
@@ -92,6 +96,29 @@ def agent_row(agent: AgentStatistics) -> AgentRow:
     )
 
 
+def point_row(point: InjectionPoint) -> PointRow:
+    """A place that can fail."""
+    return PointRow(
+        name=point.name,
+        about=point.about,
+        home=point.home.value,
+        kinds=sorted(kind.value for kind in point.kinds),
+        reached=point.reached,
+        armed=len(point.armed or ()),
+    )
+
+
+def plan_row(loaded: Loaded) -> PlanRow:
+    """A plan that is in force."""
+    return PlanRow(
+        name=loaded.plan.name,
+        by=loaded.by,
+        injections=len(loaded.plan.injections),
+        done=loaded.done,
+        seconds_left=loaded.seconds_left,
+    )
+
+
 def circuit_row(circuit: CircuitStatistics) -> CircuitRow:
     """A circuit and its window."""
     return CircuitRow(
@@ -109,6 +136,16 @@ def circuit_row(circuit: CircuitStatistics) -> CircuitRow:
         not_counted=circuit.not_counted,
         opened=circuit.opened,
         last_error=circuit.last_error,
+    )
+
+
+def collection_row(collection: Collection) -> CollectionRow:
+    """A durable queue or map."""
+    return CollectionRow(
+        path=collection.path,
+        name=collection.name,
+        kind=collection.kind,
+        items=collection.committed,
     )
 
 
@@ -137,6 +174,18 @@ def event_row(entry: JournalEntry) -> EventRow:
         source=entry.source,
         trace=entry.trace,
         payload=Raw(entry.payload),
+    )
+
+
+def fault_event(record: FaultRecord) -> EventRow:
+    """A fault, as the entry of the journal that it is."""
+    return EventRow(
+        position=record.position,
+        topic=record.topic,
+        at_ns=record.at_ns,
+        kind="report",
+        source=record.path,
+        payload=Raw(record.payload),
     )
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from treewarden.cli.asking import arguments, choose
+from treewarden.cli.asking import arguments, choose, criteria
 from treewarden.control.protocol import Raw
 from treewarden.errors import ConfigError, NoRuntime
 
@@ -45,3 +45,27 @@ async def test_without_any_runtime_the_error_says_how_to_start_one() -> None:
         await choose(None, None)
     with pytest.raises(NoRuntime, match="no runtime is called 'x'"):
         await choose(None, "x")
+
+
+@pytest.mark.parametrize(
+    ("text", "field", "op", "value"),
+    [
+        ("total>=3", "total", "gte", 3),
+        ("a.b = x y", "a.b", "eq", "x y"),
+        ("done!=true", "done", "neq", True),
+        ("owner~a%", "owner", "like", "a%"),
+        ("n<1.5", "n", "lt", 1.5),
+        ("n=null", "n", "eq", None),
+    ],
+)
+def test_a_criterion_is_read_as_it_is_typed(
+    text: str, field: str, op: str, value: object
+) -> None:
+    [criterion] = criteria([text])
+    assert (criterion.field, criterion.op, criterion.value) == (field, op, value)
+
+
+@pytest.mark.parametrize("text", ["total", "=3", "a={}", ""])
+def test_what_is_no_criterion_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError):
+        criteria([text])

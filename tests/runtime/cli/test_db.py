@@ -26,7 +26,14 @@ from treewarden import (
 )
 from treewarden.cli.claims import unclaimed
 from treewarden.cli.commands import app
-from treewarden.store import DurableQueue, StagedEvent, StateWrite, Unit, open_store
+from treewarden.store import (
+    DurableMap,
+    DurableQueue,
+    StagedEvent,
+    StateWrite,
+    Unit,
+    open_store,
+)
 
 if TYPE_CHECKING:
     from typer.testing import Result
@@ -62,6 +69,9 @@ def file(tmp_path: Path) -> Path:
                 queue = DurableQueue(store, path, "pending", int)
                 await queue.put(7, key="k")
                 queue.seal(unit)
+                pages = DurableMap[str, int](store, path, "pages", int)
+                await pages.set("k", 7)
+                pages.seal(unit)
                 store.hand_over(unit)
             await store.settled()
 
@@ -243,6 +253,7 @@ def test_the_journal_is_shown_as_a_runtime_shows_it(db: Db) -> None:
     entries = [json.loads(line) for line in db("journal", "--json").output.splitlines()]
     assert [entry["position"] for entry in entries] == [1, 2]
     assert len(db("journal", "--since", "1").output.splitlines()) == 1
+    assert db("journal", "--at", "1").output.splitlines() == lines[:1]
     assert db("journal", "--pattern", "nothing").output == ""
 
 
@@ -409,22 +420,26 @@ def test_a_vacuum_gives_free_pages_back(db: Db, file: Path) -> None:
 
 def test_what_is_stored_under_a_path_moves_to_another(db: Db, file: Path) -> None:
     moved = json.loads(db("rename", "/counter", "/a/new", "--json").output)["moved"]
-    assert moved == {
+    assert {table: count for table, count in moved.items() if count} == {
         "agent_state": 1,
-        "agent_crash": 0,
         "queue_item": 1,
-        "remembered_child": 0,
+        "map_item": 1,
     }
     assert db("check").output.endswith("no damage\n")
     assert load(file, "/a/new") == b'{"total":3}'
     assert load(file, "/counter") is None
-    assert rows(file, "SELECT path FROM queue_item") == ["/a/new", "/other"]
+    for table in ("queue_item", "map_item"):
+        assert rows(file, f"SELECT path FROM {table}") == ["/a/new", "/other"]  # noqa: S608
 
 
 @pytest.mark.parametrize(
     ("old", "new", "why"),
     [
-        ("/counter", "/other", "/other has rows in agent_state, queue_item already"),
+        (
+            "/counter",
+            "/other",
+            "/other has rows in agent_state, queue_item, map_item already",
+        ),
         ("/gone", "/new", "nothing is stored under /gone"),
         ("/counter", "new", "is no path"),
     ],

@@ -9,6 +9,7 @@ from treewarden.cli import showing
 from treewarden.control.protocol import (
     AgentState,
     CircuitRow,
+    CollectionRow,
     EventRow,
     Explanation,
     FaultRow,
@@ -43,7 +44,7 @@ TREE = [
 
 
 def test_a_tree_is_nested_json_with_seven_keys_a_node() -> None:
-    [root] = json.loads(showing.tree_json(TREE))["nodes"]
+    [root] = json.loads(showing.tree_json(TREE, "durable"))["nodes"]
     assert [child["path"] for child in root["children"]] == ["/a", "/c"]
     [a, c] = root["children"]
     assert a == {
@@ -60,7 +61,7 @@ def test_a_tree_is_nested_json_with_seven_keys_a_node() -> None:
 
 
 def test_a_part_of_a_tree_has_its_own_top() -> None:
-    [top] = json.loads(showing.tree_json(TREE[1:3]))["nodes"]
+    [top] = json.loads(showing.tree_json(TREE[1:3], "durable"))["nodes"]
     assert top["path"] == "/a"
 
 
@@ -76,7 +77,7 @@ def test_a_tree_as_text_is_indented() -> None:
 
 def test_a_deep_tree_is_no_problem() -> None:
     deep = [node(f"/{depth}", f"/{depth - 1}") for depth in range(300)]
-    assert showing.tree_json(deep).count('"path"') == 300
+    assert showing.tree_json(deep, "durable").count('"path"') == 300
 
 
 def test_json_has_every_field_also_those_at_their_defaults() -> None:
@@ -113,6 +114,9 @@ def test_hostile_text_is_shown_literally_everywhere() -> None:
         ),
         showing.circuits_text(
             [CircuitRow(name=HOSTILE, state="open", since_ns=0, last_error=HOSTILE)]
+        ),
+        showing.queues_text(
+            [CollectionRow(path=HOSTILE, name=HOSTILE, kind=HOSTILE, items=1)]
         ),
         showing.state_text(
             AgentState(
@@ -165,6 +169,31 @@ def test_a_story_tells_cause_before_effect() -> None:
         for word in ("/a crashed", "OSError: gone", "KeyError: x", "state before")
     ]
     assert places == sorted(places)
+
+
+def test_a_story_ends_with_what_failed_before_newest_first() -> None:
+    """S50"""
+    faults = [
+        EventRow(position=n, topic="supervision.exited", at_ns=n, payload=Raw(payload))
+        for n, payload in enumerate(
+            [
+                b'{"exit":"crashed: KeyError: x","operation":"add","where":"a.py:3"}',
+                b'{"detail":"/a did not start"}',
+            ]
+        )
+    ]
+    why = Explanation(
+        path="/a",
+        incarnation=1,
+        cause="none",
+        sentence="/a never restarted",
+        faults=faults,
+        faults_total=30,
+    )
+    *_, heading, newest, oldest = showing.why_text(why).split("\n")
+    assert heading == "failed 30 times within the last day; the newest 2:"
+    assert newest.endswith("/a did not start")
+    assert oldest.endswith("crashed: KeyError: x at a.py:3, handling add")
 
 
 def test_a_time_no_calendar_has_is_a_number() -> None:

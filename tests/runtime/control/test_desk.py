@@ -121,6 +121,21 @@ async def test_why_tells_a_crash_with_message_fault_and_state(tmp_path: Path) ->
         assert msgspec.json.decode(answer.state_before) == {"total": 3}
 
 
+async def test_s50_why_tells_what_failed_before_also_in_earlier_runs(
+    tmp_path: Path,
+) -> None:
+    """S50"""
+    async with desk_of(tmp_path) as (runtime, _):
+        with pytest.raises(Exception, match="boom"):
+            await runtime.ref("one", Adder).call(Adder.fail, "boom")
+        await up_again(runtime, "/one", 2)
+    async with desk_of(tmp_path) as (_, desk):
+        answer: Any = await desk.perform("why", wire.Why(path="/one"), ALICE)
+    assert (answer.cause, answer.faults_total) == ("none", 1)
+    told = msgspec.json.decode(answer.faults[0].payload)
+    assert (told["exit"], told["operation"]) == ("crashed: ValueError: boom", "fail")
+
+
 async def test_why_of_a_bystander_names_the_origin(tmp_path: Path) -> None:
     async with desk_of(tmp_path) as (runtime, desk):
         runtime.injections.crash("/chain/b", by="alice")
