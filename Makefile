@@ -20,12 +20,13 @@ pip := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PIP_ROOT_USER_ACTION=ignor
 cut := \# --- development only ---
 
 .DELETE_ON_ERROR:
-.PHONY: help demo console test sabotage lint bench snapshots constraints clean
+.PHONY: help demo console test soak sabotage lint bench snapshots constraints clean
 
 help:
 	@echo "make demo         crawl the standard library's documentation, with a console to watch it heal"
 	@echo "make console      attach a console to the runtime that is running (ARGS: see treewarden attach --help)"
 	@echo "make test         every test, in random order"
+	@echo "make soak         kills, faults and random histories, many more of them (SOAK: times as many; SEED)"
 	@echo "make sabotage     break one promise after the other, and see a test turn red (ARGS: words of names)"
 	@echo "make lint         format, lint, types, import layers"
 	@echo "make bench        ours beside bare designs and peers, against the goals (ARGS: --rounds N)"
@@ -76,6 +77,12 @@ console: $(VENV)/run.stamp
 test: $(VENV)/dev.stamp
 	@$(python) -m pytest $(ARGS)
 
+SOAK ?= 10
+
+soak: $(VENV)/dev.stamp
+	@SOAK=$(SOAK) HYPOTHESIS_PROFILE=soak $(python) -m pytest -s \
+	  $(or $(ARGS),tests/system/test_kill.py tests/system/test_points.py tests/system/test_disk_faults.py tests/system/test_transaction_kill.py tests/runtime/agents/test_transaction_flaws.py tests/runtime/store)
+
 sabotage: $(VENV)/dev.stamp
 	@$(python) -m tests.sabotage $(ARGS)
 
@@ -87,8 +94,9 @@ lint: $(VENV)/dev.stamp
 
 # BEAM rows need elixir as well; what is missing is named and fails nothing.
 bench: $(VENV)/run.stamp $(VENV)/peers.stamp
-	@failed=0; for script in agents registry supervision; do \
+	@failed=0; for script in agents registry supervision store collections; do \
 	  ANCHOR_PYTHON_PYKKA_CALLS=$(peers)/bin/python ANCHOR_PYTHON_PYTHON_SUPERVISION=$(peers)/bin/python \
+	  ANCHOR_PYTHON_PERSISTENCE_PEERS=$(peers)/bin/python \
 	  $(python) tests/benchmarks/bench_$$script.py --compare $(ARGS) || failed=1; \
 	done; exit $$failed
 

@@ -11,6 +11,9 @@
  *   DISK_LAZY=1         a disk that lies: syncs return at once and are not written down
  *   DISK_SLOW_MS=N      each sync takes N milliseconds longer
  *
+ * A program that runs on this disk may change its mind: disk_fail and disk_slow are for it,
+ * and disk_seen says how many calls of the kind in question there were.
+ *
  * A record of the log: kind (1 byte), length of the name (1), name, offset (8), length of
  * the bytes (4), bytes; all little-endian, as this machine has it.
  */
@@ -92,6 +95,30 @@ static int fails(const char *kind) {
     if (seen < fault_at || seen >= fault_at + fault_count) return 0;
     errno = fault_errno;
     return 1;
+}
+
+/* As DISK_FAULT, from now on; at 0: no call fails any more. */
+void disk_fail(const char *kind, long at, long error, long count) {
+    pthread_mutex_lock(&turn);
+    snprintf(fault_kind, sizeof fault_kind, "%s", kind);
+    fault_at = at;
+    fault_errno = error;
+    fault_count = count;
+    seen = 0;
+    pthread_mutex_unlock(&turn);
+}
+
+/* Since disk_fail. */
+long disk_seen(void) {
+    pthread_mutex_lock(&turn);
+    long now = seen;
+    pthread_mutex_unlock(&turn);
+    return now;
+}
+
+/* As DISK_SLOW_MS, from the next sync on. */
+void disk_slow(long milliseconds) {
+    slow_ms = milliseconds;
 }
 
 #define REAL(result, symbol, ...)                                        \
