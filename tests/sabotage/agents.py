@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import outcome
 
-from treewarden.agents import AgentBody, AgentRef, Reply, Request, outbox
+from treewarden.agents import AgentBody, AgentRef, Reply, Request, orders, outbox
 from treewarden.agents import body as bodies
 from treewarden.agents.envelope import Envelope
 from treewarden.agents.mailbox import Mailbox
@@ -199,9 +199,9 @@ def stop_returns_too_early(replace: Replace) -> None:
     """`ref.stop` returns once the agent was told, and not when it is gone."""
 
     async def stop(self: AgentRef[Any], exit_: Any = None) -> None:
-        ending = bodies.Ending(exit_ if exit_ is not None else Normal())
+        ending = orders.Ending(exit_ if exit_ is not None else Normal())
         body = self.resolve()
-        body.accept(Envelope(bodies.STOP, (ending,), {}))
+        body.accept(Envelope(orders.STOP, (ending,), {}))
 
     replace(AgentRef, "stop", stop)
 

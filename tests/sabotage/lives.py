@@ -90,11 +90,11 @@ _born = Node.born
 @DOUBLES.swaps(
     Node,
     "born",
-    caught_by="test_supervisor.py::test_a_permanent_child_always_comes_back",
+    caught_by="test_turns.py::test_a_life_has_the_scope_of_the_last_one_unless_that_was_cancelled",
 )
-def one_scope_for_all_lives(self: Node) -> Life:
+def one_scope_for_all_lives(self: Node, scope: trio.CancelScope | None = None) -> Life:
     """Pitfall 23: trio enters a scope once, and the second incarnation crashes."""
-    life = _born(self)
+    life = _born(self, scope)
     life.scope = _scopes.setdefault(id(self), life.scope)
     return life
 

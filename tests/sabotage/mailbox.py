@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import outcome
 
-from treewarden.agents import AgentBody
+from treewarden.agents import AgentBody, release
 from treewarden.agents import body as bodies
 from treewarden.agents.envelope import Envelope
 from treewarden.agents.mailbox import Admission, Mailbox
@@ -103,11 +103,11 @@ def the_message_in_hand_goes_to_the_end(self: Mailbox, envelope: Envelope) -> No
     self.taken -= 1
 
 
-_init_release = bodies._Release.__init__
+_init_release = release.Release.__init__
 
 
 @DOUBLES.swaps(
-    bodies._Release,
+    release.Release,
     "__init__",
     caught_by="test_body.py::test_no_answer_leaves_before_its_commit",
 )
@@ -175,7 +175,7 @@ def memory_ahead_of_the_disk(self: AgentBody, error: StoreError, epoch: int) -> 
 
 @DOUBLES.swaps(
     bodies,
-    "_undecided",
+    "undecided",
     caught_by="test_body.py::test_what_builds_on_a_failed_commit_fails_with_it",
 )
 def what_builds_on_a_failed_commit_is_kept(*units: Any) -> tuple[Any, ...]:

@@ -398,10 +398,12 @@ _born = Node.born
     "born",
     caught_by="test_ref.py::test_an_incarnation_is_never_used_twice_at_one_path",
 )
-def every_incarnation_is_the_first(self: Node) -> Life:
+def every_incarnation_is_the_first(
+    self: Node, scope: trio.CancelScope | None = None
+) -> Life:
     """Each incarnation is the first."""
     self.incarnation = 0
-    return _born(self)
+    return _born(self, scope)
 
 
 _classify = Life.classify
