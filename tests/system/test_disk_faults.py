@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -23,18 +21,6 @@ ERRORS = (errno.EIO, errno.ENOSPC, errno.EACCES)
 LAST = 200
 SOAK = "SOAK" in os.environ
 PROCESSES = 2
-
-
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    compiler = shutil.which("cc")
-    if compiler is None or sys.platform != "linux":
-        pytest.skip("it takes a C compiler and Linux to make a disk fail")
-    library = tmp_path_factory.mktemp("disk") / "disk.so"
-    source = str(DISK / "disk.c")
-    command = [compiler, "-shared", "-fPIC", "-O2", "-o", str(library), source, "-ldl"]
-    subprocess.run(command, check=True)
-    return library
 
 
 async def on_disk(library: Path, folder: Path, *options: str) -> list[str]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,18 +18,6 @@ import pytest
 DISK = Path(__file__).parent / "disk"
 CALLERS = 100
 LAG_SECONDS = 0.05
-
-
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    compiler = shutil.which("cc")
-    if compiler is None or sys.platform != "linux":
-        pytest.skip("it takes a C compiler and Linux to make a disk slow")
-    library = tmp_path_factory.mktemp("disk") / "disk.so"
-    source = str(DISK / "disk.c")
-    command = [compiler, "-shared", "-fPIC", "-O2", "-o", str(library), source, "-ldl"]
-    subprocess.run(command, check=True)
-    return library
 
 
 def measured(library: Path, folder: Path, *options: str) -> dict[str, Any]:
