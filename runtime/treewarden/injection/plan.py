@@ -16,6 +16,7 @@ A plan always ends by itself, so that nothing stays broken because somebody forg
 from __future__ import annotations
 
 import tomllib
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
 
@@ -76,7 +77,9 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         """
         named = [name for name in POINTS if fnmatchcase(name, self.point)]
         if not named:
-            raise ConfigError(f"there is no injection point {self.point!r}")
+            near = get_close_matches(self.point, POINTS, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ConfigError(f"there is no injection point {self.point!r}{hint}")
         able = [name for name in named if self.do in POINTS[name].kinds]
         if not able:
             kinds = ", ".join(sorted(POINTS[named[0]].kinds))
@@ -132,5 +135,11 @@ def read_plan(file: Path) -> InjectionPlan:
         return msgspec.convert(found, InjectionPlan)
     except OSError as error:
         raise ConfigError(f"cannot read the plan {file}: {error.strerror}") from error
+    except msgspec.ValidationError as error:
+        raise ConfigError(
+            f"{file} is no plan of injections: {error}; it takes"
+            f" {', '.join(InjectionPlan.__struct_fields__)}, and each of [[injections]]"
+            f" {', '.join(Rule.__struct_fields__)}"
+        ) from error
     except (ValueError, ConfigError) as error:
         raise ConfigError(f"{file} is no plan of injections: {error}") from error

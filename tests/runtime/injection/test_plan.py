@@ -50,6 +50,11 @@ def test_a_plan_is_read_from_a_file(tmp_path: Path) -> None:
         ("name = ", "Invalid value"),
         ("seconds = 3.0", "missing required field `name`"),
         ('name = "x"\nlease = 3', "unknown field `lease`"),
+        ('name = "x"\nlease = 3', "it takes name, injections, seconds, and each of"),
+        (
+            'name = "x"\n[[injections]]\npoint = "store.comit.after"\ndo = "kill"',
+            "did you mean store.commit.after?",
+        ),
         ('name = "x"\n[[injections]]\npoint = "bus.publish"', "field `do`"),
         ('name = "x"\n[[injections]]\npoint = "nowhere"\ndo = "kill"', "'nowhere'"),
         ('name = "x"\n[[injections]]\npoint = "bus.publish"\ndo = "sing"', "'sing'"),
