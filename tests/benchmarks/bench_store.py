@@ -28,8 +28,7 @@ import trio.testing
 from rounds import SECONDS, Goal, Peer, anchor, emit, main
 
 from treewarden import Agent, Application, ChildSpec, Config, open_runtime
-from treewarden.store import StateWrite, StoredState, Unit, open_store
-from treewarden.store.snapshots import load_state
+from treewarden.store import StateWrite, Unit, open_store
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -305,7 +304,7 @@ def encode_decode() -> float:
 
 
 async def recovery(folder: Path) -> float:
-    """States a second: each looked up by its path, checked and decoded."""
+    """States a second: each looked up by its path, as an agent does, and decoded."""
     payload, decoder = msgspec.json.encode(Count()), msgspec.json.Decoder(Count)
     paths = [f"/agent-{number:08}" for number in range(STATES)]
     async with open_store(folder / "recovery.db") as store:
@@ -316,16 +315,13 @@ async def recovery(folder: Path) -> float:
             store.hand_over(unit)
         await store.settled()
 
-        def load(connection: sqlite3.Connection) -> list[Count]:
-            states = []
-            for path in paths:
-                stored = load_state(connection, path, "Count")
-                assert isinstance(stored, StoredState)
-                states.append(decoder.decode(stored.payload))
-            return states
-
+    async with open_store(folder / "recovery.db") as store:
+        states = []
         start = now()
-        assert len(await store.read(load)) == STATES
+        for path in paths:
+            stored = await store.load(path, "Count")
+            assert stored is not None
+            states.append(decoder.decode(stored.payload))
         return STATES / (now() - start)
 
 

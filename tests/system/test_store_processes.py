@@ -353,7 +353,8 @@ except StoreBroken as error:
         check=True,
     )
     assert "cannot open" in done.stdout
-    assert "Permission denied True" in done.stdout
+    assert "Permission denied: access was denied; make the file" in done.stdout
+    assert done.stdout.endswith("writable True\n")
     assert list(folder.iterdir()) == []
 
 

@@ -12,11 +12,12 @@ that is younger and not found was never applied.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from .checksums import as_stored, checksum
+from .checksums import as_stored, checksum, shown
 
 if TYPE_CHECKING:
     import sqlite3
@@ -93,20 +94,23 @@ def find_applied(connection: sqlite3.Connection, id_: str) -> list[Applied]:
     for path, at_ns, text, crc in connection.execute(_FIND, (id_,)):
         answer = None if text is None else as_stored(text)
         sound = crc == _checksum(path, id_, at_ns, answer)
-        found.append(Applied(path=path, answer=answer, sound=sound))
+        found.append(Applied(path=shown(path), answer=answer, sound=sound))
     return found
 
 
 def find_outcome(connection: sqlite3.Connection, id_: str) -> Outcome:
     """What the file says about an id.
 
-    A row that is damaged counts: that it is there is what it says.
+    A row that is damaged counts: that it is there is what it says. What damage keeps from
+    being told is forgotten.
     """
     if connection.execute(_FIND, (id_,)).fetchone() is not None:
         return Outcome.APPLIED
     boot, colon, number = id_.partition(":")
-    if colon and number.isdecimal() and _is_in_range(connection, boot, int(number)):
-        return Outcome.APPLIED
+    if colon and number.isdecimal():
+        in_range = _is_in_range(connection, boot, int(number))
+        if in_range is not False:
+            return Outcome.APPLIED if in_range else Outcome.FORGOTTEN
     trimmed = _trimmed_ns(connection)
     made_ns = _made_ns(boot)
     if trimmed is not None and (made_ns is None or made_ns <= trimmed):
@@ -114,16 +118,25 @@ def find_outcome(connection: sqlite3.Connection, id_: str) -> Outcome:
     return Outcome.NOT_APPLIED
 
 
-def _is_in_range(connection: sqlite3.Connection, boot: str, number: int) -> bool:
+def _is_in_range(connection: sqlite3.Connection, boot: str, number: int) -> bool | None:
+    """Whether that unit of that run is committed; None when its row is damaged."""
     row = connection.execute(_IN_RANGE, (boot, number)).fetchone()
-    return row is not None and row[1] <= number <= row[2]
+    if row is None:
+        return False
+    found, first, last, at_ns, crc = row
+    if crc != checksum(str(at_ns).encode(), found, first, last):
+        return None
+    return bool(first <= number <= last)
 
 
-def _trimmed_ns(connection: sqlite3.Connection) -> int | None:
-    row = connection.execute(
-        "SELECT value FROM meta WHERE key = ?", (TRIMMED,)
-    ).fetchone()
-    return int(row[0]) if row is not None else None
+def _trimmed_ns(connection: sqlite3.Connection) -> float | None:
+    """From when on every id is known; None: from ever. Infinite: it is damaged."""
+    query = "SELECT value, crc FROM meta WHERE key = ?"
+    row = connection.execute(query, (TRIMMED,)).fetchone()
+    if row is None:
+        return None
+    text, crc = row
+    return int(text) if crc == checksum(as_stored(text), TRIMMED) else math.inf
 
 
 def _made_ns(id_: str) -> int | None:
@@ -191,26 +204,25 @@ class AppliedTrimmer:
 
     def trim(self, connection: sqlite3.Connection, now_ns: int) -> int:
         """Delete the next rows; how many. In the caller's transaction."""
-        before = now_ns - KEPT_NS
-        deleted = self._delete(
-            connection,
-            "applied",
-            connection.execute(_OLD, (before, SLICE_ROWS)).fetchall(),
-        )
-        deleted += self._delete(
-            connection,
-            "committed_range",
-            connection.execute(_OLD_RANGES, (before, SLICE_ROWS)).fetchall(),
-        )
+        old = (now_ns - KEPT_NS, SLICE_ROWS)
+        rows = connection.execute(_OLD, old).fetchall()
+        deleted = self._delete(connection, "applied", rows, now_ns)
+        rows = connection.execute(_OLD_RANGES, old).fetchall()
+        deleted += self._delete(connection, "committed_range", rows, now_ns)
         row = connection.execute(_NEXT_PATH, (self._path,)).fetchone()
         self._path = row[0] if row is not None else ""
         if row is not None:
-            many = connection.execute(_TOO_MANY, (self._path, KEPT_ROWS, SLICE_ROWS))
-            deleted += self._delete(connection, "applied", many.fetchall())
+            surplus = (self._path, KEPT_ROWS, SLICE_ROWS)
+            rows = connection.execute(_TOO_MANY, surplus).fetchall()
+            deleted += self._delete(connection, "applied", rows, now_ns)
         return deleted
 
     def _delete(
-        self, connection: sqlite3.Connection, table: str, rows: list[tuple[int, int]]
+        self,
+        connection: sqlite3.Connection,
+        table: str,
+        rows: list[tuple[int, object]],
+        now_ns: int,
     ) -> int:
         if not rows:
             return 0
@@ -218,10 +230,13 @@ class AppliedTrimmer:
             f"DELETE FROM {table} WHERE seq = ?",  # noqa: S608 - our own names
             [(seq,) for seq, _ in rows],
         )
-        newest = max(at_ns for _, at_ns in rows)
+        # Of a damaged row, and of a damaged fact, nobody knows: everything until now.
+        newest = max(at if isinstance(at, int) else now_ns for _, at in rows)
         known = _trimmed_ns(connection)
         if known is None or known < newest:
             _set_trimmed(connection, newest)
+        elif known == math.inf:
+            _set_trimmed(connection, now_ns)
         return len(rows)
 
 

@@ -56,17 +56,16 @@ class Slice(NamedTuple):
 
 def check_slice(connection: sqlite3.Connection, table: Table, after: Stored) -> Slice:
     """Look at the checksums of the rows of `table` behind `after`."""
-    rows = size = 0
-    damaged = []
+    rows: list[StoredRow] = []
+    size = 0
     for row in stored_rows(connection, table, after):
-        rows += 1
+        rows.append(row)
         size += len(row.values[-1]) if isinstance(row.values[-1], bytes) else 8
-        after = row.place
-        if not row.sound:
-            damaged.append(row.as_damaged(table))
         if size > SLICE_BYTES:
-            return Slice(rows, damaged, after)
-    return Slice(rows, damaged, after if rows == SLICE_ROWS else None)
+            break
+    damaged = [row.as_damaged(table) for row in rows if not row.sound]
+    more = size > SLICE_BYTES or len(rows) == SLICE_ROWS
+    return Slice(len(rows), damaged, place_behind(rows, after) if more else None)
 
 
 class StoredRow(NamedTuple):
@@ -101,15 +100,22 @@ def stored_rows(
         yield StoredRow(place, tuple(values), crc)
 
 
+def place_behind(rows: list[StoredRow], after: Stored) -> Stored | None:
+    """Where to go on behind `rows`, which were read behind `after`.
+
+    None when they do not lead on: damaged places may lead back, and so for ever.
+    """
+    place: Any = rows[-1].place
+    return place if place > after else None
+
+
 def all_rows(connection: sqlite3.Connection, table: Table) -> Iterator[StoredRow]:
     """Every row of `table`, in slices."""
-    after: Stored = table.start
-    while True:
+    after: Stored | None = table.start
+    while after is not None:
         rows = list(stored_rows(connection, table, after))
         yield from rows
-        if len(rows) < SLICE_ROWS:
-            return
-        after = rows[-1].place
+        after = place_behind(rows, after) if len(rows) == SLICE_ROWS else None
 
 
 def damaged_rows(connection: sqlite3.Connection) -> Iterator[DamagedRow]:

@@ -153,9 +153,57 @@ TABLES: Final[Mapping[str, Table]] = {
                 "sender",
                 "at_ns",
                 "reason",
+                "subscription",
                 "arguments",
             ),
             key=("path", "msg_id"),
+        ),
+        Table(
+            name="subscription",
+            columns=("owner", "name", "pattern", "cursor", "begun", "at_ns"),
+            key=("owner", "name"),
+        ),
+        Table(
+            name="delivery",
+            columns=("owner", "name", "position", "attempts", "done", "event"),
+            key=("owner", "name", "position"),
+        ),
+        Table(
+            name="policy_state",
+            columns=("kind", "name", "at_ns", "state"),
+            key=("kind", "name"),
+        ),
+        Table(
+            name="workflow",
+            columns=(
+                "id",
+                "name",
+                "version",
+                "state",
+                "attempts",
+                "begun_ns",
+                "ended_ns",
+                "resume_as",
+                "reason",
+                "outcome",
+                "arguments",
+            ),
+            key=("id",),
+        ),
+        Table(
+            name="workflow_step",
+            columns=(
+                "workflow",
+                "number",
+                "name",
+                "state",
+                "attempts",
+                "compensation",
+                "undo_failures",
+                "at_ns",
+                "outcome",
+            ),
+            key=("workflow", "number"),
         ),
     )
 }
@@ -191,6 +239,18 @@ def checksum_sql(*columns: str) -> str:
 def as_text(stored: bytes) -> str:
     """Text as it is stored; bytes that are none any more are kept, to be seen."""
     return stored.decode("utf-8", _KEEP)
+
+
+def shown(value: object) -> str:
+    """A column of a damaged row, for people: text that can be stored, whatever it is."""
+    if isinstance(value, str):
+        return value.encode("utf-8", _KEEP).decode("utf-8", "replace")
+    return str(value)
+
+
+def whole(value: object) -> int:
+    """A number of a damaged row; 0 when it is none any more."""
+    return value if isinstance(value, int) else 0
 
 
 def as_stored(text: object) -> bytes:

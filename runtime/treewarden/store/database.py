@@ -210,8 +210,11 @@ def _prepare(
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
     # A new file gets its schema before it gets a log, so that its header is complete
     # from its first commit on, and `judge` may trust it.
+    # Until then only FULL keeps a file whole through a power cut, at any level.
+    connection.execute("PRAGMA synchronous = FULL")
     migrate(connection, database.path)
     connection.execute("PRAGMA journal_mode = WAL").fetchall()
+    connection.execute(f"PRAGMA synchronous = {_SYNCHRONOUS[database.level]}")
     recovered = _begin_run(connection, application, boot)
     (sequence,) = connection.execute(
         "SELECT max((SELECT coalesce(max(seq), 0) FROM queue_item),"
@@ -410,10 +413,8 @@ def as_broken(file: str) -> Iterator[None]:
         yield
     except TreewardenError:
         raise
-    except (sqlite3.Error, UnicodeDecodeError) as error:
+    except (sqlite3.Error, UnicodeDecodeError, OSError) as error:
         raise failures.unusable(error, file) from error
-    except OSError as error:
-        raise StoreBroken(f"cannot open {file}: {error.strerror}") from error
 
 
 def _size(file: str) -> int:

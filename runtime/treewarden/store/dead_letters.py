@@ -1,7 +1,8 @@
-"""Durable messages that were given up: what they were, and why, until somebody decides.
+"""What was given up: durable messages and events, and why, until somebody decides.
 
-At most `KEPT` of them; the oldest goes. Whoever looks at one may have it tried again, which
-is a new message in the agent's inbox, in the same commit that takes the letter out.
+At most `KEPT` of them, for at most `KEPT_NS`; the oldest goes. Whoever looks at one may have
+it tried again: a new message in the agent's inbox, or an event that its subscription has yet
+to deliver, in the same commit that takes the letter out.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from .checksums import as_stored, checksum
+from .checksums import as_stored, checksum, shown, whole
 
 if TYPE_CHECKING:
     import sqlite3
@@ -19,20 +20,24 @@ if TYPE_CHECKING:
 
 KEPT: Final = 10_000
 """Dead letters kept, of all agents together."""
+KEPT_NS: Final = 30 * 24 * 3600 * 1_000_000_000
+"""How long: whoever is to decide may be on holiday."""
 PAGE: Final = 1000
 """The most that are read at a time."""
 
 _INSERT: Final = (
     "INSERT INTO dead_letter (seq, path, msg_id, operation, attempts, sender, at_ns,"
-    " reason, arguments, crc) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    " reason, subscription, arguments, crc) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _TRIM: Final = (
     "DELETE FROM dead_letter WHERE seq <= (SELECT seq FROM dead_letter"
     " ORDER BY seq DESC LIMIT 1 OFFSET ?)"
 )
 _DELETE: Final = "DELETE FROM dead_letter WHERE seq = ?"
+_DELETE_OLD: Final = "DELETE FROM dead_letter WHERE at_ns < ?"
 _COLUMNS: Final = (
-    "seq, path, msg_id, operation, attempts, sender, at_ns, reason, arguments, crc"
+    "seq, path, msg_id, operation, attempts, sender, at_ns, reason, subscription,"
+    " arguments, crc"
 )
 _SELECT: Final = (
     f"SELECT {_COLUMNS} FROM dead_letter WHERE seq > ? ORDER BY seq LIMIT ?"  # noqa: S608 - our own names
@@ -44,7 +49,9 @@ _SELECT_ONE: Final = f"SELECT {_COLUMNS} FROM dead_letter WHERE seq = ?"  # noqa
 class StoredLetter:
     """A message that was given up; `arguments` is JSON by parameter, `at_ns` when.
 
-    One that is not `sound` had a checksum that did not match.
+    Or an event: of the durable `subscription` of this name, `path` being whose it is. The
+    id is its position then, the operation its topic, the sender its source, and
+    `arguments` the event. One that is not `sound` had a checksum that did not match.
     """
 
     seq: int
@@ -56,6 +63,7 @@ class StoredLetter:
     at_ns: int
     reason: str
     arguments: bytes
+    subscription: str = ""
     sound: bool = True
 
 
@@ -74,6 +82,11 @@ def insert_letter(
         reason=reason,
         arguments=message.arguments,
     )
+    return keep_letter(letter)
+
+
+def keep_letter(letter: StoredLetter) -> list[Write]:
+    """The statements that keep a dead letter, and the number of them bounded."""
     row = (
         letter.seq,
         letter.path,
@@ -83,6 +96,7 @@ def insert_letter(
         letter.sender,
         letter.at_ns,
         letter.reason,
+        letter.subscription,
         letter.arguments.decode(),
         _checksum(letter),
     )
@@ -92,6 +106,11 @@ def insert_letter(
 def delete_letter(seq: int) -> Write:
     """The statement that takes one out."""
     return _DELETE, (seq,)
+
+
+def trim_letters(connection: sqlite3.Connection, now_ns: int) -> int:
+    """Delete those that are too old; how many. In the caller's transaction."""
+    return connection.execute(_DELETE_OLD, (now_ns - KEPT_NS,)).rowcount
 
 
 def load_letters(
@@ -109,9 +128,11 @@ def load_letter(connection: sqlite3.Connection, seq: int) -> StoredLetter | None
 
 
 def _letter(
-    row: tuple[int, str, str, str, int, str, int, str, str, int],
+    row: tuple[int, str, str, str, int, str, int, str, str, str, int],
 ) -> StoredLetter:
-    seq, path, id_, operation, attempts, sender, at_ns, reason, arguments, crc = row
+    seq, path, id_, operation, attempts, sender, at_ns, reason, name, arguments, crc = (
+        row
+    )
     letter = StoredLetter(
         seq=seq,
         path=path,
@@ -121,6 +142,7 @@ def _letter(
         sender=sender,
         at_ns=at_ns,
         reason=reason,
+        subscription=name,
         arguments=as_stored(arguments),
         sound=True,
     )
@@ -128,14 +150,15 @@ def _letter(
         return letter
     return StoredLetter(
         seq=seq,
-        path=path,
-        id=id_,
-        operation=operation,
-        attempts=attempts,
-        sender=sender,
-        at_ns=at_ns,
-        reason=reason,
-        arguments=arguments.encode("utf-8", "replace"),
+        path=shown(path),
+        id=shown(id_),
+        operation=shown(operation),
+        attempts=whole(attempts),
+        sender=shown(sender),
+        at_ns=whole(at_ns),
+        reason=shown(reason),
+        subscription=shown(name),
+        arguments=shown(arguments).encode(),
         sound=False,
     )
 
@@ -151,4 +174,5 @@ def _checksum(letter: StoredLetter) -> int:
         letter.sender,
         letter.at_ns,
         letter.reason,
+        letter.subscription,
     )

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from treewarden.errors import RestoreError
+
 from .checksums import as_stored, checksum
 
 if TYPE_CHECKING:
@@ -35,10 +37,18 @@ def delete_effects(path: str, id_: str) -> Write:
 
 def load_effects(
     connection: sqlite3.Connection, path: str, id_: str
-) -> dict[int, bytes | None]:
-    """The results of a message by their numbers; None for a damaged row."""
-    found: dict[int, bytes | None] = {}
-    for number, text, crc in connection.execute(_SELECT, (path, id_)):
+) -> dict[int, bytes]:
+    """The results of a message by their numbers.
+
+    Raises:
+        RestoreError: one is damaged. Which one its number does not tell any more, so the
+            outside could be asked twice for any of them.
+    """
+    found: dict[int, bytes] = {}
+    # All at once: an error halfway would keep the reader, and the log, at this moment.
+    for number, text, crc in connection.execute(_SELECT, (path, id_)).fetchall():
         result = as_stored(text)
-        found[number] = result if crc == checksum(result, path, id_, number) else None
+        if crc != checksum(result, path, id_, number):
+            raise RestoreError(f"a result that {path} kept of {id_} is damaged")
+        found[number] = result
     return found

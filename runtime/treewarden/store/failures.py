@@ -8,6 +8,7 @@ what never reached SQLite (a value that it cannot bind) is a row's fault too.
 
 from __future__ import annotations
 
+import errno
 import sqlite3
 
 from treewarden.errors import StoreBroken
@@ -27,6 +28,23 @@ _WORLD = {
     sqlite3.SQLITE_PROTOCOL: "its locks do not work; keep it on a local disk",
     sqlite3.SQLITE_NOTADB: "it is no database; stop, copy it aside and restore a backup",
     sqlite3.SQLITE_NOLFS: "it is too large for this file system; move it",
+}
+# What the system says of files that SQLite does not open, as the lock, in SQLite's words.
+_SYSTEM = {
+    errno.EROFS: sqlite3.SQLITE_READONLY,
+    errno.EACCES: sqlite3.SQLITE_PERM,
+    errno.EPERM: sqlite3.SQLITE_PERM,
+    errno.ENOSPC: sqlite3.SQLITE_FULL,
+    errno.EDQUOT: sqlite3.SQLITE_FULL,
+    errno.EIO: sqlite3.SQLITE_IOERR,
+    errno.ENOENT: sqlite3.SQLITE_CANTOPEN,
+    errno.ENOTDIR: sqlite3.SQLITE_CANTOPEN,
+}
+_REMEDIES = {
+    **_WORLD,
+    # Our statements do not change. It may also be one row's, whose JSON is none.
+    sqlite3.SQLITE_ERROR: "its schema is not as it was made; stop, copy it aside and"
+    " restore a backup",
 }
 _RESUMES = "writing resumes by itself when the cause is gone"
 
@@ -49,21 +67,27 @@ def is_of_the_row(error: Exception) -> bool:
     return isinstance(error, (OverflowError, ValueError, TypeError))
 
 
+def _remedy(code: int) -> str:
+    return _REMEDIES.get(code, "this is not expected; please report it")
+
+
 def unusable(error: Exception, file: str) -> StoreBroken:
     """Why a file cannot be opened, as one sentence with the remedy."""
-    remedy = _WORLD.get(primary_code(error), "this is not expected; please report it")
-    return StoreBroken(f"cannot open {file}: {error}: {remedy}")
+    code, said = primary_code(error), str(error)
+    if isinstance(error, OSError):
+        code, said = _SYSTEM.get(error.errno or 0, 0), error.strerror or said
+    return StoreBroken(f"cannot open {file}: {said}: {_remedy(code)}")
 
 
 def unreadable(error: Exception, file: str) -> StoreBroken:
     """Why a question to the file was not answered, as one sentence with the remedy."""
-    remedy = _WORLD.get(primary_code(error), "this is not expected; please report it")
+    remedy = _remedy(primary_code(error))
     return StoreBroken(f"cannot read {file}: {error}: {remedy}")
 
 
 def broken(error: Exception, file: str) -> StoreBroken:
     """The world's failure as one sentence that names the file and the remedy."""
-    remedy = _WORLD.get(primary_code(error), "this is not expected; please report it")
+    remedy = _remedy(primary_code(error))
     return StoreBroken(f"cannot write {file}: {error}: {remedy}; {_RESUMES}")
 
 

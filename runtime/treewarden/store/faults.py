@@ -37,6 +37,10 @@ _SELECT = (
     "SELECT position, topic, at_ns, payload, crc FROM fault"
     " WHERE path = ? AND at_ns >= ? ORDER BY position DESC LIMIT ?"
 )
+_BEGINNING = (
+    "SELECT position, path, topic, at_ns, payload, crc FROM fault"
+    " ORDER BY position LIMIT 100"
+)
 _SURPLUS = (
     "DELETE FROM fault WHERE position IN (SELECT position FROM fault WHERE path = ?1"
     " AND position <= (SELECT position FROM fault WHERE path = ?1"
@@ -124,11 +128,16 @@ class FaultTrimmer:
     def _begin(self, connection: sqlite3.Connection) -> Horizon:
         (rows,) = connection.execute("SELECT count(*) FROM fault").fetchone()
         self._rows = rows
-        oldest = connection.execute(
-            "SELECT at_ns FROM fault ORDER BY position LIMIT 1"
-        ).fetchone()
-        self._horizon = Horizon(FAULT_NS, oldest[0] if oldest else None)
+        self._horizon = Horizon(FAULT_NS, _oldest_ns(connection))
         return self._horizon
+
+
+def _oldest_ns(connection: sqlite3.Connection) -> int | None:
+    """When the oldest sound fault was written; None when there is none."""
+    for *key, at_ns, text, crc in connection.execute(_BEGINNING):
+        if crc == checksum(as_stored(text), *key, at_ns):
+            return int(at_ns)
+    return None
 
 
 def _delete(

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 import msgspec
 
-from .checksums import as_stored, checksum
+from .checksums import as_stored, checksum, shown
 
 if TYPE_CHECKING:
     import sqlite3
@@ -296,11 +296,12 @@ def filter_slice(
     rows = connection.execute(query, (*values, after, SLICE_ROWS))
     for row in rows:
         looked.rows_examined += 1
-        looked.after = row[0]
+        if isinstance(row[0], str):
+            looked.after = row[0]
         _examine(row, store_as, filters, looked)
         if len(looked.found) >= limit:
             return looked
-    if looked.rows_examined < SLICE_ROWS:
+    if looked.rows_examined < SLICE_ROWS or (looked.after or "") <= after:
         looked.after = None
     return looked
 
@@ -314,7 +315,7 @@ def _examine(
     path, found_as, version, revision, at_ns, text, crc = row
     payload = as_stored(text)
     if crc != checksum(payload, path, found_as, version, revision, at_ns):
-        looked.damaged.append(path)
+        looked.damaged.append(shown(path))
         return
     if store_as not in ("", found_as):
         return

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from .checksums import as_stored, checksum
+from .checksums import as_stored, checksum, shown, whole
 
 if TYPE_CHECKING:
     import sqlite3
@@ -98,16 +98,16 @@ def load_messages(connection: sqlite3.Connection, path: str) -> list[StoredMessa
 
 
 def _unsound(message: StoredMessage) -> StoredMessage:
+    # It goes on into a dead letter, whose columns are text and numbers again.
     return StoredMessage(
-        seq=message.seq,
+        seq=whole(message.seq),
         path=message.path,
-        id=message.id,
-        operation=message.operation,
-        # It goes on as text, into a dead letter.
+        id=shown(message.id),
+        operation=shown(message.operation),
         arguments=message.arguments.decode("utf-8", "replace").encode(),
-        sender=message.sender,
-        at_ns=message.at_ns,
-        attempts=message.attempts,
+        sender=shown(message.sender),
+        at_ns=whole(message.at_ns),
+        attempts=whole(message.attempts),
         sound=False,
     )
 

@@ -17,7 +17,7 @@ import msgspec
 from treewarden.errors import StoreError
 
 from .checking import all_rows, problems, structure_problems
-from .checksums import TABLES, as_text
+from .checksums import TABLES, as_text, shown
 from .copies import Backup, beside, copy_database
 from .database import as_broken, connect_read_only, judge, load_meta
 from .journal import END, JournalEntry, load_entries
@@ -28,6 +28,16 @@ if TYPE_CHECKING:
 
     from .checksums import Stored
 
+_BELONGINGS = {
+    "queue": "SELECT path, name, count(*) FROM queue_item GROUP BY 1, 2 ORDER BY 1, 2",
+    "map": "SELECT path, name, count(*) FROM map_item GROUP BY 1, 2 ORDER BY 1, 2",
+    "durable mailbox": "SELECT path, '', count(*) FROM inbox GROUP BY 1 ORDER BY 1",
+    # Those of plain tasks have no owner, and nobody who could miss them.
+    "subscription": "SELECT owner, name, 1 FROM subscription WHERE owner != ''"
+    " ORDER BY 1, 2",
+    "dead letters": "SELECT path, '', count(*) FROM dead_letter WHERE path != ''"
+    " GROUP BY 1 ORDER BY 1",
+}
 _JSON_COLUMNS = frozenset({"payload", "message", "fault", "spec"})
 
 
@@ -47,6 +57,19 @@ class FileReport:
     log_bytes: int
     rows: dict[str, int]
     problems: list[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Belonging:
+    """What is stored for the agent at `path` besides its state: so many `rows` of `what`.
+
+    `name` is the collection's or subscription's; "" for what has none.
+    """
+
+    path: str
+    what: str
+    name: str
+    rows: int
 
 
 @contextmanager
@@ -221,6 +244,20 @@ def states_of(file: Path) -> list[tuple[str, str]]:
     with looking(file) as connection:
         rows = connection.execute("SELECT path, store_as FROM agent_state ORDER BY 1")
         return [(str(path), str(store_as)) for path, store_as in rows]
+
+
+def belongings_of(file: Path) -> list[Belonging]:
+    """What agents have in the file besides state, by path.
+
+    Raises:
+        StoreError: the file is not there, not ours, or of another schema.
+    """
+    with looking(file) as connection:
+        return [
+            Belonging(path=shown(path), what=what, name=shown(name), rows=rows)
+            for what, query in _BELONGINGS.items()
+            for path, name, rows in connection.execute(query)
+        ]
 
 
 def export_rows(file: Path) -> Iterator[dict[str, Any]]:

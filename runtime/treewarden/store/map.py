@@ -19,15 +19,16 @@ import trio
 from treewarden.errors import StoreError
 from treewarden.injection import places
 
-from .checksums import as_stored, checksum
-from .items import Items, as_key
-from .layers import Layers
+from .checksums import as_stored, checksum, shown
+from .items import as_key
+from .kept import Kept
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
     from typing import Self
 
+    from .layers import Layers
     from .store import Store
     from .unit import Unit, Write
 
@@ -44,7 +45,6 @@ KNOWN_ROWS: Final = 1024
 KNOWN_BYTES: Final = 4 << 20
 """The same in bytes; a larger row is not remembered."""
 
-_COUNT = "SELECT count(*) FROM map_item WHERE path = ? AND name = ?"
 _BY_KEY = "SELECT payload, crc FROM map_item WHERE path = ? AND name = ? AND key = ?"
 # Keys as bytes: a damaged one may be no text any more.
 _FROM = (
@@ -68,9 +68,14 @@ class _Row(NamedTuple):
 
 
 class _Page(NamedTuple):
-    """Rows of the file in the order of their keys; `complete`: there are no more."""
+    """Rows of the file in the order of their keys; `complete`: there are no more.
+
+    `last` is the key behind which to go on. It is a sound row's, if there is one: a
+    damaged key is not where its order says, and may lead back or past everything.
+    """
 
     rows: dict[str, _Row]
+    last: str | None
     complete: bool
 
 
@@ -104,7 +109,7 @@ class _Known:
         self._bytes = 0
 
 
-class DurableMap(Generic[K, V]):
+class DurableMap(Kept[V, _Row], Generic[K, V]):
     """Values by key, as many as the disk holds.
 
     Declared on an agent as an annotation, `seen: DurableMap[str, Page]`; the agent makes
@@ -113,18 +118,12 @@ class DurableMap(Generic[K, V]):
     value, `set` it.
     """
 
-    kind: Final = "map"
+    kind = "map"
+    _count_query = "SELECT count(*) FROM map_item WHERE path = ? AND name = ?"
+    _remedy = "set or delete it to go on"
 
     def __init__(self, store: Store, path: str, name: str, value_type: type[V]) -> None:
-        self.path = path
-        self.name = name
-        self._store = store
-        self._items: Items[V] = Items(
-            value_type, f"{path}.{name}", "set or delete it to go on"
-        )
-        self._reading = trio.Lock()
-        self._opened = False
-        self._layers: Layers[_Row] = Layers(self)
+        super().__init__(store, path, name, value_type)
         self._known = _Known()
         self._outdated = 0
         self._turn = 0
@@ -183,33 +182,7 @@ class DurableMap(Generic[K, V]):
             as_key(prefix), self._layers, self._page, self._value, lambda: self._turn
         )
 
-    def __len__(self) -> int:
-        """Items in the map, this handler's changes included."""
-        if not self._opened:
-            raise StoreError(f"the map {self.path}.{self.name} is not open yet")
-        return len(self._layers)
-
     # --- what the agent drives --------------------------------------------------------
-
-    async def open(self) -> None:
-        """Count the items, once; every other method does it if need be."""
-        await trio.lowlevel.checkpoint()
-        if self._opened:
-            return
-        async with self._reading:
-            if not self._opened:
-                self._layers.counted(await self._store.read(self._count_in))
-                self._opened = True
-
-    @property
-    def committed(self) -> int:
-        """Items in the file; 0 before it was opened."""
-        return self._layers.committed
-
-    @property
-    def dirty(self) -> bool:
-        """Whether the running handler has changed the map."""
-        return bool(self._layers.staged)
 
     def seal(self, unit: Unit) -> None:
         """Move what the handler staged into its unit."""
@@ -226,6 +199,8 @@ class DurableMap(Generic[K, V]):
         """Forget everything that is not committed."""
         self._turn += 1
         self._layers.reset()
+        # Of a row that a failed unit hid, nobody was told that an earlier one committed it.
+        self._known.clear()
 
     # --- layers -----------------------------------------------------------------------
 
@@ -277,8 +252,10 @@ class DurableMap(Generic[K, V]):
         found = connection.execute(_BY_KEY, place).fetchone()
         return None if found is None else self._row(key, *found)
 
-    def _row(self, key: str, text: object, crc: object) -> _Row:
+    def _row(self, key: object, text: object, crc: object) -> _Row:
         payload = as_stored(text)
+        if not isinstance(key, str):
+            return _Row(payload, sound=False)
         return _Row(payload, crc == checksum(payload, self.path, self.name, key))
 
     async def _page(
@@ -295,22 +272,26 @@ class DurableMap(Generic[K, V]):
         self, connection: sqlite3.Connection, prefix: str, after: str | None
     ) -> _Page:
         places.MAP_PAGE.reach()
-        query, key = (_FROM, prefix) if after is None else (_BEHIND, after)
-        values = (self.path, self.name, as_stored(key), PAGE_ROWS)
-        rows: dict[str, _Row] = {}
+        query, begin = (_FROM, prefix) if after is None else (_BEHIND, after)
+        values = (self.path, self.name, as_stored(begin), PAGE_ROWS)
+        found: list[tuple[str, _Row]] = []
         size = 0
         for key, text, crc in connection.execute(query, values):
-            if not key.startswith(prefix):
-                return _Page(rows, complete=True)
-            rows[key] = self._row(key, text, crc)
-            size += _size(key, rows[key])
+            name = key if isinstance(key, str) else shown(key)
+            row = self._row(key, text, crc)
+            if row.sound and not name.startswith(prefix):
+                return _Page(dict(found), None, complete=True)
+            found.append((name, row))
+            size += _size(name, row)
             if size > PAGE_BYTES:
-                return _Page(rows, complete=False)
-        return _Page(rows, complete=len(rows) < PAGE_ROWS)
-
-    def _count_in(self, connection: sqlite3.Connection) -> int:
-        row = connection.execute(_COUNT, (self.path, self.name)).fetchone()
-        return int(row[0])
+                break
+        else:
+            if len(found) < PAGE_ROWS:
+                return _Page(dict(found), None, complete=True)
+        last = _last(found)
+        # A page that does not lead on is the last one, or it would be read for ever.
+        leads_on = after is None or as_stored(last) > as_stored(after)
+        return _Page(dict(found), last, complete=not leads_on)
 
 
 class _Walk(Generic[K, V]):
@@ -364,7 +345,7 @@ class _Walk(Generic[K, V]):
 
     def _take_in(self, page: _Page) -> None:
         """The next keys: those of the page, and of the layers as far as it reaches."""
-        last = next(reversed(page.rows), None)
+        last = page.last
         ahead: list[str] = []
         while self._ahead and (last is None or page.complete or self._ahead[0] <= last):
             ahead.append(self._ahead.popleft())
@@ -377,6 +358,14 @@ class _Walk(Generic[K, V]):
         self._keys = deque(dict.fromkeys(merge(page.rows, ahead)))
         self._after = last
         self._complete = page.complete
+
+
+def _last(found: list[tuple[str, _Row]]) -> str:
+    """The key to go on behind: of the last sound row, or the greatest of damaged ones."""
+    for key, row in reversed(found):
+        if row.sound:
+            return key
+    return max((key for key, _ in found), key=as_stored)
 
 
 def _size(key: str, row: _Row | None) -> int:

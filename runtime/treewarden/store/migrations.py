@@ -329,7 +329,115 @@ def indexed_states(db: Database) -> None:
     )
 
 
-SCHEMA_VERSION: Final = 8
+@steps(name="0009_durable_subscriptions")
+def durable_subscriptions(db: Database) -> None:
+    """How far subscriptions have come, what is out of turn, and events given up."""
+    for statement in _DURABLE_SUBSCRIPTIONS:
+        places.MIGRATE_STEP.reach()
+        db.execute(statement)
+    *covered, last = _LETTER
+    db.execute(
+        f"UPDATE dead_letter SET crc = CASE crc WHEN {checksum_sql(*covered, last)}"  # noqa: S608 - our own names
+        f" THEN {checksum_sql(*covered, 'subscription', last)} ELSE -1 END"
+    )
+
+
+# What the checksum of a dead letter covered before.
+_LETTER: Sequence[str] = (
+    "seq",
+    "path",
+    "msg_id",
+    "operation",
+    "attempts",
+    "sender",
+    "at_ns",
+    "reason",
+    "arguments",
+)
+
+
+_DURABLE_SUBSCRIPTIONS: Sequence[str] = (
+    """CREATE TABLE subscription (
+        owner TEXT NOT NULL,
+        name TEXT NOT NULL,
+        pattern TEXT NOT NULL,
+        cursor INTEGER NOT NULL,
+        begun INTEGER NOT NULL,
+        at_ns INTEGER NOT NULL,
+        crc INTEGER NOT NULL,
+        UNIQUE (owner, name)
+    ) STRICT""",
+    """CREATE TABLE delivery (
+        owner TEXT NOT NULL,
+        name TEXT NOT NULL,
+        position INTEGER NOT NULL,
+        attempts INTEGER NOT NULL,
+        done INTEGER NOT NULL,
+        event TEXT,
+        crc INTEGER NOT NULL,
+        UNIQUE (owner, name, position)
+    ) STRICT""",
+    "ALTER TABLE dead_letter ADD COLUMN subscription TEXT NOT NULL DEFAULT ''",
+)
+
+
+@steps(name="0010_policy_states")
+def policy_states(db: Database) -> None:
+    """What circuits and limiters keep beyond their process."""
+    db.execute(
+        """CREATE TABLE policy_state (
+            kind TEXT NOT NULL,
+            name TEXT NOT NULL,
+            at_ns INTEGER NOT NULL,
+            state TEXT NOT NULL,
+            crc INTEGER NOT NULL,
+            UNIQUE (kind, name)
+        ) STRICT"""
+    )
+
+
+@steps(name="0011_workflows")
+def workflows(db: Database) -> None:
+    """Workflows, and their steps that have begun."""
+    for statement in _WORKFLOWS:
+        places.MIGRATE_STEP.reach()
+        db.execute(statement)
+
+
+_WORKFLOWS: Sequence[str] = (
+    """CREATE TABLE workflow (
+        id TEXT NOT NULL UNIQUE,
+        name TEXT NOT NULL,
+        version INTEGER NOT NULL,
+        state TEXT NOT NULL,
+        attempts INTEGER NOT NULL,
+        begun_ns INTEGER NOT NULL,
+        ended_ns INTEGER NOT NULL,
+        resume_as TEXT NOT NULL,
+        reason TEXT NOT NULL,
+        outcome TEXT NOT NULL,
+        arguments TEXT NOT NULL,
+        crc INTEGER NOT NULL
+    ) STRICT""",
+    """CREATE TABLE workflow_step (
+        workflow TEXT NOT NULL,
+        number INTEGER NOT NULL,
+        name TEXT NOT NULL,
+        state TEXT NOT NULL,
+        attempts INTEGER NOT NULL,
+        compensation TEXT NOT NULL,
+        undo_failures INTEGER NOT NULL,
+        at_ns INTEGER NOT NULL,
+        outcome TEXT NOT NULL,
+        crc INTEGER NOT NULL,
+        UNIQUE (workflow, number)
+    ) STRICT""",
+    # Ends in their order, and with an end of 0 those that have not ended.
+    "CREATE INDEX workflow_by_end ON workflow (ended_ns, id)",
+)
+
+
+SCHEMA_VERSION: Final = 11
 
 
 def migrate(connection: sqlite3.Connection, path: Path | None) -> Path | None:

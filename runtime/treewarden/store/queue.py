@@ -27,13 +27,12 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
 
 import trio
 
-from treewarden.errors import StoreError
 from treewarden.ids import new_id
 from treewarden.injection import places
 
-from .checksums import DAMAGED, as_stored, checksum
-from .items import Items, as_key
-from .layers import Layers
+from .checksums import DAMAGED, as_stored, checksum, shown, whole
+from .items import as_key
+from .kept import Kept
 
 if TYPE_CHECKING:
     import sqlite3
@@ -53,7 +52,6 @@ PAGE_BYTES: Final = 1 << 20
 KNOWN_ROWS: Final = 1024
 """Rows remembered after their commit, which saves reading them back."""
 
-_COUNT = "SELECT count(*) FROM queue_item WHERE path = ? AND name = ?"
 _BY_KEY = (
     "SELECT key, seq, payload, attempts, free_at, crc FROM queue_item"
     " WHERE path = ? AND name = ? AND key = ? LIMIT ?"
@@ -125,7 +123,7 @@ class Item(Generic[T]):
         return await self.queue.nack(self.key, delay)
 
 
-class DurableQueue(Generic[T]):
+class DurableQueue(Kept[T, _Row]):
     """Items in the order of their arrival, leased to whoever takes them.
 
     Declared on an agent as an annotation, `pending: DurableQueue[Url]`; the agent makes
@@ -136,7 +134,9 @@ class DurableQueue(Generic[T]):
     All changes belong to the running handler: they commit with it, or not at all.
     """
 
-    kind: Final = "queue"
+    kind = "queue"
+    _count_query = "SELECT count(*) FROM queue_item WHERE path = ? AND name = ?"
+    _remedy = "ack it to go on"
 
     def __init__(
         self,
@@ -147,14 +147,8 @@ class DurableQueue(Generic[T]):
         *,
         clock: Callable[[], float] = trio.current_time,
     ) -> None:
-        self.path = path
-        self.name = name
-        self._store = store
+        super().__init__(store, path, name, item_type)
         self._clock = clock
-        self._items: Items[T] = Items(item_type, f"{path}.{name}", "ack it to go on")
-        self._reading = trio.Lock()
-        self._opened = False
-        self._layers: Layers[_Row] = Layers(self)
         self._hidden: dict[str, _Row] = {}  # known rows under the staging
         self._forget_window()
 
@@ -233,33 +227,7 @@ class DurableQueue(Generic[T]):
         self._stage(key, row._replace(seq=seq, free_at=free_at), row)
         return True
 
-    def __len__(self) -> int:
-        """Items in the queue, the leased ones and this handler's changes included."""
-        if not self._opened:
-            raise StoreError(f"the queue {self.path}.{self.name} is not open yet")
-        return len(self._layers)
-
     # --- what the agent drives --------------------------------------------------------
-
-    async def open(self) -> None:
-        """Count the items, once; every other method does it if need be."""
-        await trio.lowlevel.checkpoint()
-        if self._opened:
-            return
-        async with self._reading:
-            if not self._opened:
-                self._layers.counted(await self._store.read(self._count_in))
-                self._opened = True
-
-    @property
-    def committed(self) -> int:
-        """Items in the file; 0 before it was opened."""
-        return self._layers.committed
-
-    @property
-    def dirty(self) -> bool:
-        """Whether the running handler has changed the queue."""
-        return bool(self._layers.staged)
 
     def seal(self, unit: Unit) -> None:
         """Move what the handler staged into its unit."""
@@ -404,7 +372,7 @@ class DurableQueue(Generic[T]):
         """Whether the file may have an older free row than the last of `rows`."""
         if not self._exhausted and (len(rows) < limit or rows[-1].seq > self._last):
             return True
-        if self._more_due and not self._due:
+        if self._more_due and (not self._due or len(rows) < limit):
             return True
         return self._clock() >= self._next_due
 
@@ -435,9 +403,10 @@ class DurableQueue(Generic[T]):
                 continue
             self._known[row.key] = row
             self._hint(row)
-        if page.free:
-            self._last = page.free[-1].seq
-        self._exhausted = page.exhausted
+        last = _last(page.free)
+        # A page that does not lead on is the last one, or it would be read for ever.
+        self._exhausted = page.exhausted or last <= self._last
+        self._last = max(last, self._last)
         self._cursor = page.cursor
         self._more_due = page.more_due
         self._next_due = page.next_due
@@ -484,10 +453,6 @@ class DurableQueue(Generic[T]):
         rows, _ = _fetch(connection, _BY_KEY, (self.path, self.name, key, 1))
         return rows[0] if rows else None
 
-    def _count_in(self, connection: sqlite3.Connection) -> int:
-        row = connection.execute(_COUNT, (self.path, self.name)).fetchone()
-        return int(row[0])
-
     # --- values -----------------------------------------------------------------------
 
     def _free_at(self, delay: float) -> float | None:
@@ -504,6 +469,14 @@ def _is_free(row: _Row, now: float) -> bool:
     return row.free_at is None or row.free_at <= now
 
 
+def _last(rows: list[_Row]) -> int:
+    """The number to go on behind: of the last sound row, or the largest of damaged ones."""
+    for row in reversed(rows):
+        if row.sound:
+            return row.seq
+    return max((row.seq for row in rows), default=0)
+
+
 def _checksum(row: _Row, path: str, name: str) -> int:
     # As the file will have it: a whole number comes back as a float.
     free_at = float(row.free_at) if isinstance(row.free_at, int) else row.free_at
@@ -513,8 +486,9 @@ def _checksum(row: _Row, path: str, name: str) -> int:
 def _unsound(row: _Row) -> _Row:
     """A damaged row, as far as it can be worked with: its columns may be anything."""
     return row._replace(
-        key=str(row.key),
-        attempts=row.attempts if isinstance(row.attempts, int) else 0,
+        key=shown(row.key),
+        seq=whole(row.seq),
+        attempts=whole(row.attempts),
         free_at=row.free_at if isinstance(row.free_at, float) else None,
         sound=False,
     )

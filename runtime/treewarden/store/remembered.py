@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from treewarden.clock import wall_ns
 
-from .checksums import as_stored, checksum, checksum_sql
+from .checksums import as_stored, checksum, checksum_sql, shown
 
 if TYPE_CHECKING:
     import sqlite3
@@ -49,5 +49,5 @@ def load_children(
     for seq, id_, at_ns, text, crc in connection.execute(_SELECT, (supervisor,)):
         spec = as_stored(text)
         intact = crc == checksum(spec, seq, supervisor, id_, at_ns)
-        children.append((id_, spec if intact else None))
+        children.append((id_, spec) if intact else (shown(id_), None))
     return children

@@ -5,19 +5,21 @@ Every row carries a checksum (`checksums`) that is looked at when the row is rea
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
+from zlib import crc32
 
 import msgspec
 
 from treewarden.errors import RestoreError
 from treewarden.injection import places
 
-from .checking import SLICE_ROWS, stored_rows
+from .checking import SLICE_ROWS, place_behind, stored_rows
 from .checksums import TABLES, as_stored, as_text, checksum, row_checksum
+from .insert import Insert
 
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Iterable
 
     from .checksums import Stored
     from .unit import StateWrite
@@ -25,18 +27,27 @@ if TYPE_CHECKING:
 CRASHES_KEPT: Final = 5
 """Crash records kept of each agent."""
 
-UPSERT_STATE: Final = (
+UPSERT_STATES: Final = Insert(
     "INSERT INTO agent_state"
     " (path, store_as, state_version, revision, payload, at_ns, crc)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?)",
     " ON CONFLICT (path) DO UPDATE SET store_as = excluded.store_as,"
     " state_version = excluded.state_version, revision = excluded.revision,"
-    " payload = excluded.payload, at_ns = excluded.at_ns, crc = excluded.crc"
+    " payload = excluded.payload, at_ns = excluded.at_ns, crc = excluded.crc",
 )
 _SELECT_STATE = (
     "SELECT store_as, state_version, revision, payload, at_ns, crc"
     " FROM agent_state WHERE path = ?"
 )
+# Text as bytes: no call of ours for each.
+_SELECT_BEHIND = (
+    "SELECT CAST(path AS BLOB), CAST(store_as AS BLOB), state_version, revision,"
+    " CAST(payload AS BLOB), at_ns, crc FROM agent_state"
+    " WHERE rowid > (SELECT rowid FROM agent_state WHERE path = ?)"
+    " ORDER BY rowid LIMIT ?"
+)
+AHEAD_BYTES: Final = 1 << 20
+"""Bytes of state read ahead at a time, roughly."""
 _STATES: Final = TABLES["agent_state"]
 _IS_INDEXED: Final = "SELECT 1 FROM agent_state WHERE path = ?"
 INSERT_CRASH: Final = (
@@ -53,8 +64,7 @@ _SELECT_CRASHES = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredState:
+class StoredState(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An agent's last committed state; `payload` is JSON."""
 
     store_as: str
@@ -83,21 +93,20 @@ class CrashRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     sender: str = ""
 
 
-def state_row(path: str, state: StateWrite, at_ns: int) -> tuple[Any, ...]:
-    """The parameters of `UPSERT_STATE`."""
-    payload = state.payload
-    crc = checksum(
-        payload, path, state.store_as, state.state_version, state.revision, at_ns
-    )
-    return (
-        path,
-        state.store_as,
-        state.state_version,
-        state.revision,
-        payload.decode(),
-        at_ns,
-        crc,
-    )
+def state_rows(
+    states: Iterable[tuple[str, StateWrite]], at_ns: int
+) -> list[tuple[Any, ...]]:
+    """The parameters of `UPSERT_STATES`, a row a state."""
+    # `checksum`, written out: of all that a commit does for a state it was a quarter.
+    rows: list[tuple[Any, ...]] = []
+    for path, state in states:
+        store_as, payload = state.store_as, state.payload
+        version, revision = state.state_version, state.revision
+        key = f"{path}\0{store_as}\0{version}\0{revision}\0{at_ns}"
+        crc = crc32(payload, crc32(key.encode()))
+        text = payload.decode()
+        rows.append((path, store_as, version, revision, text, at_ns, crc))
+    return rows
 
 
 def crash_row(record: CrashRecord) -> tuple[Any, ...]:
@@ -131,19 +140,60 @@ def load_state(
     payload = as_stored(text)
     if crc != checksum(payload, path, found, version, revision, at_ns):
         raise _damaged(path)
-    if found != store_as:
-        raise RestoreError(
-            f"the stored state of {path} is of type {found!r}, not {store_as!r};"
-            f" it was left untouched: set store_as = {found!r} on the agent's class to"
-            " take it over, use another path, or delete its row to start empty"
-        )
-    return StoredState(
+    stored = StoredState(
         store_as=found,
         state_version=version,
         revision=revision,
         payload=payload,
         at_ns=at_ns,
     )
+    refuse_other_type(stored, path, store_as)
+    return stored
+
+
+def refuse_other_type(stored: StoredState, path: str, store_as: str) -> None:
+    """Refuse to take one type's state for another's.
+
+    Raises:
+        RestoreError: it is.
+    """
+    found = stored.store_as
+    if found != store_as:
+        raise RestoreError(
+            f"the stored state of {path} is of type {found!r}, not {store_as!r};"
+            f" it was left untouched: set store_as = {found!r} on the agent's class to"
+            " take it over, use another path, or delete its row to start empty"
+        )
+
+
+def states_behind(
+    connection: sqlite3.Connection, path: str, limit: int
+) -> dict[str, StoredState]:
+    """The states whose rows lie behind that of `path`, by path, at most `limit`.
+
+    Without those that are damaged: who asks for one by its path is told of it.
+    """
+    states: dict[str, StoredState] = {}
+    size = 0
+    for row in connection.execute(_SELECT_BEHIND, (path, limit)):
+        # As `load_state` does, at a third of its cost.
+        key, store_as, version, revision, payload, at_ns, crc = row
+        try:
+            covered = b"%b\0%b\0%d\0%d\0%d" % (key, store_as, version, revision, at_ns)
+            if crc == crc32(payload, crc32(covered)):
+                states[key.decode()] = StoredState(
+                    store_as=store_as.decode(),
+                    state_version=version,
+                    revision=revision,
+                    payload=payload,
+                    at_ns=at_ns,
+                )
+                size += len(payload)
+        except (TypeError, ValueError):
+            continue  # Of another type, or no text any more: damaged.
+        if size > AHEAD_BYTES:
+            break
+    return states
 
 
 class LostStates:
@@ -169,7 +219,7 @@ class LostStates:
                     continue
             self._rows.append(row.values)
             self._crcs.append(row.crc)
-        return rows[-1].place if len(rows) == SLICE_ROWS else None
+        return place_behind(rows, after) if len(rows) == SLICE_ROWS else None
 
     def refuse(self, path: str) -> None:
         """Raise if one of them is of the agent at `path`.

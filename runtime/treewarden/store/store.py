@@ -19,25 +19,25 @@ import sqlite3
 from collections import deque
 from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 from weakref import WeakSet
 
 import msgspec
 import trio
 
 from treewarden.clock import wall_ns
-from treewarden.errors import RestoreError, StoreBroken, StoreClosed, StoreError
+from treewarden.errors import StoreBroken, StoreClosed, StoreError
 from treewarden.exits import Fault
 from treewarden.ids import new_id
 from treewarden.injection import places
 
 from . import failures
+from .allocation import keep_freed_memory
 from .applied import Applied, Outcome, find_applied, find_outcome
 from .checking import DamagedRow, StructureCheck
-from .checksums import TABLES
 from .copies import Backup, discard, free_name, partial_name, verify_copy
 from .database import connect_read_only, open_database
 from .faults import FAULTS_KEPT, FaultRecord, load_faults
@@ -45,9 +45,11 @@ from .filter import FoundStates, StateFilter, filter_slice, index_writes
 from .group import Decision, Group
 from .journal import END, JournalEntry, entry_of, load_entries
 from .level import Level
+from .loading import StateLoader
 from .reader import FileReader, Reader, WriterReader
-from .snapshots import CrashRecord, LostStates, StoredState, load_crashes, load_state
-from .thread import CopyJob, WriterThread
+from .snapshots import CrashRecord, StoredState, load_crashes
+from .statistics import Accounts, StoreStatistics
+from .thread import WriterThread
 from .unit import StagedEvent, Unit
 from .writer import Writer
 
@@ -55,7 +57,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
     from pathlib import Path
 
-    from .checksums import Stored
     from .database import Opened
     from .retention import Retention
     from .writer import Finding
@@ -88,36 +89,6 @@ CLOSE_SECONDS: Final = 10.0
 """How long closing waits for a disk that does not answer."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoreStatistics:
-    """Totals since the store was opened; seconds and bytes.
-
-    `units` counts the committed ones, `failed_units` those that were not; `failed_commits`
-    are groups that failed as a whole. `degraded` until a commit succeeds again, and as
-    long as damage was found in the file: `damage` is the first finding.
-    """
-
-    level: Level
-    health: Literal["ok", "degraded"]
-    commits: int
-    failed_commits: int
-    units: int
-    failed_units: int
-    rows: int
-    queued: int
-    largest_group: int
-    reports_dropped: int
-    last_commit_seconds: float
-    commit_seconds_total: float
-    file_bytes: int
-    wal_bytes: int
-    last_error: str
-    damaged_rows: int = 0
-    damage: str = ""
-    scrubbed_rows: int = 0
-    scrub_passes: int = 0
-
-
 waiting_observer: ContextVar[Callable[[bool], None] | None] = ContextVar(
     "treewarden_waiting_observer", default=None
 )
@@ -141,6 +112,24 @@ def _lost(commits: int) -> str:
         f"the log was damaged: {commits} commits behind the damaged place are lost;"
         " compare with a backup"
     )
+
+
+class _Waiting:
+    """A task that waits for its unit; an event would cost twice as much."""
+
+    __slots__ = ("_task",)
+
+    def __init__(self) -> None:
+        self._task: trio.lowlevel.Task | None = trio.lowlevel.current_task()
+
+    def __call__(self, _: StoreError | None) -> None:
+        task, self._task = self._task, None
+        if task is not None:
+            trio.lowlevel.reschedule(task)
+
+    def give_up(self, _: object) -> trio.lowlevel.Abort:
+        self._task = None
+        return trio.lowlevel.Abort.SUCCEEDED
 
 
 class _Settling:
@@ -182,6 +171,8 @@ class Store:
         self._handed_over = 0
         self._decided = 0
         self._queued_bytes = 0
+        self.has_room = True
+        """Whether fewer than `QUEUE_UNITS` and `QUEUE_BYTES` are undecided."""
         self._room = trio.lowlevel.ParkingLot()
         self._quiet = trio.Event()
         self._settling: list[_Settling] = []
@@ -194,20 +185,13 @@ class Store:
         self._awaited = 0
 
         self._large_states: set[str] = set()
-        self._damaged_rows = 0
-        self._damage = ""
-        self._lost_states: LostStates | None = None
-        self._looking = trio.Lock()
+        self._accounts = Accounts()
+        self._loader = StateLoader(self.read, looks_for_lost=self.path is not None)
         self._copying = trio.Lock()
         # Ids of messages whose fate is open, and who waits for it.
         self._expected: dict[str, trio.Event | None] = {}
         self._healed = trio.lowlevel.ParkingLot()
         self._trouble: StoreBroken | None = None
-        self._last_error = ""
-        self._commits = self._failed_commits = 0
-        self._units = self._failed_units = self._rows = 0
-        self._largest_group = self._reports_dropped = 0
-        self._last_seconds = self._total_seconds = 0.0
 
         self._writer = Writer(opened, retention)
         self._thread = WriterThread(
@@ -241,21 +225,16 @@ class Store:
             raise StoreClosed(self._why_closed)
         if places.HAND_OVER.armed is not None:
             places.HAND_OVER.reach()
-        self._queued_bytes += unit.weigh()
-        if unit.bytes > LARGE_STATE_BYTES:
+        size = unit.weigh()
+        self._queued_bytes = queued = self._queued_bytes + size
+        if size > LARGE_STATE_BYTES:
             unit.release.append(partial(self._note_size, unit))
-        self._handed_over = unit.number = self._handed_over + 1
+        self._handed_over = unit.number = number = self._handed_over + 1
         self._pending.append(unit)
+        if number - self._decided >= QUEUE_UNITS or queued >= QUEUE_BYTES:
+            self.has_room = False
         if not self._busy:
             self._flush_soon()
-
-    @property
-    def has_room(self) -> bool:
-        """Whether fewer than `QUEUE_UNITS` and `QUEUE_BYTES` are undecided."""
-        return (
-            self._handed_over - self._decided < QUEUE_UNITS
-            and self._queued_bytes < QUEUE_BYTES
-        )
 
     async def wait_room(self) -> None:
         """Wait until `has_room`."""
@@ -285,9 +264,9 @@ class Store:
         if unit.decided:
             await trio.lowlevel.checkpoint()
         else:
-            decided = trio.Event()
-            unit.release.append(lambda _: decided.set())
-            await decided.wait()
+            waiting = _Waiting()
+            unit.release.append(waiting)
+            await trio.lowlevel.wait_task_rescheduled(waiting.give_up)
         if unit.error is not None:
             raise StoreBroken(str(unit.error)) from unit.error
 
@@ -386,7 +365,8 @@ class Store:
 
         `applied`: it changed what is stored, once. `not_applied`: it did not, and never
         will. `forgotten`: it is too old to tell (7 days, or 100,000 later ones of the
-        same agent). Waits as long as it may still happen in this run.
+        same agent), or what would tell is damaged. Waits as long as it may still happen
+        in this run.
 
         Raises:
             StoreBroken, StoreClosed: the file cannot be asked.
@@ -411,41 +391,17 @@ class Store:
     async def load(self, path: str, store_as: str) -> StoredState | None:
         """The last committed state of the agent at `path`, or None.
 
+        Gives way when it reads; one in many calls does, when agents start in the order
+        in which they first did.
+
         Raises:
             RestoreError: the row is damaged, or of another type; it was left untouched.
         """
-        try:
-            stored = await self.read(partial(load_state, path=path, store_as=store_as))
-            if stored is None and self.path is not None:
-                await self._refuse_lost(path)
-        except StoreBroken as error:
-            if failures.primary_code(error.__cause__) != sqlite3.SQLITE_CORRUPT:
-                raise
-            # Of this row, not of the whole file: others may be readable.
-            raise RestoreError(
-                f"the stored state of {path} is lost: {error}"
-            ) from error
-        return stored
-
-    async def _refuse_lost(self, path: str) -> None:
-        lost = await self._load_lost()
-        try:
-            lost.refuse(path)
-        except RestoreError:
-            # Looked for again next time: it may have been mended by then.
-            self._lost_states = None
-            raise
-
-    async def _load_lost(self) -> LostStates:
-        # Once a run: a row that is written later has its index entry.
-        async with self._looking:
-            if self._lost_states is None:
-                lost = LostStates()
-                after: Stored | None = TABLES["agent_state"].start
-                while after is not None:
-                    after = await self.read(partial(lost.look, after=after))
-                self._lost_states = lost
-        return self._lost_states
+        if self._closing:
+            raise StoreClosed(self._why_closed)
+        is_settled = self._decided == self._handed_over
+        as_of = self._handed_over if is_settled else None
+        return await self._loader.load(path, store_as, as_of)
 
     async def index_states(self, store_as: str, field: str) -> None:
         """Have `query` find states of one type by one field without reading the others.
@@ -560,7 +516,7 @@ class Store:
             try:
                 target = await trio.to_thread.run_sync(free_name, target)
                 partial_copy = partial_name(target)
-                await self._copy(partial_copy)
+                await self._thread.copy(partial_copy)
                 return await trio.to_thread.run_sync(
                     partial(verify_copy, partial_copy, target, paced=True)
                 )
@@ -571,31 +527,6 @@ class Store:
                 if partial_copy is not None:
                     with trio.move_on_after(CLOSE_SECONDS, shield=True):
                         await trio.to_thread.run_sync(discard, partial_copy)
-
-    async def _copy(self, target: Path) -> None:
-        copied = trio.Event()
-        errors: list[BaseException] = []
-
-        def done(error: BaseException | None) -> None:
-            if error is not None:
-                errors.append(error)
-            copied.set()
-
-        def tell(error: BaseException | None) -> None:
-            self._token.run_sync_soon(done, error)
-
-        job = CopyJob(target, tell)
-        self._thread.copy(job)
-        try:
-            await copied.wait()
-        except trio.Cancelled:
-            # The file is the thread's until it lets go of it: one slice, or one commit.
-            job.abandoned = True
-            with trio.move_on_after(CLOSE_SECONDS, shield=True):
-                await copied.wait()
-            raise
-        if errors:
-            raise errors[0]
 
     # --- watching ---------------------------------------------------------------------
 
@@ -621,26 +552,16 @@ class Store:
 
     def statistics(self) -> StoreStatistics:
         """How the store is doing."""
+        damaged = self._trouble or self._accounts.damage
         return StoreStatistics(
             level=self.level,
-            health="degraded" if self._trouble or self._damage else "ok",
-            commits=self._commits,
-            failed_commits=self._failed_commits,
-            units=self._units,
-            failed_units=self._failed_units,
-            rows=self._rows,
+            health="degraded" if damaged else "ok",
             queued=self._handed_over - self._decided,
-            largest_group=self._largest_group,
-            reports_dropped=self._reports_dropped,
-            last_commit_seconds=self._last_seconds,
-            commit_seconds_total=self._total_seconds,
             file_bytes=self._database.file_bytes(),
             wal_bytes=self._database.wal_bytes(),
-            last_error=self._last_error,
-            damaged_rows=self._damaged_rows,
-            damage=self._damage,
             scrubbed_rows=self._writer.scrubber.rows,
             scrub_passes=self._writer.scrubber.passes,
+            **asdict(self._accounts),
         )
 
     # --- groups -----------------------------------------------------------------------
@@ -739,24 +660,35 @@ class Store:
         self._settle()
 
     def _decide(self, units: Sequence[Unit]) -> None:
+        size = 0
         for number, unit in enumerate(units, self._decided + 1):
             unit.decided = True
             unit.needs = ()
-            self._queued_bytes -= unit.bytes
+            size += unit.bytes
             if unit.error is not None:
-                self._failed_units += 1
+                self._accounts.failed_units += 1
                 self._spoil(number, unit.error)
         self._decided += len(units)
+        self._queued_bytes -= size
+        self.has_room = (
+            self._handed_over - self._decided < QUEUE_UNITS
+            and self._queued_bytes < QUEUE_BYTES
+        )
 
     def _go_on(self, *, broken: bool) -> None:
         # What waits after a failure of the world waits for the next unit, or for the
         # disk: trying again at once would only spin.
-        riding = self._reports or self._crash_records
-        self._busy = bool(self._pending or (riding and not broken))
+        riding = bool(self._reports or self._crash_records) and not broken
+        # Reports alone take their time: written without a pause, those of a storm would
+        # take the interpreter from the restarts that they tell of.
+        at_once = riding and (self._closing or self._later is None)
+        self._busy = bool(self._pending) or at_once
         if self._busy:
             self._flush()
         else:
             self._quiet.set()
+            if riding:
+                self._flush_reports()
         if self.has_room:
             self._room.unpark_all()
 
@@ -809,29 +741,15 @@ class Store:
     def _bound(self, waiting: deque[T], limit: int) -> None:
         while len(waiting) > limit:
             waiting.popleft()
-            self._reports_dropped += 1
+            self._accounts.reports_dropped += 1
 
     # --- accounts ---------------------------------------------------------------------
 
     def _count(self, decision: Decision) -> None:
-        units = len(decision.group.units)
-        self._last_seconds = decision.seconds
-        self._total_seconds += decision.seconds
-        self._largest_group = max(self._largest_group, units)
+        self._accounts.count(decision)
         self._note_health(decision.broken)
-        self._reports_dropped += decision.refused
-        if decision.broken is not None:
-            self._failed_commits += 1
-            self._last_error = str(decision.broken)
-            return
-        self._commits += 1
-        self._units += units - len(decision.errors)
-        self._rows += decision.rows
-        if self._commit_observer is not None:
-            self._commit_observer(decision.seconds, units)
-        for error in decision.errors.values():
-            self._last_error = str(error)
-            break
+        if self._commit_observer is not None and decision.broken is None:
+            self._commit_observer(decision.seconds, len(decision.group.units))
 
     def _note_health(self, trouble: StoreBroken | None) -> None:
         self._trouble = trouble
@@ -841,15 +759,15 @@ class Store:
     def _on_health(self, trouble: StoreBroken | None) -> None:
         self._note_health(trouble)
         if trouble is not None:
-            self._last_error = str(trouble)
+            self._accounts.last_error = str(trouble)
         elif not self._busy and (self._reports or self._crash_records):
             self._flush_soon()
 
     def _on_found(self, findings: list[Finding]) -> None:
         for finding in findings:
             if isinstance(finding, DamagedRow):
-                self._damaged_rows += 1
-                self._damage = self._damage or str(finding)
+                self._accounts.damaged_rows += 1
+                self._accounts.note_damage(finding)
                 topic = "system.store.row_damaged"
             else:
                 topic = "system.store.log_held"
@@ -863,7 +781,7 @@ class Store:
 
     def _note_structure(self, problems: list[str]) -> None:
         if problems and not self._closing:
-            self._damage = self._damage or problems[0]
+            self._accounts.note_damage(problems[0])
             payload = msgspec.json.encode({"problems": problems})
             self.report("system.store.damaged", payload, source="/system/store")
 
@@ -885,7 +803,7 @@ class Store:
 
     def _note_failure(self, path: str, error: Exception) -> None:
         fault = Fault.capture(error, path=path)
-        self._last_error = fault.summary()
+        self._accounts.last_error = fault.summary()
         self.report(
             "system.store.release_failed",
             msgspec.json.encode({"path": path, "error": fault.format()}),
@@ -976,6 +894,7 @@ async def open_store(
         StoreBroken: it cannot be opened, or is damaged.
         MigrationFailed: its schema could not be brought up to date.
     """
+    keep_freed_memory()
     boot = new_id()
     observer = waiting_observer.get()
     if observer is not None:

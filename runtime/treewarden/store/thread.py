@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 COPY_PAGES: Final = 256
 """Pages copied between two looks at what waits: 1 MiB, about a millisecond."""
+LET_GO_SECONDS: Final = 10.0
+"""How long somebody who was cancelled waits for a copy's next slice."""
 BUSY_SECONDS: Final = 10.0
 """How long there may be no housekeeping because somebody always wants something."""
 REST_SECONDS: Final = 1.0
@@ -40,13 +42,12 @@ TROUBLED_SECONDS: Final = 0.25
 
 
 class CopyJob:
-    """A copy of the database to make; `done` gets its failure, or None."""
+    """A copy of the database that is made; `over` is set when it is, or has failed."""
 
-    def __init__(
-        self, partial: Path, done: Callable[[BaseException | None], None]
-    ) -> None:
+    def __init__(self, partial: Path) -> None:
         self.partial = partial
-        self.done = done
+        self.over = trio.Event()
+        self.error: BaseException | None = None
         self.abandoned = False
         """Set by whoever does not want it any more; the copying ends soon."""
 
@@ -90,9 +91,26 @@ class WriterThread:
         """Have something read from the writer's own connection."""
         self._jobs.put(question)
 
-    def copy(self, job: CopyJob) -> None:
-        """Have the database copied, a slice whenever nothing else waits; one at a time."""
+    async def copy(self, partial: Path) -> None:
+        """Copy the database, a slice whenever nothing else waits; one at a time.
+
+        Cancelled, it waits until the thread has let go of the file.
+
+        Raises:
+            StoreError, sqlite3.Error, OSError: what became of the copy instead.
+        """
+        job = CopyJob(partial)
         self._jobs.put(job)
+        try:
+            await job.over.wait()
+        except trio.Cancelled:
+            # The file is the thread's until then: one slice, or one commit.
+            job.abandoned = True
+            with trio.move_on_after(LET_GO_SECONDS, shield=True):
+                await job.over.wait()
+            raise
+        if job.error is not None:
+            raise job.error
 
     async def close(self) -> None:
         """Let it finish, end the run in the file, and wait for the thread's end."""
@@ -129,7 +147,6 @@ class WriterThread:
             job(self._writer.connected())
 
     def _copy(self, job: CopyJob) -> None:
-        error: BaseException | None = None
         try:
             connection = self._writer.connected()
             begin_copy(
@@ -139,8 +156,8 @@ class WriterThread:
                 between=lambda: self._between(job, connection),
             )
         except Exception as failure:  # noqa: BLE001 - whoever waits for the copy gets it
-            error = failure
-        self._post(job.done, error)
+            job.error = failure
+        self._post(job.over.set)
 
     def _between(self, job: CopyJob, connection: sqlite3.Connection) -> None:
         """Commits go before copying; they go into the copy as well."""

@@ -16,7 +16,7 @@ import msgspec
 
 from treewarden.clock import wall_ns
 
-from .checksums import as_stored, checksum
+from .checksums import as_stored, checksum, shown
 
 if TYPE_CHECKING:
     import sqlite3
@@ -75,7 +75,7 @@ def load_transactions(connection: sqlite3.Connection) -> list[LoggedTransaction]
             )
         else:
             logged = LoggedTransaction(
-                id=str(id_), verdict=Verdict.UNDECIDED, participants=None
+                id=shown(id_), verdict=Verdict.UNDECIDED, participants=None
             )
         found.append(logged)
     return found

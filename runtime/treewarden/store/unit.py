@@ -9,18 +9,17 @@ cannot be stored harms only those that build on it (`needs`).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-if TYPE_CHECKING:
-    from treewarden.errors import StoreError
+from treewarden.errors import StoreError
 
 Write: TypeAlias = tuple[str, tuple[Any, ...]]
 """One statement of a collection, and its parameters. The same text is prepared once."""
 
 
-class StateWrite(NamedTuple):
+class StateWrite(msgspec.Struct, eq=False, gc=False):
     """An agent's state as it is to be stored; `payload` is JSON, one row an agent."""
 
     store_as: str
@@ -49,7 +48,7 @@ class StagedEvent(msgspec.Struct, eq=False):
     fault: bool = False
 
 
-class Unit:
+class Unit(msgspec.Struct, eq=False):
     """One handler's work. Cheap to make; the maker fills what it needs.
 
     `release` is run in the trio thread, in order, once the unit is decided: with None
@@ -61,39 +60,28 @@ class Unit:
     tells their `release`.
     """
 
-    __slots__ = (
-        "bytes",
-        "decided",
-        "error",
-        "events",
-        "needs",
-        "number",
-        "parts",
-        "path",
-        "release",
-        "state",
-        "writes",
+    path: str
+    state: StateWrite | None = None
+    writes: list[Write] | None = None
+    events: list[StagedEvent] | None = None
+    needs: tuple[Unit, ...] = ()
+    parts: tuple[Unit, ...] = ()
+    release: list[Callable[[StoreError | None], None]] = msgspec.field(
+        default_factory=list
     )
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self.state: StateWrite | None = None
-        self.writes: list[Write] | None = None
-        self.events: list[StagedEvent] | None = None
-        self.needs: tuple[Unit, ...] = ()
-        self.parts: tuple[Unit, ...] = ()
-        self.release: list[Callable[[StoreError | None], None]] = []
-        self.error: StoreError | None = None
-        self.decided = False
-        # Which of its run it is, from 1; 0 until it is handed over.
-        self.number = 0
-        self.bytes = 0
+    error: StoreError | None = None
+    decided: bool = False
+    # Which of its run it is, from 1; 0 until it is handed over.
+    number: int = 0
+    bytes: int = 0
 
     def weigh(self) -> int:
         """Bytes that this unit keeps in memory, roughly; remembered in `bytes`."""
-        size = len(self.state.payload) if self.state is not None else 0
+        state = self.state
+        size = len(state.payload) if state is not None else 0
         if self.events:
-            size += sum(len(event.payload) for event in self.events)
+            for event in self.events:
+                size += len(event.payload)
         if self.writes:
             size += sum(_weight(values) for _, values in self.writes)
         if self.parts:

@@ -51,6 +51,8 @@ _PATHS: Final[Mapping[str, str]] = {
     "effect": "path",
     "dead_letter": "path",
     "remembered_child": "supervisor",
+    "subscription": "owner",
+    "delivery": "owner",
 }
 """By table: the column that says whose row it is."""
 

@@ -33,7 +33,8 @@ from __future__ import annotations
 import sqlite3
 import time
 from dataclasses import dataclass
-from itertools import chain
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from treewarden.clock import wall_ns
@@ -43,16 +44,12 @@ from . import failures
 from .applied import AppliedTrimmer, CommittedRanges, spans_of
 from .checking import DamagedRow
 from .database import BUSY_MS, end_run, set_meta
+from .dead_letters import trim_letters
 from .faults import INSERT_FAULT, fault_row
 from .filter import index_states
 from .group import Decision
 from .holders import holders
-from .journal import (
-    ENTRIES_AT_ONCE,
-    INSERT_ENTRIES,
-    INSERT_ENTRY,
-    entry_row,
-)
+from .journal import INSERT_ENTRIES, entry_rows
 from .pruning import Pruning
 from .retention import Retention
 from .scrubber import Scrubber
@@ -60,10 +57,10 @@ from .snapshots import (
     CRASHES_KEPT,
     INSERT_CRASH,
     TRIM_CRASHES,
-    UPSERT_STATE,
+    UPSERT_STATES,
     CrashRecord,
     crash_row,
-    state_row,
+    state_rows,
 )
 from .unit import StagedEvent, Unit
 
@@ -77,7 +74,7 @@ if TYPE_CHECKING:
     from .database import Opened
     from .group import Group, Step
     from .journal import Tail
-    from .unit import StateWrite
+    from .unit import StateWrite, Write
 
 IDLE_PAGES: Final = 1000
 """Pages in the log (4 MB) at which it is copied into the file when nobody waits."""
@@ -91,6 +88,8 @@ HELD_SECONDS: Final = 1.0
 """How long a read may keep a log that is too large; then somebody is told who reads."""
 VACUUM_PAGES: Final = 256
 """Free pages given back in one idle slice: about a millisecond."""
+
+_STATEMENT: Final = itemgetter(0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,7 +162,10 @@ class Writer:
     ) -> None:
         group, errors = decision.group, decision.errors
         _doom(group.units, errors)
-        units = _whole(unit for unit in group.units if unit not in errors)
+        units = group.units
+        if errors:
+            units = [unit for unit in units if unit not in errors]
+        units = _whole(units)
         states = {unit.path: unit.state for unit in units if unit.state is not None}
         writes = [write for unit in units if unit.writes for write in unit.writes]
         events = _events(group, units)
@@ -171,9 +173,7 @@ class Writer:
             return
         _begin(connection)
         _write_states(connection, states.items())
-        for statement, values in writes:
-            places.WRITE_COLLECTION.reach()
-            connection.execute(statement, values)
+        _write_collections(connection, writes)
         tail = _append(connection, events, self.tail)
         for record in _newest(group.crashes):
             _insert_crash(connection, record)
@@ -300,7 +300,9 @@ class Writer:
 
     def _trim_applied(self, connection: sqlite3.Connection) -> None:
         connection.execute("BEGIN IMMEDIATE")
-        deleted = self._applied.trim(connection, wall_ns())
+        now_ns = wall_ns()
+        deleted = self._applied.trim(connection, now_ns)
+        deleted += trim_letters(connection, now_ns)
         connection.execute("COMMIT" if deleted else "ROLLBACK")
         if deleted:
             self._pages.add(deleted)
@@ -398,8 +400,10 @@ def _end(connection: sqlite3.Connection) -> None:
 
 def _doom(units: list[Unit], errors: dict[Unit, StoreBroken]) -> None:
     for unit in units:
-        if unit.needs:
-            _is_doomed(unit, errors)
+        for need in unit.needs:
+            # Nearly always neither, and then nothing else is asked.
+            if need.error is not None or errors:
+                _is_doomed(unit, errors)
 
 
 def _is_doomed(unit: Unit, errors: dict[Unit, StoreBroken]) -> bool:
@@ -412,8 +416,10 @@ def _is_doomed(unit: Unit, errors: dict[Unit, StoreBroken]) -> bool:
     return False
 
 
-def _whole(units: Iterable[Unit]) -> list[Unit]:
+def _whole(units: list[Unit]) -> list[Unit]:
     """Units in order, each with its parts."""
+    if not any(unit.parts for unit in units):
+        return units
     found: list[Unit] = []
     for unit in units:
         found.append(unit)
@@ -452,9 +458,7 @@ def _write(connection: sqlite3.Connection, step: Step) -> list[StagedEvent]:
         return []
     if step.state is not None:
         _write_states(connection, [(step.path, step.state)])
-    for statement, values in step.writes or ():
-        places.WRITE_COLLECTION.reach()
-        connection.execute(statement, values)
+    _write_collections(connection, step.writes or ())
     for part in step.parts:
         _write(connection, part)
     return step.events or []
@@ -465,11 +469,15 @@ def _write_states(
 ) -> None:
     if states:
         places.WRITE_STATE.reach()
-        at_ns = wall_ns()
-        connection.executemany(
-            UPSERT_STATE, [state_row(path, state, at_ns) for path, state in states]
-        )
+        UPSERT_STATES.run(connection, state_rows(states, wall_ns()))
         index_states(connection, states)
+
+
+def _write_collections(connection: sqlite3.Connection, writes: Iterable[Write]) -> None:
+    """In order; what has the same statement goes to SQLite at once."""
+    for statement, run in groupby(writes, _STATEMENT):
+        places.WRITE_COLLECTION.reach()
+        connection.executemany(statement, [values for _, values in run])
 
 
 def _append(
@@ -478,22 +486,17 @@ def _append(
     """Add `events` to the journal after `tail`; returns the new tail."""
     if events:
         places.WRITE_JOURNAL.reach()
-    rows, faults = [], []
-    for event in events:
-        row, tail = entry_row(event, tail)
-        rows.append(row)
-        if event.fault:
-            faults.append(fault_row(event, tail.position))
-    many = len(rows) - len(rows) % ENTRIES_AT_ONCE
-    for first in range(0, many, ENTRIES_AT_ONCE):
-        chunk = rows[first : first + ENTRIES_AT_ONCE]
-        connection.execute(INSERT_ENTRIES, tuple(chain.from_iterable(chunk)))
-    if len(rows) > many:
-        connection.executemany(INSERT_ENTRY, rows[many:])
+    rows, end = entry_rows(events, tail)
+    INSERT_ENTRIES.run(connection, rows)
+    faults = [
+        fault_row(event, position)
+        for position, event in enumerate(events, tail.position + 1)
+        if event.fault
+    ]
     if faults:
         places.WRITE_FAULT.reach()
         connection.executemany(INSERT_FAULT, faults)
-    return tail
+    return end
 
 
 def _truncate(connection: sqlite3.Connection) -> None:

@@ -113,3 +113,28 @@ def test_of_each_agent_the_newest_ids_are_known(
     assert deleted == 7
     kept = [id_ for (id_,) in connection.execute("SELECT msg_id FROM applied")]
     assert sorted(kept) == ["a7", "a8", "a9", "b0"]
+
+
+def test_a_range_that_is_damaged_neither_affirms_nor_denies(
+    writer: Writer, make: MakeUnit
+) -> None:
+    writer.commit(Group([make("/a", 1)]))
+    connection = writer.connected()
+    assert find_outcome(connection, call_id("boot", 1)) is Outcome.APPLIED
+    connection.execute("UPDATE committed_range SET last = 0")
+    assert find_outcome(connection, call_id("boot", 1)) is Outcome.FORGOTTEN
+
+
+def test_a_damaged_note_of_what_was_trimmed_denies_nothing_and_is_mended(
+    writer: Writer, make: MakeUnit
+) -> None:
+    keep(writer, make, ("/a", "old", 5))
+    connection, now = writer.connected(), 100 * DAY_NS
+    AppliedTrimmer().trim(connection, now)
+    connection.execute("UPDATE meta SET value = 'x' WHERE key = ?", (module.TRIMMED,))
+    younger = made_at(now + DAY_NS)
+    assert find_outcome(connection, younger) is Outcome.FORGOTTEN
+    keep(writer, make, ("/a", "older", 5))
+    AppliedTrimmer().trim(connection, now)
+    assert find_outcome(connection, younger) is Outcome.NOT_APPLIED
+    assert find_outcome(connection, made_at(now - DAY_NS)) is Outcome.FORGOTTEN

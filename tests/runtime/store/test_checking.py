@@ -13,16 +13,27 @@ from treewarden.errors import RestoreError
 from treewarden.store import (
     CrashRecord,
     StagedEvent,
+    StepState,
     Store,
+    StoredDelivery,
     StoredMessage,
+    StoredStep,
+    StoredSubscription,
+    StoredWorkflow,
     Unit,
     Verdict,
+    WorkflowState,
     insert_applied,
     insert_effect,
     insert_letter,
     insert_message,
+    insert_workflow,
+    keep_policy_state,
+    keep_step,
     log_transaction,
+    note_delivery,
     open_store,
+    save_subscription,
 )
 from treewarden.store.checking import (
     SLICE_ROWS,
@@ -85,6 +96,37 @@ MESSAGE = StoredMessage(
 )
 
 
+SUBSCRIPTION = StoredSubscription(
+    owner="/a", name="s", pattern=">", cursor=5, begun=9, at_ns=5
+)
+
+
+WORKFLOW = StoredWorkflow(
+    id="w",
+    name="trip",
+    version=1,
+    state=WorkflowState.PARKED,
+    attempts=1,
+    begun_ns=5,
+    ended_ns=0,
+    resume_as="running",
+    reason="why",
+    outcome=b"null",
+    arguments=b"[]",
+)
+STEP = StoredStep(
+    workflow="w",
+    number=1,
+    name="book",
+    state=StepState.DONE,
+    attempts=1,
+    compensation="cancel",
+    undo_failures=0,
+    at_ns=5,
+    outcome=b"1",
+)
+
+
 @pytest.fixture
 def filled(writer: Writer, make: MakeUnit) -> sqlite3.Connection:
     """A file with a row in every table."""
@@ -99,6 +141,11 @@ def filled(writer: Writer, make: MakeUnit) -> sqlite3.Connection:
         insert_effect("/a", "m", 0, b"1"),
         log_transaction("t", Verdict.COMMIT, ["p"]),
         *insert_letter(MESSAGE, 2, 3, 5, "crashed"),
+        keep_policy_state("circuit", "site", b"{}"),
+        insert_workflow(WORKFLOW),
+        keep_step(STEP),
+        *save_subscription(SUBSCRIPTION),
+        note_delivery(SUBSCRIPTION.key, StoredDelivery(position=7, attempts=1)),
     ]
     decision = writer.commit(Group([unit], crashes=[CRASH]))
     assert not decision.errors

@@ -19,7 +19,7 @@ from treewarden.store import (
     scrub_file,
 )
 from treewarden.store.filter import SLICE_ROWS
-from treewarden.store.snapshots import UPSERT_STATE, state_row
+from treewarden.store.snapshots import UPSERT_STATES, state_rows
 
 if TYPE_CHECKING:
     import sqlite3
@@ -36,13 +36,11 @@ OWNERS = 10_000
 def fill(connection: sqlite3.Connection, states: dict[str, Any], kind: str) -> None:
     """As if agents had committed these states."""
     connection.execute("BEGIN")
-    connection.executemany(
-        UPSERT_STATE,
-        (
-            state_row(path, StateWrite(kind, 1, 1, msgspec.json.encode(state)), 5)
-            for path, state in states.items()
-        ),
+    writes = (
+        (path, StateWrite(kind, 1, 1, msgspec.json.encode(state)))
+        for path, state in states.items()
     )
+    UPSERT_STATES.run(connection, state_rows(writes, 5))
     connection.execute("COMMIT")
 
 

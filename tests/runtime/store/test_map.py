@@ -88,6 +88,20 @@ async def walk(items: DurableMap[str, Any], prefix: str = "") -> list[tuple[str,
     return [item async for item in items.items(prefix)]
 
 
+async def test_what_an_earlier_unit_committed_is_there_after_a_later_one_failed(
+    owner: Owner,
+) -> None:
+    """The failed one had hidden it, and the map had seen that it was not in the file."""
+    assert await owner.map.get("a") is None
+    await owner.map.set("a", 1)
+    owner.seal()
+    await owner.map.set("a", 2)
+    owner.seal(bad=True)
+    await owner.commit()
+    assert await owner.map.get("a") == 1
+    assert len(owner.map) == 1
+
+
 def nothing_above_the_file(items: DurableMap[str, Any]) -> bool:
     layers = items._layers
     return not (layers.staged or layers.uncommitted or layers._sealed)

@@ -315,6 +315,23 @@ async def test_more_expired_leases_than_a_page_are_all_given_again(
     assert await take_all(owner.queue) == list(range(count))
 
 
+async def test_peek_shows_as_many_as_it_is_asked_for_of_expired_leases(
+    owner: Owner, clock: Clock
+) -> None:
+    count = 2 * queue_module.DUE_ROWS
+    for number in range(count):
+        await owner.queue.put(number)
+    for _ in range(count):
+        await owner.queue.take(lease=10)
+    owner.seal()
+    await owner.commit()
+    owner.queue.reset()
+    clock.now += 10
+    assert await owner.queue.take() is not None
+    shown = await owner.queue.peek(queue_module.PAGE_ROWS)
+    assert [item.value for item in shown] == list(range(1, queue_module.PAGE_ROWS + 1))
+
+
 async def test_a_value_of_another_type_is_refused_when_put(store: Store) -> None:
     queue = DurableQueue(store, "/a", "pending", Url)
     with pytest.raises(StateNotEncodable, match=r"item of /a\.pending"):

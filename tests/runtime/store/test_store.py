@@ -14,7 +14,13 @@ from trio.testing import wait_all_tasks_blocked
 
 from treewarden.errors import RestoreError, StoreBroken, StoreClosed, StoreError
 from treewarden.store import CrashRecord, JournalEntry, Level, Store, Unit, open_store
-from treewarden.store.store import GROUP_UNITS, QUEUE_BYTES, QUEUE_UNITS, REPORTS
+from treewarden.store.store import (
+    GROUP_REPORTS,
+    GROUP_UNITS,
+    QUEUE_BYTES,
+    QUEUE_UNITS,
+    REPORTS,
+)
 
 if TYPE_CHECKING:
     import sqlite3
@@ -397,6 +403,34 @@ async def test_reports_beyond_the_bound_drop_the_oldest_and_are_counted(
     [oldest] = await store.entries(since=0, limit=1)
     assert oldest.topic == "r.5"
     assert store.statistics().reports_dropped == 5
+
+
+async def test_a_storm_of_reports_is_written_a_group_at_a_time_with_a_pause_between(
+    store: Store, make: MakeUnit
+) -> None:
+    """The restarts that they tell of go on meanwhile; a unit takes them along at once."""
+    due: list[Callable[[], None]] = []
+    store.delay_reports(lambda _, callback: due.append(callback))
+    for number in range(3 * GROUP_REPORTS):
+        store.report(f"r.{number}", b"1")
+    assert (store.position, len(due)) == (0, 1)
+    due.pop()()
+    await committed(store, GROUP_REPORTS)
+    assert (store.position, len(due)) == (GROUP_REPORTS, 1)
+    store.hand_over(make("/a", 1))
+    await committed(store, 2 * GROUP_REPORTS)
+    due.pop()()
+    await committed(store, 3 * GROUP_REPORTS)
+    assert due == []
+
+
+async def test_a_store_that_closes_pauses_no_more(file: Path) -> None:
+    async with open_store(file) as store:
+        store.delay_reports(lambda _, __: None)
+        for number in range(2 * GROUP_REPORTS + 1):
+            store.report(f"r.{number}", b"1")
+    async with open_store(file) as store:
+        assert store.position == 2 * GROUP_REPORTS + 1
 
 
 async def test_followers_get_what_was_committed_after_it_was_released(

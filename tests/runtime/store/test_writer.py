@@ -61,6 +61,28 @@ def test_of_one_agents_states_only_the_newest_is_written(
     assert revision(writer.connected(), "/a") == 99
 
 
+def test_statements_run_in_their_order_and_like_ones_together(
+    writer: Writer, make: MakeUnit
+) -> None:
+    """A row is put, taken away and put again, by units of one group."""
+    put = "INSERT INTO effect (path, msg_id, number, result, crc) VALUES (?, 'm', ?, ?, 0)"
+    take = "DELETE FROM effect WHERE path = ? AND number = ?"
+    units = [make("/a") for _ in range(4)]
+    units[0].writes = [(put, ("/a", 1, "first")), (put, ("/a", 2, "other"))]
+    units[1].writes = [(take, ("/a", 1))]
+    units[2].writes = [(put, ("/a", 1, "second"))]
+    units[3].writes = [(put, ("/a", 3, "third"))]
+    ran: list[str] = []
+    writer.connected().set_trace_callback(ran.append)
+    decision = writer.commit(Group(units))
+    writer.connected().set_trace_callback(None)
+    assert not decision.errors
+    rows = writer.connected().execute("SELECT number, result FROM effect ORDER BY 1")
+    assert rows.fetchall() == [(1, "second"), (2, "other"), (3, "third")]
+    kinds = [one.split()[0] for one in ran if "effect" in one]
+    assert kinds == ["INSERT", "INSERT", "DELETE", "INSERT", "INSERT"]
+
+
 def test_events_get_positions_in_the_order_of_their_units(
     writer: Writer, make: MakeUnit
 ) -> None:
