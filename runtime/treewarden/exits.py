@@ -32,7 +32,9 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The record of one failure: what was raised, where, in whom and when.
 
     `frames` are (file, line, function), outermost first. Source lines shown by
-    `format()` are read when it is called and may be newer than the crash.
+    `format()` are read when it is called and may be newer than the crash. `rolled_back`:
+    a commit failed, and whoever had uncommitted state went back to the committed one;
+    that is nobody's crash.
     """
 
     # A struct, as the exits are: made in a fifth of a dataclass's time, on the way of
@@ -45,6 +47,7 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     at_ns: int = 0
     trace: str = ""
     cause: Fault | None = None
+    rolled_back: bool = False
 
     @classmethod
     def capture(
@@ -191,7 +194,20 @@ def describe(exit_: Exit | None) -> str:
             return "stopped"
         case Shutdown(detail=detail):
             return f"stopped: {detail}"
+        case Crash(fault=fault) if fault.rolled_back:
+            return f"rolled back: {fault.summary()}"
         case Crash(fault=fault):
             return f"crashed: {fault.summary()}"
         case Killed():
             return "killed"
+
+
+def is_rolled_back(exit_: Exit | None) -> bool:
+    """Whether it ended because a commit failed, and not by a fault of its own."""
+    return isinstance(exit_, Crash) and exit_.fault.rolled_back
+
+
+def said_of(exit_: Exit | None) -> str:
+    """As `describe`, after somebody's name: a node never kills, it `was killed`."""
+    passive = isinstance(exit_, Killed) or is_rolled_back(exit_)
+    return f"was {describe(exit_)}" if passive else describe(exit_)

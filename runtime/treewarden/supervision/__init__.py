@@ -5,11 +5,11 @@ The meaning of every word is Erlang/OTP's; the decisions are pure (`strategy`,
 of the specification: two scopes a child, an exception barrier, ordered and shielded stops.
 """
 
+from .cause import Cause, CauseKind
+from .importable import hints_of
 from .intensity import Intensity, RestartWindow
 from .node import (
     IGNORE,
-    Cause,
-    CauseKind,
     Ignore,
     Kind,
     Life,
@@ -100,6 +100,7 @@ __all__ = [
     "cleanup",
     "crash_of",
     "current_life",
+    "hints_of",
     "is_finished",
     "is_restarted",
     "log_record",

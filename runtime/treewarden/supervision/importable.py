@@ -167,7 +167,7 @@ def thaw(
     )
     signature = inspect.signature(function)
     bound = signature.bind_partial(*args, **kwargs)
-    hints = _hints(function)
+    hints = hints_of(function)
     for name, value in bound.arguments.items():
         if name in hints:
             hint = _collected(hints[name], signature.parameters[name])
@@ -185,7 +185,11 @@ def _collected(hint: Any, parameter: inspect.Parameter) -> Any:  # noqa: ANN401 
     return hint
 
 
-def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+def hints_of(function: Callable[..., Any]) -> dict[str, Any]:
+    """The annotations of a function or class as types, "return" among them.
+
+    Those that exist for type checkers only are left out.
+    """
     # Of a class, what it is called with is annotated at its __init__.
     annotated: Any = function
     if isinstance(function, type):

@@ -18,8 +18,8 @@ from contextvars import ContextVar
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-import msgspec
 import trio
+from msgspec.structs import replace
 from trio.lowlevel import cancel_shielded_checkpoint, current_task
 
 from treewarden.clock import wall_ns
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextvars import Context
 
+    from .cause import Cause
     from .intensity import RestartWindow
     from .spec import ChildSpec
     from .timers import Timer
@@ -80,34 +81,18 @@ class Stop(Exception):
         super().__init__(self.exit)
 
 
-class CauseKind(StrEnum):
-    """Why an incarnation ended, as `why` tells it."""
-
-    CRASH = "crash"
-    KILLED = "killed"
-    RETURNED = "returned"
-    GROUP = "group"
-    OPERATOR = "operator"
-    INJECTION = "injection"
-    ROLLBACK = "rollback"
-
-
-class Cause(msgspec.Struct, frozen=True, kw_only=True):
-    """Why a node was restarted last: who ended first, how, and whom it took along."""
-
-    # A struct: one is made for every restart, in a quarter of a dataclass's time.
-    kind: CauseKind
-    origin: str
-    exit: Exit
-    at_ns: int
-    by: str = ""
-    took_down: tuple[str, ...] = ()
-
-
 class Body(Protocol):
     """What a node runs. One object for all incarnations of the node."""
 
     kind: Kind
+
+    def begin(self, life: Life) -> Exit | None:
+        """Become usable in the supervisor's turn, if there is nothing to wait for.
+
+        Then `life.started` has been called, and `run` goes on from there in the child's
+        task. An exit: it is over already, and there will be no task.
+        """
+        ...
 
     async def run(self, life: Life) -> Exit | None:
         """One incarnation; calls `life.started` when usable. None means Normal."""
@@ -157,6 +142,7 @@ class Life:
     """One incarnation: its scopes, what was asked of it and how it ended."""
 
     __slots__ = (
+        "_watchers",
         "clean_ups",
         "consumed",
         "cut_off",
@@ -176,7 +162,6 @@ class Life:
         "timer",
         "uncounted",
         "value",
-        "watchers",
     )
 
     def __init__(
@@ -196,8 +181,7 @@ class Life:
         # A crash that costs no budget: its cause was counted before.
         self.uncounted = False
         self.injected: Fault | None = None
-        # Told once, when the exit is known and before anything is restarted.
-        self.watchers: list[Callable[[Life], None]] = []
+        self._watchers: list[Callable[[Life], None]] | None = None
         self.ready = False
         self.ended = False
         # Whether the supervisor has dealt with the end (spec pitfalls 36 and 44).
@@ -207,6 +191,20 @@ class Life:
         self.exit: Exit | None = None
         # The live exception, kept only until the start that it failed was reported.
         self.error: BaseException | None = None
+
+    @property
+    def watchers(self) -> list[Callable[[Life], None]]:
+        """Told once, when the exit is known and before anything is restarted."""
+        watchers = self._watchers
+        if watchers is None:
+            # Nearly all lives have none, and a list is one more object to collect.
+            watchers = self._watchers = []
+        return watchers
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether anybody is to be told of the end."""
+        return bool(self._watchers)
 
     def started(self, value: object = None) -> None:
         """The incarnation is usable; whoever starts it goes on."""
@@ -229,7 +227,7 @@ class Life:
         """End it now as if it had crashed with `fault`."""
         if self.ended or self.stopping or self.injected is not None:
             return
-        self.injected = fault
+        self.injected = replace(fault, rolled_back=True) if rolled_back else fault
         self.rolled_back = rolled_back
         self.scope.cancel()
         self.node.parent.failing(self)
@@ -409,13 +407,33 @@ async def live(node: Node, life: Life) -> None:
         await cancel_shielded_checkpoint()
 
 
+def begin(node: Node, life: Life) -> None:
+    """What of an incarnation needs no task of its own: behind the same barrier.
+
+    Run in the context that its task will have. When it fails, or there is nothing to run,
+    the life is over.
+    """
+    current_life.set(life)
+    try:
+        exit_ = node.body.begin(life)
+    except BaseException as error:  # noqa: BLE001 - the exception barrier
+        # Nobody's cancellation can reach what never waits: it is the child's own.
+        exit_ = _exit_by(node, life, error) or _crashed(node, life, error)
+    if exit_ is not None:
+        _end(life, exit_)
+
+
 def _over(node: Node, life: Life, exit_: Exit) -> tuple[Life, Context] | None:
+    _end(life, exit_)
+    return node.parent.ended(life)
+
+
+def _end(life: Life, exit_: Exit) -> None:
     life.exit = exit_
     life.ended = True
-    if life.watchers:
+    if life.is_watched:
         for watcher in tuple(life.watchers):
             watcher(life)
-    return node.parent.ended(life)
 
 
 def _exit_by(node: Node, life: Life, error: BaseException) -> Exit | None:
@@ -481,6 +499,9 @@ def _only_leaf(error: BaseException) -> BaseException | None:
 class _Unborn:
     kind = Kind.TASK
 
+    def begin(self, life: Life) -> Exit | None:
+        return None
+
     async def run(self, life: Life) -> Exit | None:
         raise AssertionError("a node was run before it had a body")
 
@@ -515,6 +536,10 @@ class TaskBody:
         self._arguments = args, kwargs
         self._says_ready = says_ready
 
+    def begin(self, life: Life) -> Exit | None:
+        """Nothing: a function runs in its task from its first line."""
+        return None
+
     async def run(self, life: Life) -> Exit | None:
         """Call it; what it returns is dropped."""
         args, kwargs = self._arguments
@@ -546,6 +571,10 @@ class ResourceBody:
         self.kind = Kind.TASK
         self._factory = factory
         self._stop = trio.Event()
+
+    def begin(self, life: Life) -> Exit | None:
+        """Nothing: all of it takes a task."""
+        return None
 
     async def run(self, life: Life) -> Exit | None:
         """Enter, report ready with what entering gave, stay, leave."""

@@ -179,6 +179,10 @@ class ProcessBody:
         self._patience = trio.CancelScope()
         self._process: _Process | None = None
 
+    def begin(self, life: Life) -> Exit | None:
+        """Nothing: all of it takes a task."""
+        return None
+
     async def run(self, life: Life) -> Exit | None:
         """Spawn, attend, and return when the process and its group are gone."""
         if life.stopping:

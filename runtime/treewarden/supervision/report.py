@@ -4,7 +4,8 @@ A supervisor that reports only fills the record in; everything that takes time (
 of a fault, the name of a start, cutting what is too long) is left to whoever reads it, on
 a thread of their own. The kinds and levels are those of OTP's supervisor and crash
 reports: progress is for the curious, an orderly end is silent, a crash is an error once.
-What a supervisor that gave up ends with is no second error: the giving up was one.
+What a supervisor that gave up ends with is no second error: the giving up was one. What is
+rolled back because a commit failed is a warning: nothing is wrong with it.
 """
 
 from __future__ import annotations
@@ -15,10 +16,20 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, cast
 import msgspec
 
 from treewarden.errors import IntensityExceeded
-from treewarden.exits import Crash, Exit, Fault, Killed, Normal, describe
+from treewarden.exits import (
+    Crash,
+    Exit,
+    Fault,
+    Killed,
+    Normal,
+    describe,
+    is_rolled_back,
+    said_of,
+)
 from treewarden.telemetry import LogRecord, Severity, SpanContext
 
-from .node import Cause, Kind
+from .cause import Cause
+from .node import Kind
 from .spec import ChildSpec
 from .strategy import Restart
 
@@ -133,6 +144,8 @@ def level(report: Report) -> int:
     if report.topic == GAVE_UP and report.path == "/":
         # Nobody is left to restart it: the program ends.
         return logging.CRITICAL
+    if report.topic == START_FAILED and is_rolled_back(report.exit):
+        return logging.WARNING
     found = _LEVELS.get(report.topic)
     if found is not None:
         return found
@@ -141,6 +154,8 @@ def level(report: Report) -> int:
 
 def _exit_level(report: Report) -> int:
     match report.exit:
+        case Crash(fault=fault) if fault.rolled_back:
+            return logging.WARNING
         case Crash(fault=fault):
             told = report.kind is Kind.SUPERVISOR and fault.type == _GAVE_UP_TYPE
             return logging.DEBUG if told else logging.ERROR
@@ -195,8 +210,7 @@ def _what(report: Report) -> str:
 
 
 def _how(exit_: Exit | None) -> str:
-    # "was killed", not "killed": a node never kills.
-    return "was killed" if isinstance(exit_, Killed) else describe(exit_) or "ended"
+    return said_of(exit_) or "ended"
 
 
 def _meanwhile(report: Report) -> str:
@@ -228,10 +242,10 @@ def details(report: Report, limit: int = TEXT_LIMIT) -> str:
 
 
 def crash_of(report: Report) -> Fault | None:
-    """The fault to show with a report; None when another report has shown it."""
+    """The fault to show with a report; None when it has none, or another has shown it."""
     if report.topic in _TELL_NO_FAULT or not isinstance(report.exit, Crash):
         return None
-    return report.exit.fault
+    return None if report.exit.fault.rolled_back else report.exit.fault
 
 
 def fields(report: Report) -> dict[str, Field]:

@@ -234,7 +234,7 @@ class Application:
         )
 
 
-RESERVED: Final = frozenset({"system", "application"})
+RESERVED: Final = frozenset({"system", "application", "workflows"})
 """Ids that an application's own children cannot have: they are the runtime's."""
 
 

@@ -8,7 +8,8 @@ planned by `strategy` and `intensity`; here it is only carried out.
 
 The coroutine goes on in the turn of whoever has news for it (`turns`): in a dying child's
 last step it decides on the restart, in a new child's first it hears that it is ready. It
-awaits nothing but `news()`. A child that is restarted at once keeps its task.
+awaits nothing but `news()`. A child that is restarted at once keeps its task; and what
+starts without waiting, as most agents do, is up when that turn ends.
 
 Nothing can cancel a supervisor's task: the whole tree stands behind the root's shield, and
 a stop is a message. So the order of stopping holds also when the program around the tree
@@ -54,17 +55,24 @@ from treewarden.errors import (
 from treewarden.exits import Crash, Exit, Fault, Killed, Normal, Shutdown
 from treewarden.injection import places
 
+from .cause import (
+    Cause,
+    CauseKind,
+    cause_of,
+    failed_start,
+    for_others,
+    taking_down,
+)
 from .intensity import RestartWindow
 from .node import (
     IGNORE,
-    Cause,
-    CauseKind,
     Kind,
     Life,
     Node,
     NodeState,
     ResourceBody,
     TaskBody,
+    begin,
     current_life,
     live,
 )
@@ -104,6 +112,8 @@ if TYPE_CHECKING:
 # twice the interval each time, up to the last.
 _STUCK_FIRST = 1.0
 _STUCK_LAST = 60.0
+# After so many starts in one turn the next is left to the child's task: others run first.
+_IN_ONE_TURN = 128
 
 
 class _Command:
@@ -172,6 +182,8 @@ class Supervisor:
         self._injected: Fault | None = None
         self._exit = Shutdown()
         self._order = 0
+        # Starts in this turn.
+        self._begun = 0
         self._alarm: Timer | None = None
 
     @property
@@ -227,6 +239,10 @@ class Supervisor:
     def at_rest(self, exit_: Exit, *, gone: bool) -> None:
         """Its children went before it."""
 
+    def begin(self, life: Life) -> Exit | None:
+        """Nothing: all of it takes a task."""
+        return None
+
     async def run(self, life: Life) -> Exit | None:
         """One incarnation, with the children of the specification, or the remembered.
 
@@ -278,7 +294,7 @@ class Supervisor:
                 node = self._keep(spec)
                 if self.node.cause is not None:
                     # Not a first start: the whole supervisor was restarted.
-                    node.cause = _group_cause(self.node.cause)
+                    node.cause = for_others(self.node.cause)
                 try:
                     await self._start(node)
                 except ShuttingDown:
@@ -307,7 +323,7 @@ class Supervisor:
             self._give_up_recalled(node, recalled.fault)
             return
         if self.node.cause is not None:
-            node.cause = _group_cause(self.node.cause)
+            node.cause = for_others(self.node.cause)
         try:
             await self._start(node)
         except ShuttingDown:
@@ -336,6 +352,7 @@ class Supervisor:
             if self._injected is not None:
                 return self._injected
             if not self._inbox:
+                self._begun = 0
                 await news()
                 continue
             failure = await self._take(self._inbox.popleft())
@@ -407,17 +424,8 @@ class Supervisor:
         if self._changed:
             self._make_changed(node)
         places.CHILD_START.reach()
-        nursery = cast("trio.Nursery", self._nursery)
-        ending = self._ending
-        if ending is not None and ending.node is node:
-            self._ending = None
-            scope = ending.scope
-            life = node.born(None if scope.cancel_called else scope)
-            self._heir = life, copy_context()
-        else:
-            life = node.born()
-            nursery.start_soon(live, node, life, name=node.path)
         self._set(node, NodeState.STARTING)
+        life = self._begin(node)
         in_time = await self._wait_ready(life, node.spec.start_timeout)
         if life.ready:
             await self._became_ready(node, life)
@@ -431,6 +439,32 @@ class Supervisor:
             raise ShuttingDown(f"{self.path} is stopping; {node.path} was not started")
         raise _start_failure(node, life) from error
 
+    def _begin(self, node: Node) -> Life:
+        """A new life, as far as it waits for nothing already begun.
+
+        It has the task of the last one if that ends in this very turn.
+        """
+        context, scope = copy_context(), None
+        last = self._ending
+        if last is not None and last.node is not node:
+            last = None
+        if last is not None and not last.scope.cancel_called:
+            scope = last.scope
+        life = node.born(scope)
+        self._begun += 1
+        if self._begun < _IN_ONE_TURN:
+            context.run(begin, node, life)
+        if life.ended:
+            return life
+        if last is not None:
+            self._ending = None
+            self._heir = life, context
+        else:
+            nursery = cast("trio.Nursery", self._nursery)
+            spawn: Callable[..., None] = nursery.start_soon
+            context.run(spawn, live, node, life, name=node.path)
+        return life
+
     async def _wait_ready(self, life: Life, seconds: float) -> bool:
         """Until it is ready, over or unwanted; False when it was none of them in time."""
         deadline = trio.current_time() + seconds
@@ -438,6 +472,7 @@ class Supervisor:
             if trio.current_time() >= deadline:
                 return False
             self._wake_by(deadline)
+            self._begun = 0
             await news()
         return True
 
@@ -557,12 +592,7 @@ class Supervisor:
             self._let_go(node, exit_)
             self._gone_for_good(node)
             return None
-        cause = Cause(
-            kind=_cause_kind(life, exit_),
-            origin=node.path,
-            exit=exit_,
-            at_ns=wall_ns(),
-        )
+        cause = cause_of(life, exit_)
         self._set(node, NodeState.RESTARTING)
         if life.rolled_back:
             # A failed commit is nobody's crash: alone, at once, and not counted.
@@ -675,15 +705,7 @@ class Supervisor:
             child.retry = None
             self._set(child, NodeState.STOPPED)
         took_down = tuple(n.path for n in group if n is not node)
-        cause = Cause(
-            kind=cause.kind,
-            origin=cause.origin,
-            exit=cause.exit,
-            at_ns=cause.at_ns,
-            by=cause.by,
-            took_down=took_down,
-        )
-        return await self._start_again(node, group, cause)
+        return await self._start_again(node, group, taking_down(cause, took_down))
 
     async def _start_again(
         self, origin: Node, group: Sequence[Node], cause: Cause
@@ -691,7 +713,7 @@ class Supervisor:
         for node in group:
             if self._stop_wanted:
                 return None
-            node.cause = cause if node is origin else _group_cause(cause)
+            node.cause = cause if node is origin else for_others(cause)
             try:
                 await self._start(node)
             except ShuttingDown:
@@ -718,9 +740,8 @@ class Supervisor:
             # Nobody raises it: one that is raised again must not collect tracebacks.
             error.__cause__.__traceback__ = None
         self._set(node, NodeState.RESTARTING)
-        kind = CauseKind.ROLLBACK if node.rolled_back else _exit_kind(exit_)
-        cause = Cause(kind=kind, origin=node.path, exit=exit_, at_ns=wall_ns())
-        node.retry = retry = _Retry(node, cause, counted=False)
+        retry = _Retry(node, failed_start(node, exit_), counted=False)
+        node.retry = retry
         self._post(retry)
 
     def _is_quarantined(self, error: ChildStartFailed) -> bool:
@@ -806,6 +827,10 @@ class Supervisor:
             return Abort.SUCCEEDED
 
         return await wait_task_rescheduled(abort)
+
+    def add_soon(self, spec: ChildSpec) -> None:
+        """Start a child when its turn comes; nobody waits, or hears why it was not."""
+        self._post(_Command(lambda: self.add(spec)))
 
     def _refuse_self(self, about: str | None) -> None:
         child = self.child_of_caller()
@@ -1055,32 +1080,3 @@ def _count_attempt(node: Node, now: float, backoff: Backoff) -> None:
     if now - (node.started_at or 0.0) > backoff.maximum:
         node.attempts = 0
     node.attempts += 1
-
-
-def _exit_kind(exit_: Exit) -> CauseKind:
-    match exit_:
-        case Crash():
-            return CauseKind.CRASH
-        case Killed():
-            return CauseKind.KILLED
-        case _:
-            return CauseKind.RETURNED
-
-
-def _cause_kind(life: Life, exit_: Exit) -> CauseKind:
-    if life.rolled_back:
-        return CauseKind.ROLLBACK
-    if life.injected is not None:
-        return CauseKind.INJECTION
-    return _exit_kind(exit_)
-
-
-def _group_cause(cause: Cause) -> Cause:
-    return Cause(
-        kind=CauseKind.GROUP,
-        origin=cause.origin,
-        exit=cause.exit,
-        at_ns=cause.at_ns,
-        by=cause.by,
-        took_down=cause.took_down,
-    )

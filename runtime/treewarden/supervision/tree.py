@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
     from treewarden.exits import Exit
 
-    from .node import Cause, Node
+    from .cause import Cause
+    from .node import Node
     from .remembered import Memory
     from .supervisor import Supervisor
 
@@ -79,6 +80,9 @@ class Directory:
         self.root: Node | None = None
         # Supervisors whose own name is left out of their children's paths.
         self.transparent: frozenset[str] = frozenset({"/"})
+        # Where nodes stand that have to leave their ids to others: the runtime's own parts
+        # are many, and an application may call a child of its own "http".
+        self.yielding: tuple[str, ...] = ()
         # Jitter of backoffs; a test gives one of its own.
         self.random = random.Random()  # noqa: S311 - spreading, not secrecy
         # What the layers above give to the children that they know how to run.
@@ -154,6 +158,8 @@ class Directory:
     def resolve(self, name: str) -> Node:
         """The node of a path, or of an id that only one node has.
 
+        A `yielding` node does not count while another one has its id.
+
         Raises:
             NameUnknown: nobody has it.
             NameAmbiguous: several have the id; their paths are listed.
@@ -166,9 +172,10 @@ class Directory:
             raise NameUnknown(name)
         if not isinstance(found, dict):
             return found
-        if len(found) == 1:
-            return next(iter(found.values()))
-        raise NameAmbiguous(name, tuple(sorted(found)))
+        claims = [path for path in found if not path.startswith(self.yielding)]
+        if len(found) == 1 or len(claims) == 1:
+            return found[claims[0]] if claims else next(iter(found.values()))
+        raise NameAmbiguous(name, tuple(sorted(claims or found)))
 
     def interrupted(self, error: BaseException) -> None:
         """KeyboardInterrupt or SystemExit came out of a child: stop, then raise it."""

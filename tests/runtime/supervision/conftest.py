@@ -6,18 +6,16 @@ one list, opens trees, and checks the invariants TRI-01 to TRI-05 when a tree ha
 
 from __future__ import annotations
 
-import inspect
 import logging
 import math
-import random
 from collections import Counter
 from contextlib import asynccontextmanager
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import pytest
 import trio
-from trio.testing import MockClock, wait_all_tasks_blocked
+from trio.testing import wait_all_tasks_blocked
 
 from treewarden.exits import Killed, Shutdown
 from treewarden.supervision import (
@@ -38,14 +36,14 @@ from treewarden.supervision import (
 if TYPE_CHECKING:
     from collections.abc import (
         AsyncIterator,
-        Awaitable,
         Callable,
         Collection,
         Iterator,
-        Sequence,
     )
 
     from treewarden.resilience import Backoff
+
+    AllTasks = Callable[[], Iterator[trio.lowlevel.Task]]
 
 LONG = 36_000.0
 
@@ -88,7 +86,8 @@ class World:
     boom = Boom
     ENDS = ("normal", "shutdown", "shutdown with a detail", "crash", "killed")
 
-    def __init__(self) -> None:
+    def __init__(self, all_tasks: AllTasks) -> None:
+        self._all_tasks = all_tasks
         self.directory = Directory()
         self.reports: list[Report] = []
         self.heard: list[tuple[float, str, str]] = []
@@ -269,7 +268,7 @@ class World:
         """A tree of this specification, checked when it has closed."""
         self.directory = directory = Directory()
         directory.reporter = self._hear
-        before = set(_all_tasks())
+        before = set(self._all_tasks())
         try:
             async with open_tree(spec, directory=directory) as root:
                 yield root
@@ -277,7 +276,7 @@ class World:
             self._violations.append("TRI-03: a group left the tree")
             raise
         finally:
-            left = [task.name for task in _all_tasks() if task not in before]
+            left = [task.name for task in self._all_tasks() if task not in before]
             if left:
                 self._violations.append(f"TRI-01: tasks are left: {left}")
             if len(directory):
@@ -311,16 +310,6 @@ class World:
         return [one for one in self.reports if one.topic == f"supervision.{topic}"]
 
 
-def _all_tasks() -> Iterator[trio.lowlevel.Task]:
-    root = trio.lowlevel.current_root_task()
-    pending = [root] if root is not None else []
-    while pending:
-        task = pending.pop()
-        yield task
-        for nursery in task.child_nurseries:
-            pending.extend(nursery.child_tasks)
-
-
 def _wrong_reports(reports: list[Report]) -> Iterator[str]:
     """TRI-04: each start has one end; and no incarnation is used twice."""
     begun = Counter(
@@ -342,34 +331,10 @@ def _wrong_reports(reports: list[Report]) -> Iterator[str]:
         yield f"TRI-04: {life} ended but never started"
 
 
-def run_in_virtual_time(
-    main: Callable[[], Awaitable[None]],
-    *,
-    clock: trio.abc.Clock | None = None,
-    instruments: Sequence[trio.abc.Instrument] = (),
-    seed: int | None = None,
-) -> None:
-    """trio.run on a clock that jumps, with the order of trio's batches fixed by a seed."""
-    # pytest-randomly seeds `random` before each test, so that a failure can be repeated.
-    trio._core._run._r.seed(random.getrandbits(64) if seed is None else seed)
-    clock = clock or MockClock(autojump_threshold=0)
-    trio.run(main, clock=clock, instruments=instruments)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All async tests of this folder run in virtual time."""
-    here = Path(__file__).parent
-    for item in items:
-        function = getattr(item, "function", None)
-        if here in item.path.parents and inspect.iscoroutinefunction(function):
-            marker = pytest.mark.trio(run=run_in_virtual_time)
-            item.add_marker(marker, append=False)
-
-
 @pytest.fixture
-def world() -> Iterator[World]:
+def world(new_world: Callable[[], World]) -> Iterator[World]:
     """Scripted children; the invariants are checked after the test."""
-    world = World()
+    world = new_world()
     yield world
     assert world.violations() == []
 
@@ -383,12 +348,6 @@ def quiet() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def new_world() -> type[World]:
+def new_world(all_tasks: AllTasks) -> Callable[[], World]:
     """For tests that need many worlds; they ask for `violations()` themselves."""
-    return World
-
-
-@pytest.fixture(scope="session")
-def play() -> Callable[..., None]:
-    """`run_in_virtual_time`, for tests that run trio themselves."""
-    return run_in_virtual_time
+    return partial(World, all_tasks)

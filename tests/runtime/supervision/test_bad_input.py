@@ -130,6 +130,7 @@ FIELDS = [
     Wrong(Backoff, "maximum", at_least(1, most=9), {}),
     Wrong(Backoff, "factor", at_least(1, most=9), {}),
     Wrong(Backoff, "jitter", at_least(0, most=1), {}),
+    Wrong(Backoff, "decorrelated", lambda one: isinstance(one, bool), {}),
     Wrong(Config, "name", lambda one: one is None or word(one), {}),
     Wrong(Config, "store", lambda one: one is None or path(one), {}),
     Wrong(Config, "level", one_of(), {}),

@@ -28,7 +28,7 @@ class Watcher(Agent[None]):
 
 
 @pytest.fixture
-def books(balanced_books: Books, new_books: type[Books]) -> Iterator[Books]:
+def books(balanced_books: Books, new_books: Callable[[], Books]) -> Iterator[Books]:
     """Books of a test that breaks them; those of every test are pardoned for it."""
     balanced_books.pardoned |= {f"TRI-0{number}" for number in range(1, 6)}
     books = new_books()
@@ -102,7 +102,7 @@ async def test_a_node_that_stays_in_the_table_is_found(
 
 
 async def test_a_group_that_leaves_the_tree_is_found(
-    new_world: type[World],
+    new_world: Callable[[], World],
 ) -> None:
     """TRI-03"""
     world = new_world()

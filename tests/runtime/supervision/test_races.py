@@ -45,7 +45,7 @@ def everything_at_once(
 
 @pytest.mark.parametrize("strategy", ["one_for_one", "one_for_all", "rest_for_one"])
 def test_whatever_is_asked_at_once_everybody_is_there_once_or_not_at_all(
-    new_world: type[World], play: Callable[..., None], strategy: str
+    new_world: Callable[[], World], play: Callable[..., None], strategy: str
 ) -> None:
     """TRI-01 to TRI-05, TRI-07, MGT-12"""
 
@@ -70,7 +70,7 @@ def test_whatever_is_asked_at_once_everybody_is_there_once_or_not_at_all(
 
 @pytest.mark.parametrize("strategy", ["one_for_one", "one_for_all", "rest_for_one"])
 def test_who_crashes_at_once_is_restarted_once_in_every_order(
-    new_world: type[World], play: Callable[..., None], strategy: str
+    new_world: Callable[[], World], play: Callable[..., None], strategy: str
 ) -> None:
     """TRI-07, STR-07, STR-08"""
     # rest_for_one as in OTP: who comes later is restarted again for an earlier one, whose

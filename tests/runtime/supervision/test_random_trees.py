@@ -289,7 +289,7 @@ def check(world: World, model: Model) -> None:
 @settings(max_examples=150)
 @given(stories(), st.integers(0, 2**32))
 def test_a_random_tree_goes_through_random_events_as_the_model_does(
-    new_world: type[World],
+    new_world: Callable[[], World],
     play: Callable[..., None],
     story: tuple[Branch, list[Happening]],
     seed: int,
@@ -304,7 +304,7 @@ def test_a_random_tree_goes_through_random_events_as_the_model_does(
 
 @pytest.mark.usefixtures("quiet")
 def test_ten_thousand_random_crashes_in_random_trees_go_as_the_model_says(
-    new_world: type[World], play: Callable[..., None]
+    new_world: Callable[[], World], play: Callable[..., None]
 ) -> None:
     """TRI-06, TRI-07: exact restarts, escalations and order, however long it goes on."""
     crashes = 0

@@ -49,6 +49,9 @@ def fault_of(error: BaseException, **fields: Any) -> Fault:
 
 
 CRASH = Crash(fault_of(ValueError("no such page"), path="/a"))
+ROLLED_BACK = Crash(
+    Fault(type="treewarden.errors.StoreBroken", message="disk full", rolled_back=True)
+)
 GAVE_UP = Crash(fault_of(IntensityExceeded("/s", ("a",), None, "")))
 
 
@@ -77,6 +80,8 @@ def spec(**fields: Any) -> ChildSpec:
         (report("work.crashed", CRASH), logging.ERROR),
         (report(exit_=CRASH), logging.ERROR),
         (report(exit_=CRASH, stopping=True), logging.ERROR),
+        (report(exit_=ROLLED_BACK), logging.WARNING),
+        (report("supervision.start_failed", ROLLED_BACK), logging.WARNING),
         (report(exit_=GAVE_UP, kind=Kind.SUPERVISOR), logging.DEBUG),
         (report(exit_=GAVE_UP), logging.ERROR),
         (report(exit_=Killed(), stopping=True, spec=spec()), logging.WARNING),
@@ -118,6 +123,11 @@ def test_a_report_is_as_bad_as_in_otp(one: Report, expected: int) -> None:
         (
             report(exit_=Killed(), stopping=True),
             "task /a was killed while it was being stopped",
+        ),
+        (report(exit_=ROLLED_BACK), "task /a was rolled back: StoreBroken: disk full"),
+        (
+            report("supervision.restarted", ROLLED_BACK),
+            "task /a restarted after it was rolled back: StoreBroken: disk full",
         ),
         (report(exit_=Normal()), "task /a returned"),
         (report(exit_=Shutdown("enough"), stopping=True), "task /a stopped: enough"),

@@ -59,7 +59,7 @@ async def test_an_error_of_the_block_comes_out_as_it_was_when_the_children_are_g
 
 
 async def test_a_group_that_the_block_raised_stays_a_group(
-    new_world: type[World],
+    new_world: Callable[[], World],
 ) -> None:
     """TA-7"""
     error = ValueError("one")
@@ -212,7 +212,7 @@ async def test_a_cancellation_during_the_stop_neither_hurries_nor_breaks_it(
 
 
 async def test_a_tree_that_is_cancelled_before_its_first_step_ends(
-    new_world: type[World],
+    new_world: Callable[[], World],
 ) -> None:
     """Prototype trap 16"""
     for _ in range(20):
@@ -294,7 +294,7 @@ STOP_TAKES = 1.0 + 1.0 + 0.5 + 0.5 + 0.5
 
 @pytest.mark.parametrize("act", ["cancel", "hurry", "interrupt", "stop"])
 def test_whatever_comes_at_whatever_step_the_tree_ends_in_order_and_in_time(
-    new_world: type[World], play: Callable[..., None], act: str
+    new_world: Callable[[], World], play: Callable[..., None], act: str
 ) -> None:
     """SHD-23, SHD-29, TRI-01 to TRI-05, prototype invariant 8"""
     step, done = 0, False
@@ -437,7 +437,7 @@ class Interrupts(trio.abc.Instrument):
 @pytest.mark.parametrize("cancelled", [False, True])
 @pytest.mark.parametrize(("signals", "ended"), [(1, Shutdown()), (2, Killed())])
 def test_the_first_ctrl_c_stops_in_order_and_the_second_hurries(
-    new_world: type[World],
+    new_world: Callable[[], World],
     play: Callable[..., None],
     signals: int,
     ended: Shutdown | Killed,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import time
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import pytest
@@ -41,6 +43,11 @@ def counts(specs: int, active: int, supervisors: int, workers: int) -> ChildCoun
     return ChildCounts(
         specs=specs, active=active, supervisors=supervisors, workers=workers
     )
+
+
+def chance() -> random.Random:
+    """The same numbers each time."""
+    return random.Random(17)  # noqa: S311 - spreading, not secrecy
 
 
 # --- starting (STA) ---------------------------------------------------------------------------
@@ -504,7 +511,7 @@ async def test_a_group_restart_revives_what_had_ended_or_been_stopped_by_hand(
     ("strategy", "restarts"), [("one_for_all", 1), ("one_for_one", 2)]
 )
 def test_two_crashes_in_one_moment_are_one_restart_of_a_group_under_every_seed(
-    new_world: type[World],
+    new_world: Callable[[], World],
     play: Callable[..., None],
     strategy: str,
     restarts: int,
@@ -766,6 +773,40 @@ async def test_backoff_waits_longer_after_each_failure_up_to_its_maximum(
         world.crash("a")
         await trio.sleep(1.5)
         assert world.at[-1] == (38.0, "start a")
+
+
+async def test_each_wait_of_a_backoff_is_drawn_from_the_trees_own_chance(
+    world: World,
+) -> None:
+    """INT-17: so that a test may decide it; the cap is one of what chance takes from."""
+    patience = Backoff(initial=1.0, maximum=4.0, factor=2.0, jitter=0.5)
+    lazy = world.child("a", fails=range(2, 6), backoff=patience)
+    async with world.open(lazy, limit=10) as root:
+        root.directory.random = chance()
+        world.crash("a")
+        await trio.sleep(60)
+    drawn = chance()
+    waits = [most * (1 - drawn.random() / 2) for most in (1.0, 2.0, 4.0, 4.0, 4.0)]
+    tries = [at for at, what in world.at if what in {"fail a", "start a"}]
+    assert tries == pytest.approx([0.0, *accumulate(waits)])
+
+
+async def test_children_that_failed_together_do_not_come_back_together(
+    world: World,
+) -> None:
+    """INT-17"""
+    patience = Backoff(initial=10.0, maximum=10.0, jitter=1.0)
+    ids = [f"c{number}" for number in range(20)]
+    async with world.open(
+        *(world.child(id_, backoff=patience) for id_ in ids), limit=20
+    ) as root:
+        root.directory.random = chance()
+        world.cut()
+        world.crash(*ids)
+        await trio.sleep(10)
+        back = [at for at, what in world.at[len(ids) :] if what.startswith("start")]
+        assert len(set(back)) == len(back) == len(ids)
+        assert 0.0 < min(back) < 2.0 < 8.0 < max(back) < 10.0
 
 
 async def test_attempts_after_a_backoff_are_counted_like_all_others(

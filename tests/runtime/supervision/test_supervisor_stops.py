@@ -590,7 +590,7 @@ async def test_a_child_may_terminate_its_sibling_and_start_another(
 
 
 async def test_a_child_cannot_open_a_tree_of_its_own(
-    world: World, new_world: type[World]
+    world: World, new_world: Callable[[], World]
 ) -> None:
     async def opens() -> None:
         async with new_world().open():

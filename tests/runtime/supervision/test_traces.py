@@ -100,7 +100,7 @@ def test_the_recording_is_whole() -> None:
 @pytest.mark.usefixtures("quiet")
 @pytest.mark.parametrize("seed", range(1, SEEDS + 1))
 def test_every_recorded_scenario_goes_as_it_went_on_otp(
-    new_world: type[World], play: Callable[..., None], seed: int
+    new_world: Callable[[], World], play: Callable[..., None], seed: int
 ) -> None:
     """TRI-06, TRI-07, TRI-08"""
     for scenario in SCENARIOS:

@@ -42,6 +42,20 @@ async def test_an_address_is_a_path_or_an_id_that_only_one_node_has(
         assert world.directory.find("a") is None
 
 
+async def test_a_part_of_the_system_leaves_its_id_to_another(world: World) -> None:
+    named = [ChildSpec(id_, trio.sleep_forever) for id_ in ("http", "bus", "web")]
+    system = world.supervisor("system", *named)
+    mine = world.supervisor("mine", *named[:2])
+    yours = world.supervisor("yours", named[0])
+    async with world.open(system, mine, yours):
+        world.directory.yielding = ("/system/",)
+        assert world.directory.resolve("web").path == "/system/web"
+        assert world.directory.resolve("bus").path == "/mine/bus"
+        with pytest.raises(NameAmbiguous) as caught:
+            world.directory.resolve("http")
+    assert caught.value.paths == ("/mine/http", "/yours/http")
+
+
 async def test_a_snapshot_shows_parents_first_and_siblings_in_start_order(
     world: World,
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,6 @@ from treewarden.supervision.watchdog import (
     Verdict,
     Vigil,
     Watchdog,
-    is_library,
     is_waiting,
     sighted,
 )
@@ -157,15 +157,15 @@ def test_the_blocker_is_the_innermost_frame_outside_the_libraries() -> None:
 
 
 def test_a_library_alone_is_named_itself() -> None:
-    frame = next(frame for frame in _stack() if is_library(frame.f_code.co_filename))
-    assert sighted(frame).function == frame.f_code.co_name
-
-
-def _stack() -> list[FrameType]:
-    frames = [sys._getframe()]
-    while frames[-1].f_back is not None:
-        frames.append(frames[-1].f_back)
-    return frames
+    over = threading.Event()
+    thread = threading.Thread(target=over.wait)
+    thread.start()
+    try:
+        frame = sys._current_frames()[thread.ident or 0]
+        assert sighted(frame).function == frame.f_code.co_name
+    finally:
+        over.set()
+        thread.join()
 
 
 def test_a_thread_without_frames_is_unknown() -> None:

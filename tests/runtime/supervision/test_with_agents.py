@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
 import trio
 
 from treewarden import Agent, AgentCrashed, AgentDown, AgentRef, ChildSpec, Stop
-from treewarden.errors import AlreadyStarted, NotRunning, ShuttingDown
-from treewarden.exits import Exit, Killed, Normal, Shutdown
-from treewarden.supervision import DynamicSupervisorSpec, SupervisorRef, SupervisorSpec
+from treewarden.errors import (
+    AlreadyStarted,
+    ChildStartFailed,
+    KeyTaken,
+    NotRunning,
+    ShuttingDown,
+)
+from treewarden.exits import Crash, Exit, Killed, Normal, Shutdown
+from treewarden.registry import Registry
+from treewarden.supervision import (
+    DynamicSupervisorSpec,
+    SupervisorRef,
+    SupervisorSpec,
+    cleanup,
+)
 
 if TYPE_CHECKING:
     from treewarden import Down
@@ -58,6 +70,15 @@ class Farewell(Notebook):
 
     async def on_stop(self, exit: Exit) -> None:  # noqa: A002 - Agent names it so
         self.heard.append(f"{self.path} {exit!r}")
+
+
+class Editor(Notebook):
+    def __init__(self, editors: Registry[AgentRef[Any]]) -> None:
+        super().__init__()
+        self.editors = editors
+
+    async def on_start(self) -> None:
+        self.register("editor", registry=self.editors)
 
 
 class Watcher(Agent[Notes]):
@@ -143,6 +164,84 @@ async def test_one_id_has_one_agent_and_is_free_when_that_is_gone(world: World) 
         await root.terminate_child("book")
         await root.start_child(spec)
         assert await notebook(root).call(Notebook.words) == []
+
+
+async def test_a_hand_written_loop_says_itself_that_it_is_ready_and_then_goes_on(
+    world: World,
+) -> None:
+    """INI-13: those after it wait for its word, not for its end; it says so once."""
+    steps: list[str] = []
+    door = trio.Event()
+
+    async def loop(*, task_status: trio.TaskStatus[str]) -> None:
+        steps.append("prepares")
+        await trio.sleep(2)
+        task_status.started("ready")
+        steps.append("goes on")
+        await door.wait()
+        task_status.started("again")
+
+    async def next_one() -> None:
+        steps.append("next")
+        await trio.sleep_forever()
+
+    spec = [ChildSpec("loop", loop), ChildSpec("next", next_one)]
+    async with world.open(*spec) as root:
+        await world.settle()
+        assert trio.current_time() == 2
+        assert steps == ["prepares", "goes on", "next"]
+        door.set()
+        await world.settle()
+        assert world.incarnations(root) == {"loop": 2, "next": 1}
+        exit_ = world.info(root, "loop").last_exit
+        assert isinstance(exit_, Crash)
+        assert "called twice" in exit_.fault.message
+
+
+async def test_a_start_that_claims_a_name_of_another_is_refused_and_the_name_stays(
+    world: World,
+) -> None:
+    """INI-13"""
+    editors: Registry[AgentRef[Any]] = Registry()
+    first, second = (ChildSpec(id_, Editor, args=(editors,)) for id_ in ("one", "two"))
+    async with world.open(first) as root:
+        with pytest.raises(ChildStartFailed) as refused:
+            await root.start_child(second)
+        assert isinstance(refused.value.__cause__, KeyTaken)
+        assert world.states(root) == {"one": "running"}
+        assert editors.ref("editor").path == "/one"
+        await root.terminate_child("one")
+        await root.start_child(second)
+        assert editors.ref("editor").path == "/two"
+
+
+async def test_a_hand_written_loop_takes_part_like_an_agent(world: World) -> None:
+    """SYS-08: it is seen, watched, bounced and stopped in its turn, cleaning up."""
+    seen: list[Down] = []
+    steps: list[str] = []
+
+    async def loop(*, task_status: trio.TaskStatus[None]) -> None:
+        task_status.started()
+        try:
+            await trio.sleep_forever()
+        finally:
+            with cleanup():
+                await trio.sleep(1)
+                steps.append("cleaned up")
+
+    children = [
+        ChildSpec("watcher", Watcher, args=(seen,)),
+        ChildSpec("loop", loop),
+        ChildSpec("farewell", Farewell, args=(steps,)),
+    ]
+    async with world.open(*children) as root:
+        watcher = AgentRef[Watcher](root.directory, "/watcher")
+        await watcher.call(Watcher.watch, "/loop")
+        assert world.states(root)["loop"] == "running"
+        assert (await root.bounce_child("loop", by="ann")).incarnation == 2
+        await world.settle()
+        assert [(down.incarnation, down.exit) for down in seen] == [(1, Shutdown())]
+    assert steps == ["cleaned up", "/farewell Shutdown(detail=None)", "cleaned up"]
 
 
 async def test_what_is_sent_during_on_start_is_handled_after_it_in_order(
