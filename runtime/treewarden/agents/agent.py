@@ -12,20 +12,26 @@ import logging
 import sys
 import types
 import typing
+from dataclasses import dataclass
 from functools import partial
 from typing import (
     TYPE_CHECKING,
     Any,
     ClassVar,
     Concatenate,
+    Final,
     Generic,
+    Literal,
     ParamSpec,
     TypeVar,
+    overload,
 )
 
+from treewarden.bus import DurablePolicy, Start, by_topic
 from treewarden.errors import (
     AgentError,
     BusError,
+    GatewayError,
     NotRunning,
     ResilienceError,
     RestoreError,
@@ -34,18 +40,18 @@ from treewarden.errors import (
 from treewarden.exits import Exit, Normal
 from treewarden.store import Declaration, declared, may_declare
 
-from .body import AgentBody, AgentClass
+from .body import AgentBody
 from .codec import StateCodec, refuse_any
 from .durable import DurableBody
 from .links import join, part
 from .mailbox import MailboxPolicy
-from .operation import Operation, by_function, operations_of
+from .operation import Operation, by_function, never_waits, operations_of
 from .redaction import HOOKS, Redaction
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from treewarden.bus import Event, Subscription
+    from treewarden.bus import Event, Subscriber, Subscription
     from treewarden.registry import Registry
     from treewarden.runtime import Runtime
     from treewarden.supervision import (
@@ -66,6 +72,8 @@ A = TypeVar("A", bound="Agent[Any]")
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_POLICY: Final = DurablePolicy()
+_FROM_NOW: Final = Start()
 _HOOKS = frozenset(
     {"on_start", "on_stop", "on_down", "on_event", "initial_state", *HOOKS}
 )
@@ -105,6 +113,26 @@ _RIGHT: dict[str, tuple[Callable[[Any], bool], str]] = {
 _OPTIONS = frozenset({*_RIGHT, "migrate"})
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentClass:
+    """What is worked out once for each Agent subclass; `on_start` None: not overridden.
+
+    `starts_at_once`: nothing in its start waits, unless for its state.
+    """
+
+    name: str
+    operations: dict[str, Operation]
+    by_function: dict[object, Operation]
+    codec: StateCodec | None
+    on_start: Operation | None
+    starts_at_once: bool
+    has_on_stop: bool
+    on_event: Operation
+    on_down: Operation
+    redaction: Redaction
+    collections: tuple[Declaration, ...]
+
+
 class Agent(Generic[State]):
     """Subclass it, say what its state is, and write its operations as methods.
 
@@ -127,6 +155,7 @@ class Agent(Generic[State]):
     refuses: ClassVar[tuple[type[Exception], ...]] = (
         AgentError,
         BusError,
+        GatewayError,
         ResilienceError,
     )
     trap_exits: ClassVar[bool] = False
@@ -155,6 +184,7 @@ class Agent(Generic[State]):
             on_start=Operation("on_start", cls.on_start)
             if cls.on_start is not Agent.on_start
             else None,
+            starts_at_once=never_waits(cls.on_start) and not cls.mailbox.durable,
             has_on_stop=cls.on_stop is not Agent.on_stop,
             on_event=Operation("on_event", cls.on_event),
             on_down=Operation("on_down", cls.on_down),
@@ -221,7 +251,11 @@ class Agent(Generic[State]):
         return text
 
     async def on_start(self) -> Ignore | None:
-        """Runs before the first message of each incarnation; a handler like others."""
+        """Runs before the first message of each incarnation; a handler like others.
+
+        One without an `await` runs in its supervisor's turn, as a plain handler may in
+        its caller's: in the agent's context, but `trio.lowlevel.current_task` is another.
+        """
         return None
 
     async def on_stop(self, exit: Exit) -> None:  # noqa: A002 - design.md names it so
@@ -300,7 +334,7 @@ class Agent(Generic[State]):
         For a `wait` subscription without room the event waits in this agent's outbox,
         and the agent takes no next message until it has left.
         """
-        self.treewarden_body.stage_event(topic, payload)
+        self.treewarden_body.stage().publish(topic, payload)
 
     def cast(
         self,
@@ -318,18 +352,64 @@ class Agent(Generic[State]):
         Raises:
             UnknownOperation, BadArguments, NameUnknown, StateNotEncodable.
         """
-        self.treewarden_body.stage_cast(ref, operation, args, kwargs)
+        self.treewarden_body.stage().cast(ref, operation, args, kwargs)
+
+    @overload
+    def subscribe(
+        self,
+        pattern: str,
+        *,
+        durable: Literal[False] = False,
+        capacity: int = 1000,
+        overflow: str = "wait",
+        key: Callable[[Event], str] = by_topic,
+    ) -> Subscription: ...
+
+    @overload
+    def subscribe(
+        self,
+        pattern: str,
+        *,
+        durable: Literal[True],
+        name: str = "",
+        group: str = "",
+        policy: DurablePolicy = ...,
+        start: Start = ...,
+    ) -> Subscriber: ...
 
     def subscribe(
-        self, pattern: str, *, capacity: int = 1000, overflow: str = "wait"
-    ) -> Subscription:
+        self,
+        pattern: str,
+        *,
+        durable: bool = False,
+        capacity: int = 1000,
+        overflow: str = "wait",
+        key: Callable[[Event], str] = by_topic,
+        name: str = "",
+        group: str = "",
+        policy: DurablePolicy = _POLICY,
+        start: Start = _FROM_NOW,
+    ) -> Subscription | Subscriber:
         """In `on_start`: have matching events handled by `on_event`, in order.
 
         They wait in a bounded line of their own and become messages when the mailbox has
         room. The subscription outlives a crash, and ends when a later incarnation's
-        `on_start` does not ask for it again, or when the agent is stopped.
+        `on_start` does not ask for it again, or when the agent is stopped. With
+        `overflow="latest"`, `key` says which events supersede each other.
+
+        A `durable` one outlives the process: a cursor in the store, under `name` (else
+        the pattern). Every journaled event since `start` is handled at least once, those
+        of one key of `policy` in their order, and changes the state exactly once: that it
+        was handled commits with its handler. After a crash the event waits and is tried
+        again, at last it is a dead letter. All who name one `group` share its events.
+        A `policy.lease` is for tasks; an agent has its events until it ends.
         """
-        return self.treewarden_body.subscribe(pattern, capacity, overflow)
+        tied = self.treewarden_body.tied
+        if not durable:
+            return tied.subscribe(pattern, capacity, overflow, key)
+        return tied.subscribe_durable(
+            pattern, name=name, group=group, policy=policy, start=start
+        )
 
     def send_after(
         self: A,
@@ -344,7 +424,7 @@ class Agent(Generic[State]):
         copied now. `timer.remaining` says how long it still is, `timer.cancel()` calls it
         off; for an absolute time subtract `trio.current_time()`.
         """
-        return self.treewarden_body.send_after(seconds, operation, args, kwargs)
+        return self.treewarden_body.tied.send_after(seconds, operation, args, kwargs)
 
     def when_idle(
         self: A,
@@ -358,7 +438,7 @@ class Agent(Generic[State]):
         So does asking again: an agent has one. What operators do with it is no message.
         For "at once, before all that waits" there is `continue_with`.
         """
-        return self.treewarden_body.when_idle(seconds, operation, args, kwargs)
+        return self.treewarden_body.tied.when_idle(seconds, operation, args, kwargs)
 
     def continue_with(
         self: A,
@@ -372,7 +452,7 @@ class Agent(Generic[State]):
         never happens. In `on_start` it runs before the first message and delays nobody
         who waits for the start. Its arguments are copied now.
         """
-        self.treewarden_body.stage_continuation(operation, args, kwargs)
+        self.treewarden_body.stage().continue_with(operation, args, kwargs)
 
     def defer(self) -> Reply:
         """Put off the answer to the message in hand; `reply.send(value)` gives it later.
@@ -383,7 +463,7 @@ class Agent(Generic[State]):
         Raises:
             TreewardenError: in `on_start`, which nobody called.
         """
-        return self.treewarden_body.defer()
+        return self.treewarden_body.stage().defer()
 
     @typing.overload
     async def once(
@@ -431,7 +511,7 @@ class Agent(Generic[State]):
 
         Called off when this incarnation ends.
         """
-        return self.treewarden_body.monitor(ref)
+        return self.treewarden_body.tied.monitor(ref)
 
     def link(self, ref: AgentRef[Any]) -> None:
         """End together with that incarnation; at once, not with the commit.
@@ -493,7 +573,7 @@ class Agent(Generic[State]):
 
     def stop(self, exit: Exit | None = None) -> None:  # noqa: A002 - design.md
         """End after this handler, whose answer and changes still count."""
-        self.treewarden_body.stop_after(exit if exit is not None else Normal())
+        self.treewarden_body.exit_after = exit if exit is not None else Normal()
 
 
 def _refuse_clashes(cls: type) -> None:

@@ -1,4 +1,4 @@
-"""Durable messages that were given up, for whoever decides what becomes of them."""
+"""Durable messages and events that were given up, for whoever decides about them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+import msgspec
 import trio
 
+from treewarden.bus import Event
+from treewarden.clock import wall_ns
 from treewarden.store import (
+    StoredDelivery,
     StoredMessage,
     Unit,
     delete_effects,
@@ -16,6 +20,8 @@ from treewarden.store import (
     insert_message,
     load_letter,
     load_letters,
+    load_subscriptions,
+    note_delivery,
 )
 
 from .durable import DurableBody
@@ -24,9 +30,12 @@ from .release import settle
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from treewarden.bus import Bus
     from treewarden.errors import StoreError
     from treewarden.store import Store, StoredLetter, Write
     from treewarden.supervision import Directory
+
+_PAGE = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +44,10 @@ class DeadLetter:
 
     `arguments` is JSON by parameter. `reason` is `crashed`, `refused`, `attempts` (the
     process was killed while it was handled), or says what was wrong with the message.
+
+    Or an event: of the durable `subscription` of this name, which is that of the agent at
+    `path`, or of plain tasks when that is "". The id is its position then, `operation` its
+    topic, `sender` its source, and `arguments` the whole event as JSON.
     """
 
     number: int
@@ -46,14 +59,21 @@ class DeadLetter:
     sender: str
     reason: str
     at_ns: int
+    subscription: str = ""
 
 
 class DeadLetters:
-    """The dead letters of a runtime: 10,000 at most, the oldest goes."""
+    """The dead letters of a runtime: 10,000 at most, the oldest goes, each for 30 days."""
 
-    def __init__(self, store: Callable[[], Store], directory: Directory) -> None:
+    def __init__(
+        self,
+        store: Callable[[], Store],
+        directory: Directory,
+        bus: Callable[[], Bus | None] = lambda: None,
+    ) -> None:
         """`store` finds the one that runs; it raises `NotRunning` when there is none."""
         self._store = store
+        self._bus = bus
         self._directory = directory
         self._changing = trio.Lock()
 
@@ -77,7 +97,8 @@ class DeadLetters:
         """Have it delivered again, with all its attempts; False when it is not there.
 
         Returns once that is committed. It is the same message: by its id, what its
-        handler did `once` is not done again. Twice at once, it is delivered once.
+        handler did `once` is not done again. Twice at once, it is delivered once. An
+        event goes to its subscription, not to others; False too when that is no more.
 
         Raises:
             StoreBroken: it stays a dead letter.
@@ -86,6 +107,8 @@ class DeadLetters:
             letter = await self._look(number)
             if letter is None or not letter.sound:
                 return False
+            if letter.subscription:
+                return await self._retry_event(letter)
             message = StoredMessage(
                 seq=self._store().next_sequence(),
                 path=letter.path,
@@ -95,8 +118,28 @@ class DeadLetters:
                 sender=letter.sender,
                 at_ns=letter.at_ns,
             )
-            await self._take_out(letter, insert_message(message), message)
+            told = partial(self._returned, message)
+            await self._take_out(letter, insert_message(message), told)
             return True
+
+    async def _retry_event(self, letter: StoredLetter) -> bool:
+        key = letter.path, letter.subscription
+        rows = await self._store().read(load_subscriptions)
+        if key not in [one.key for one in rows]:
+            return False
+        event = msgspec.json.decode(letter.arguments, type=Event)
+        again = StoredDelivery(
+            position=event.position, attempts=0, event=letter.arguments
+        )
+
+        def tell(error: StoreError | None) -> None:
+            bus = self._bus()
+            durable = bus.durable(*key) if bus is not None else None
+            if error is None and durable is not None:
+                durable.retried(event)
+
+        await self._take_out(letter, note_delivery(key, again), tell)
+        return True
 
     async def discard(self, number: int) -> bool:
         """Forget it for good; False when it is not there.
@@ -111,19 +154,37 @@ class DeadLetters:
             await self._take_out(letter, delete_effects(letter.path, letter.id))
             return True
 
+    async def purge(self, *, before_ns: int | None = None) -> int:
+        """Forget all for good, or those given up before; how many.
+
+        Raises:
+            StoreBroken: the rest stay dead letters.
+        """
+        before = wall_ns() if before_ns is None else before_ns
+        purged = after = 0
+        while page := await self.list(after=after, limit=_PAGE):
+            after = page[-1].number
+            for letter in page:
+                if letter.at_ns < before:
+                    purged += await self.discard(letter.number)
+        return purged
+
     async def _look(self, number: int) -> StoredLetter | None:
         # Somebody who was cancelled may have one on its way out.
         await settle(self._store())
         return await self._store().read(partial(load_letter, seq=number))
 
     async def _take_out(
-        self, letter: StoredLetter, write: Write, message: StoredMessage | None = None
+        self,
+        letter: StoredLetter,
+        write: Write,
+        tell: Callable[[StoreError | None], None] | None = None,
     ) -> None:
         store = self._store()
-        unit = Unit(letter.path)
+        unit = Unit(letter.path or letter.subscription)
         unit.writes = [delete_letter(letter.seq), write]
-        if message is not None:
-            unit.release.append(partial(self._returned, message))
+        if tell is not None:
+            unit.release.append(tell)
         store.hand_over(unit)
         await store.wait(unit)
 
@@ -146,4 +207,5 @@ def _record(stored: StoredLetter) -> DeadLetter:
         sender=stored.sender,
         reason=stored.reason if stored.sound else f"{stored.reason} (damaged)",
         at_ns=stored.at_ns,
+        subscription=stored.subscription,
     )

@@ -42,7 +42,6 @@ from trio.lowlevel import wait_task_rescheduled as park
 from treewarden.clock import wall_ns
 from treewarden.errors import (
     AgentDown,
-    CallingSelf,
     MailboxFull,
     NotRunning,
     RestoreError,
@@ -69,13 +68,19 @@ from treewarden.supervision import raised_by_itself
 from .body import AgentBody
 from .envelope import Envelope
 from .mailbox import MailboxOverflow
-from .outbox import CastDelivery, closes_a_ring
+from .message_spans import begin_span
+from .outbox import (
+    CastDelivery,
+    closes_a_ring,
+    standing_before,
+    would_wait_for_itself,
+)
 from .release import decided, settle, undecided
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from treewarden.exits import Exit
+    from treewarden.exits import Exit, Fault
     from treewarden.store import Store, Write
     from treewarden.supervision import Life
 
@@ -102,7 +107,7 @@ class DurableEnvelope(Envelope, eq=False):
     counting: Unit | None = None
     # Of outside calls made by the handler in hand.
     calls: int = 0
-    effects: dict[int, bytes | None] | None = None
+    effects: dict[int, bytes] | None = None
 
     @property
     def is_kept(self) -> bool:
@@ -307,11 +312,8 @@ class DurableBody(AgentBody):
             await self._wait_turn(envelope)
             return
         if closes_a_ring(sender, self):
-            raise CallingSelf(
-                f"{sender.node.path} casts to {self.node.path}, which cannot make room "
-                f"before {sender.node.path} takes a message; use self.cast"
-            )
-        with sender.standing_before(self, envelope):
+            raise would_wait_for_itself(sender, self)
+        with standing_before(sender, self, envelope):
             await self._wait_turn(envelope)
 
     async def _wait_turn(self, envelope: DurableEnvelope) -> None:
@@ -360,12 +362,10 @@ class DurableBody(AgentBody):
         unit.release.append(partial(self._posted, envelope))
         store.hand_over(unit)
         self._reserved += 1
-        self.mailbox.accepted += 1
         return unit
 
     def _posted(self, envelope: DurableEnvelope, error: StoreError | None) -> None:
         self._reserved -= 1
-        self.mailbox.accepted -= 1
         if error is None:
             self.arrive(envelope)
         else:
@@ -380,7 +380,7 @@ class DurableBody(AgentBody):
             # Rows commit in the order of their numbers.
             if envelope.row.seq > self._loaded_to:
                 self.mailbox.force(envelope)
-                self._wake()
+                self.wake()
             return
         heir = self.agent_at(self.node.path)
         if isinstance(heir, DurableBody) and heir is not self and not heir.resting:
@@ -390,7 +390,7 @@ class DurableBody(AgentBody):
         """Take a message that was on its way to the one who was here before."""
         if row.seq > self._loaded_to:
             self._take_rows([row], self.mailbox.force)
-            self._wake()
+            self.wake()
 
     def delivery(self, sender: AgentBody, envelope: Envelope) -> Delivery:
         """How a staged cast of `sender`, committed with its handler, comes here."""
@@ -420,13 +420,13 @@ class DurableBody(AgentBody):
 
     # --- what waits in the file --------------------------------------------------------
 
-    async def _attach_collections(self, agent: Agent[Any]) -> None:
-        kept = self._collections
-        if kept is not None:
-            # What stands among them is an attribute of the agent; the mailbox is none.
-            self._collections = {n: c for n, c in kept.items() if n != _MAILBOX}
-        await super()._attach_collections(agent)
-        self._collections = {**(self._collections or {}), _MAILBOX: self._inbox}
+    async def _restore(self, agent: Agent[Any]) -> None:
+        await super()._restore(agent)
+        # A collection like any other, but no attribute of the agent.
+        self.memory.collections = {
+            **(self.memory.collections or {}),
+            _MAILBOX: self._inbox,
+        }
         for envelope in self._inbox.take_lost():
             envelope.begun = False
             self.mailbox.put_back(envelope)
@@ -532,26 +532,26 @@ class DurableBody(AgentBody):
         store = self.surroundings.store
         return bool(
             self._crash is not None
-            or self._outbox
-            or self._suspended is not None
-            or self._orders
+            or self.outbox
+            or self.suspended is not None
+            or self.orders
             or life.stopping
             or life.injected is not None
-            or self._exit_after is not None
-            or (self._newest is not None and self._is_too_far_ahead)
-            or (self._newest is not None and store and not store.has_room)
+            or self.exit_after is not None
+            or (self.memory.newest is not None and self._is_too_far_ahead)
+            or (self.memory.newest is not None and store and not store.has_room)
         )
 
     async def _handle(self, envelope: Envelope) -> Exit | None:
         operation = envelope.operation
         envelope.begun = True
-        self._in_hand = envelope
+        self.in_hand = envelope
         if isinstance(envelope, DurableEnvelope):
             envelope.calls, envelope.effects = 0, None
             self._inbox.take(envelope)
-        started = self._trace_begun(envelope) if self.spans.enabled else 0
+        started = begin_span(envelope) if self.spans.enabled else 0
         try:
-            value = operation.function(self._agent, *envelope.args, **envelope.kwargs)
+            value = operation.function(self.agent, *envelope.args, **envelope.kwargs)
             if operation.is_async:
                 value = await value
         except BaseException as error:
@@ -603,10 +603,12 @@ class DurableBody(AgentBody):
     def _max_attempts(self) -> int:
         return self.agent_type.mailbox.max_attempts
 
-    def dead_letter(self, envelope: Envelope, why: str) -> None:
+    def dead_letter(
+        self, envelope: Envelope, why: str, fault: Fault | None = None
+    ) -> None:
         """A message failed: is it to be tried again?"""
         if not isinstance(envelope, DurableEnvelope):
-            super().dead_letter(envelope, why)
+            super().dead_letter(envelope, why, fault)
         elif not self.resting and why != "commit_failed":
             # At rest it stays in the file; and a failed commit gives back what it took.
             self._tried(envelope, why)
@@ -638,7 +640,7 @@ class DurableBody(AgentBody):
                 # One that nobody can make out stays in the file until the next start.
                 with suppress(TreewardenError):
                     self.mailbox.put_first(self._message_of(row, attempts))
-                    self._wake()
+                    self.wake()
 
         unit.release.append(tell)
         store.hand_over(unit)
@@ -651,7 +653,7 @@ class DurableBody(AgentBody):
 
     async def once(self, call: Callable[[], Any]) -> object:
         """See `Agent.once`."""
-        envelope, store = self._in_hand, self._open_store()
+        envelope, store = self.in_hand, self._open_store()
         if not isinstance(envelope, DurableEnvelope):
             raise TreewardenError(
                 f"{self.node.path}: once() is for handlers of durable casts; this is none"
@@ -674,7 +676,4 @@ class DurableBody(AgentBody):
             store.hand_over(kept)
             await store.wait(kept)
             envelope.effects[number] = result
-        found = envelope.effects[number]
-        if found is None:
-            raise RestoreError(f"a result that {row.path} kept of {row.id} is damaged")
-        return msgspec.json.decode(found)
+        return msgspec.json.decode(envelope.effects[number])

@@ -9,7 +9,10 @@ import msgspec
 import outcome
 from trio.lowlevel import Abort, Task, reschedule
 
+from .request_id import settle
+
 if TYPE_CHECKING:
+    from treewarden.exits import Fault
     from treewarden.store import Store, Unit
     from treewarden.supervision import Timer
     from treewarden.telemetry import SpanContext
@@ -69,6 +72,10 @@ class Envelope(msgspec.Struct, eq=False):
         """Whether it is a row of the store before it is a message."""
         return False
 
+    def take_back(self, why: str, fault: Fault | None) -> bool:
+        """Whether whoever sent it has it again, now that it was not handled."""
+        return False
+
     def post(self, target: str, store: Store, unit: Unit) -> None:
         """Have it kept for the agent at `target` with `unit`; only what `is_kept`."""
 
@@ -116,7 +123,7 @@ class Envelope(msgspec.Struct, eq=False):
     def settle(self) -> None:
         """What became of it is decided: tell whoever asks by id."""
         if self.body is not None:
-            self.body.settle(self)
+            settle(self.body, self)
 
     def give_up(self, _: object) -> Abort:
         """The task that waits was cancelled."""

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from treewarden.clock import wall_ns
 from treewarden.errors import AgentDown, AgentError
-from treewarden.exits import Crash, Exit, Fault, Killed, Shutdown, describe
+from treewarden.exits import Crash, Exit, Fault, Killed, Shutdown, said_of
 
 from .monitor import Down
 from .operation import Operation
+from .orders import order
 from .request import RequestEnvelope
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def join(body: AgentBody, own: Life, ref: AgentRef[Any]) -> None:
     except AgentError:
         if not body.agent_type.trap_exits:
             raise
-        body.tell_down(Down(path=ref.path, incarnation=0, exit=None))
+        body.tied.tell_down(Down(path=ref.path, incarnation=0, exit=None))
         return
     if other is not own and _between(own, other) is None:
         Link(own, other)
@@ -103,12 +104,12 @@ def _tell(life: Life, gone: Life) -> None:
     exit_ = gone.exit
     if body.agent_type.trap_exits:
         path, incarnation = gone.node.path, gone.incarnation
-        body.tell_down(Down(path=path, incarnation=incarnation, exit=exit_))
+        body.tied.tell_down(Down(path=path, incarnation=incarnation, exit=exit_))
     elif isinstance(exit_, (Crash, Killed)):
         life.fail(_fault(life, gone, exit_), rolled_back=gone.rolled_back)
     elif isinstance(exit_, Shutdown):
         with suppress(AgentDown):
-            body.order(RequestEnvelope(_LEAVE, (life, exit_), {}))
+            order(body, RequestEnvelope(_LEAVE, (life, exit_), {}))
 
 
 def _fault(life: Life, gone: Life, exit_: Crash | Killed) -> Fault:
@@ -117,7 +118,7 @@ def _fault(life: Life, gone: Life, exit_: Crash | Killed) -> Fault:
         # However long the chain, it says who was the first.
         text, first = first.message, first.cause
     else:
-        text = f"{gone.node.path}, which it was linked with, {describe(exit_)}"
+        text = f"{gone.node.path}, which it was linked with, {said_of(exit_)}"
     return Fault(
         type=_BROKEN,
         message=text,

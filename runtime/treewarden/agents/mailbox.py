@@ -88,7 +88,7 @@ class Mailbox:
     """Messages in order, at most `capacity` of them, and the senders behind them."""
 
     __slots__ = (
-        "accepted",
+        "_gone",
         "capacity",
         "dropped",
         "items",
@@ -103,8 +103,9 @@ class Mailbox:
         self.overflow = MailboxOverflow(policy.overflow)
         self.items: deque[Envelope] = NO_MESSAGES
         self.waiting: deque[Envelope] = NO_MESSAGES
-        self.accepted = 0
         self.taken = 0
+        # Those that were in it and will never be taken.
+        self._gone = 0
         self.dropped = 0
         self.rejected = 0
 
@@ -113,7 +114,11 @@ class Mailbox:
         if self.items is NO_MESSAGES:
             self.items = deque()
         self.items.append(envelope)
-        self.accepted += 1
+
+    @property
+    def accepted(self) -> int:
+        """How many were ever let in; worked out, for nothing is to count them twice."""
+        return self.taken + len(self.items) + self._gone
 
     def __len__(self) -> int:
         """How many messages wait, senders in line not included."""
@@ -150,7 +155,7 @@ class Mailbox:
             case MailboxOverflow.DROP_OLDEST:
                 oldest = self.items.popleft()
                 self.items.append(envelope)
-                self.accepted += 1
+                self._gone += 1
                 self.dropped += 1
                 return Admission.ACCEPTED, oldest
 
@@ -160,8 +165,9 @@ class Mailbox:
 
     def put_first(self, envelope: Envelope) -> None:
         """Put an agent's own continuation before everything else."""
-        self._put_left(envelope)
-        self.accepted += 1
+        if self.items is NO_MESSAGES:
+            self.items = deque()
+        self.items.appendleft(envelope)
 
     def remove(self, envelope: Envelope) -> Envelope | None:
         """Take a message out of its turn, if it is there; who moved up for it."""
@@ -172,13 +178,8 @@ class Mailbox:
 
     def put_back(self, envelope: Envelope) -> None:
         """Return the message in hand to the head of the queue."""
-        self._put_left(envelope)
+        self.put_first(envelope)
         self.taken -= 1
-
-    def _put_left(self, envelope: Envelope) -> None:
-        if self.items is NO_MESSAGES:
-            self.items = deque()
-        self.items.appendleft(envelope)
 
     def take(self) -> tuple[Envelope, Envelope | None]:
         """The oldest message and, when a sender in line moved up, its message."""
@@ -207,6 +208,7 @@ class Mailbox:
     def empty(self) -> list[Envelope]:
         """Everything that waits, senders in line last; the mailbox is empty then."""
         everything = [*self.items, *self.waiting]
+        self._gone += len(self.items)
         self.items.clear()
         self.waiting.clear()
         return everything

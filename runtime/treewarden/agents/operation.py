@@ -7,19 +7,22 @@ else is copied by the return annotation.
 
 from __future__ import annotations
 
+import dis
 import inspect
 import math
 import typing
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 from treewarden.errors import BadArguments, StateNotEncodable, UnknownOperation
 
 if typing.TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Coroutine, Mapping
 
     from .envelope import Envelope
+
+T = TypeVar("T")
 
 SCALARS: Final = frozenset({type(None), bool, int, float, str, bytes, complex})
 """Types whose values nobody can change."""
@@ -33,11 +36,13 @@ class Operation:
         "_copy",
         "_places",
         "_wire",
+        "arity",
         "function",
         "is_async",
         "most",
         "name",
         "needed",
+        "waits",
     )
 
     def __init__(self, name: str, function: Callable[..., Any]) -> None:
@@ -45,8 +50,11 @@ class Operation:
         self.function = function
         # A decorated one that hands on the coroutine is async as well.
         self.is_async = inspect.iscoroutinefunction(inspect.unwrap(function))
+        self.waits = self.is_async and not never_waits(function)
         # With so many positional arguments and no others, `check` lets a call pass.
         self.needed, self.most = _positional(function)
+        # How many of them it takes, if it takes no other number: what most calls give.
+        self.arity = self.needed if self.needed == self.most else -1
         self._copy: Callable[[object], object] | None = None
         self._copies: dict[str, Callable[[object], object]] = {}
         self._wire: type[msgspec.Struct] | None = None
@@ -321,3 +329,27 @@ def missing(
     return UnknownOperation(
         f"{cls.__qualname__} has no operation {name!r}; it has: {known}"
     )
+
+
+def never_waits(function: Callable[..., Any]) -> bool:
+    """Whether a coroutine function has no place in its code where it could wait.
+
+    Such a one is a plain function in all but name: whoever runs it need not be a task.
+    """
+    code = getattr(function, "__code__", None)
+    return (
+        inspect.iscoroutinefunction(function)
+        and code is not None
+        and all(step.opname != "YIELD_VALUE" for step in dis.get_instructions(code))
+    )
+
+
+def run_through(coroutine: Coroutine[object, None, T]) -> T:
+    """The result of a coroutine that does not wait for anything."""
+    try:
+        coroutine.send(None)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+    coroutine.close()
+    raise RuntimeError(f"{coroutine!r} waits for something")

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
+from treewarden.errors import AgentDown, StateNotEncodable
+from treewarden.supervision import NodeState
+
+from .mailbox import NO_MESSAGES
 from .operation import Operation
 
 if TYPE_CHECKING:
@@ -13,6 +18,61 @@ if TYPE_CHECKING:
     from treewarden.supervision import Life
 
     from .agent import Agent
+    from .body import AgentBody
+    from .envelope import Envelope
+
+
+def order(body: AgentBody, envelope: Envelope) -> None:
+    """Have it done at the next message boundary, before all that waits.
+
+    Raises:
+        AgentDown: nobody will ever do it.
+    """
+    if body.resting:
+        raise AgentDown(body.node.path, body.resting)
+    if body.orders is NO_MESSAGES:
+        body.orders = deque()
+    body.orders.append(envelope)
+    if body.blocked is not None:
+        body.blocked.cancel()
+    body.wake()
+
+
+def suspend(body: AgentBody) -> None:
+    """See `AgentRef.suspend`."""
+    if body.suspended is not None:
+        return
+    if body.node.state is not NodeState.RUNNING:
+        raise AgentDown(body.node.path, f"it is {body.node.state}")
+    body.suspended = trio.Event()
+    body.node.state = NodeState.SUSPENDED
+    body.directory.touch()
+    body.wake()
+
+
+def resume(body: AgentBody) -> None:
+    """See `AgentRef.resume`."""
+    suspended, body.suspended = body.suspended, None
+    if suspended is None:
+        return
+    suspended.set()
+    if body.node.state is NodeState.SUSPENDED:
+        body.node.state = NodeState.RUNNING
+        body.directory.touch()
+
+
+def encode_state(body: AgentBody, state: object) -> bytes:
+    """`state` as the agent's class keeps it.
+
+    Raises:
+        StateNotEncodable: it is no state of this agent.
+    """
+    codec, path = body.agent_class.codec, body.node.path
+    if codec is None:
+        raise StateNotEncodable(f"{path} keeps no state")
+    payload = codec.encode(state, path)
+    codec.check(payload, path)
+    return codec.encode(codec.decode(payload, path), path)
 
 
 def _replace_state(agent: Agent[Any], payload: bytes) -> None:

@@ -13,16 +13,24 @@ what would have closed it (reason `cycle`).
 from __future__ import annotations
 
 from collections import deque
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, Protocol
 
-from treewarden.bus import Reason
-from treewarden.errors import TreewardenError
+from treewarden.bus import Event, Reason
+from treewarden.errors import CallingSelf, TreewardenError
+from treewarden.injection import places
+
+from .message_spans import record_publish
 
 if TYPE_CHECKING:
-    from treewarden.bus import Bus, Event, Subscription
+    from collections.abc import Iterator
+
+    from treewarden.bus import Bus, Subscription
+    from treewarden.store import StagedEvent
 
     from .body import AgentBody
     from .envelope import Envelope
+    from .staged import Staged
 
 
 class Delivery(Protocol):
@@ -49,6 +57,96 @@ NO_DELIVERIES: Final[deque[Delivery]] = deque(maxlen=0)
 """Of an agent whose outbox was never needed; it can hold nothing."""
 
 
+def send(sender: AgentBody, staged: Staged) -> None:
+    """After the commit: events first, then casts, in order; the rest waits."""
+    if places.AGENT_SEND.armed is not None:
+        places.AGENT_SEND.reach()
+    sender.sent += len(staged.events) + len(staged.casts)
+    bus = sender.surroundings.bus
+    for staged_event, payload in staged.events:
+        if bus is not None:
+            record_publish(sender.surroundings.telemetry, staged_event)
+            event = _as_event(staged_event, payload)
+            if sender.outbox:
+                _deliver(sender, EventDelivery(sender, bus, event))
+            elif waiting := bus.offer(event):
+                _deliver(sender, EventDelivery(sender, bus, event, waiting))
+    for target, envelope in staged.casts:
+        _deliver(sender, target.delivery(sender, envelope))
+    if sender.outbox:
+        # It takes no next message before these have left.
+        sender.wake()
+
+
+def _deliver(sender: AgentBody, delivery: Delivery) -> None:
+    if not sender.outbox and delivery.at_once():
+        return
+    if sender.resting:
+        delivery.lose("its sender is down")
+    elif len(sender.outbox) >= sender.mailbox.capacity:
+        delivery.lose("outbox_full")
+    else:
+        if sender.outbox is NO_DELIVERIES:
+            sender.outbox = deque()
+        sender.outbox.append(delivery)
+
+
+def _as_event(staged: StagedEvent, payload: object) -> Event:
+    return Event(
+        topic=staged.topic,
+        payload=payload,
+        position=staged.position,
+        at_ns=staged.at_ns,
+        source=staged.source,
+        trace=staged.trace,
+    )
+
+
+async def stand_in_line(
+    sender: AgentBody, target: AgentBody, envelope: Envelope
+) -> None:
+    """In a handler of `sender`: wait for room at `target`.
+
+    Raises:
+        CallingSelf: that would be for ever; it was not sent.
+    """
+    if target.mailbox.would_wait and closes_a_ring(sender, target):
+        raise would_wait_for_itself(sender, target)
+    with standing_before(sender, target, envelope):
+        await target.accept_and_wait(envelope)
+
+
+def would_wait_for_itself(sender: AgentBody, target: AgentBody) -> CallingSelf:
+    """The error for a cast that would close a ring."""
+    return CallingSelf(
+        f"{sender.node.path} casts to {target.node.path}, which cannot make room "
+        f"before {sender.node.path} takes a message; use self.cast"
+    )
+
+
+@contextmanager
+def standing_before(
+    sender: AgentBody, target: AgentBody, envelope: Envelope
+) -> Iterator[None]:
+    """While a handler waits for room at `target`, for who looks for rings."""
+    entry = target, envelope
+    sender.standing += (entry,)
+    try:
+        yield
+    finally:
+        sender.standing = tuple(one for one in sender.standing if one is not entry)
+
+
+def _waits_for(body: AgentBody) -> list[AgentBody]:
+    """The agents that must make room before this one takes a message."""
+    found = [target for target, envelope in body.standing if envelope.task is not None]
+    if body.outbox:
+        first = body.outbox[0].waits_for()
+        if first is not None:
+            found.append(first)
+    return found
+
+
 def closes_a_ring(sender: AgentBody, target: AgentBody) -> bool:
     """Whether `target`, which has no room, cannot make any before `sender` has some.
 
@@ -62,7 +160,7 @@ def closes_a_ring(sender: AgentBody, target: AgentBody) -> bool:
             return True
         if id(body) not in seen:
             seen.add(id(body))
-            ahead += body.waits_for()
+            ahead += _waits_for(body)
     return False
 
 
@@ -119,17 +217,26 @@ class CastDelivery:
 
 
 class EventDelivery:
-    """A committed event, for the `wait` subscriptions that had no room for it."""
+    """A committed event, for the `wait` subscriptions that had no room for it.
+
+    `waiting` are those, once it was offered.
+    """
 
     __slots__ = ("_bus", "_event", "_in_line", "_offered", "_sender", "_waiting")
 
-    def __init__(self, sender: AgentBody, bus: Bus, event: Event) -> None:
+    def __init__(
+        self,
+        sender: AgentBody,
+        bus: Bus,
+        event: Event,
+        waiting: tuple[Subscription, ...] | None = None,
+    ) -> None:
         self._sender = sender
         self._bus = bus
         self._event = event
-        self._offered = False
+        self._offered = waiting is not None
         self._in_line = False
-        self._waiting: deque[Subscription] = deque()
+        self._waiting: deque[Subscription] = deque(waiting or ())
 
     def at_once(self) -> bool:
         """See `Delivery`."""

@@ -42,11 +42,12 @@ from treewarden.exits import Crash, Normal, describe
 from treewarden.ids import new_id
 from treewarden.supervision import Kind
 
+from . import orders, request_id
 from .body import AgentBody, AgentStatistics, current_body
 from .durable import DurableBody
 from .envelope import UNANSWERED, Envelope
 from .monitor import Monitor, tell_nobody
-from .orders import REPLACE_STATE, STOP, Ending
+from .outbox import stand_in_line
 from .request import Request, RequestEnvelope
 from .seat import refuse_inside
 
@@ -143,7 +144,7 @@ class AgentRef(Generic[A]):
         try:
             # As `found` does, with one call less.
             found = body.by_function[operation]
-            if kwargs or not found.needed <= len(args) <= found.most:
+            if kwargs or len(args) != found.arity:
                 found.check(args, kwargs)
         except (KeyError, TypeError):
             found = body.found(operation, args, kwargs)
@@ -219,7 +220,7 @@ class AgentRef(Generic[A]):
         found = body.found(operation, args, kwargs)
         envelope = RequestEnvelope(found, args, kwargs, True)
         _sign(envelope, sender)
-        body.expect(envelope, new_id())
+        request_id.expect(body, envelope, new_id())
         try:
             body.accept_request(envelope)
         except AgentError as error:
@@ -257,7 +258,7 @@ class AgentRef(Generic[A]):
         try:
             # As `found` does, with one call less.
             found = body.by_function[operation]
-            if kwargs or not found.needed <= len(args) <= found.most:
+            if kwargs or len(args) != found.arity:
                 found.check(args, kwargs)
         except (KeyError, TypeError):
             found = body.found(operation, args, kwargs)
@@ -272,7 +273,6 @@ class AgentRef(Generic[A]):
         elif items and len(items) < mailbox.capacity and not mailbox.waiting:
             # With something in its mailbox it is awake: all that `put` has left to do.
             items.append(envelope)
-            mailbox.accepted += 1
             if next(body.turns):
                 await cancel_shielded_checkpoint()
             return
@@ -280,7 +280,7 @@ class AgentRef(Generic[A]):
             if not body.mailbox.would_wait:
                 body.accept(envelope)
             elif sender is not None:
-                await sender.stand_in_line(body, envelope)
+                await stand_in_line(sender, body, envelope)
             else:
                 await body.accept_and_wait(envelope)
         if next(body.turns):
@@ -328,8 +328,8 @@ class AgentRef(Generic[A]):
         if sender is body:
             raise CallingSelf(f"{self.path} stops itself; use self.stop()")
         refuse_inside(body)
-        ending = Ending(exit if exit is not None else Normal())
-        envelope = Envelope(STOP, (ending,), {}, True)
+        ending = orders.Ending(exit if exit is not None else Normal())
+        envelope = Envelope(orders.STOP, (ending,), {}, True)
         _sign(envelope, sender)
         body.accept(envelope)
         envelope.task = current_task()
@@ -383,7 +383,7 @@ class AgentRef(Generic[A]):
 
     def inspect(self) -> bytes:
         """The last committed state as JSON, redacted; waits for nobody."""
-        return self.resolve().shown_state()
+        return self.resolve().memory.shown()
 
     def suspend(self) -> None:
         """Have it take no message after the one in hand, until `resume`.
@@ -394,11 +394,11 @@ class AgentRef(Generic[A]):
         Raises:
             AgentDown: it does not run.
         """
-        self.resolve().suspend()
+        orders.suspend(self.resolve())
 
     def resume(self) -> None:
         """Let it go on; nothing when it is not suspended."""
-        self.resolve().resume()
+        orders.resume(self.resolve())
 
     async def replace_state(self, state: object) -> None:
         """For operators: give it another state between two messages, and commit that.
@@ -414,10 +414,10 @@ class AgentRef(Generic[A]):
         if sender is body:
             raise CallingSelf(f"{self.path} replaces its own state; assign self.state")
         refuse_inside(body)
-        payload = body.encode_state(state)
-        envelope = Envelope(REPLACE_STATE, (payload,), {}, True)
+        payload = orders.encode_state(body, state)
+        envelope = Envelope(orders.REPLACE_STATE, (payload,), {}, True)
         _sign(envelope, sender)
-        body.order(envelope)
+        orders.order(body, envelope)
         envelope.task = current_task()
         self.arm(body, envelope)
         await park(envelope.give_up)
@@ -445,12 +445,14 @@ class AgentRef(Generic[A]):
         seconds = self._seconds
         if seconds is None:
             seconds = body.agent_type.call_timeout
+        patience = self._patience
+        if patience is not None and patience.seconds == seconds:
+            patience.arm(envelope)
+            return
         if seconds == math.inf:
             return
         timers = self._directory.timers
-        patience = self._patience
-        if patience is None or patience.seconds != seconds:
-            self._patience = patience = timers.patience(seconds)
+        self._patience = patience = timers.patience(seconds)
         if patience is not None:
             patience.arm(envelope)
         else:
@@ -515,7 +517,7 @@ class IdentifiedRef(Generic[A]):
                 f"{body.node.path} calls itself and would wait for itself"
             )
         found = body.found(operation, args, kwargs)
-        applied = await body.applied(self.id)
+        applied = await request_id.applied(body, self.id)
         if applied is not None:
             if applied.answer is None or not applied.sound:
                 raise AlreadyApplied(body.node.path, self.id)
@@ -523,7 +525,7 @@ class IdentifiedRef(Generic[A]):
         # Nothing was awaited since: no other request of this id is on its way.
         envelope = RequestEnvelope(found, args, kwargs, True)
         _sign(envelope, sender)
-        body.expect(envelope, self.id)
+        request_id.expect(body, envelope, self.id)
         try:
             body.accept_request(envelope)
         except AgentError as error:

@@ -38,4 +38,4 @@ class Reply:
                 return annotation to copy it by.
             TreewardenError: outside of a handler of this agent.
         """
-        self._body.stage_reply(self._envelope, value)
+        self._body.stage().answer(self._envelope, value)

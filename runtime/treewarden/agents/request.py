@@ -13,6 +13,7 @@ from trio.lowlevel import (
 )
 from trio.lowlevel import wait_task_rescheduled as park
 
+from treewarden.errors import AgentError
 from treewarden.ids import new_id
 
 from .envelope import Envelope
@@ -20,8 +21,6 @@ from .operation import Operation, operation_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from treewarden.errors import AgentError
 
 R = TypeVar("R")
 
@@ -100,6 +99,20 @@ class Request(Generic[R]):
         else:
             await checkpoint()
         return self._take()
+
+    def withdraw(self) -> bool:
+        """Take it back unless the agent has begun; True: it never happens.
+
+        False: it is begun, answered or withdrawn already, and nothing is changed.
+        """
+        envelope = self._envelope
+        if envelope.begun or not envelope.is_wanted:
+            return False
+        if envelope.body is not None:
+            envelope.body.mailbox.withdraw(envelope)
+        gone = AgentError(f"request {self.id} was withdrawn before it was begun")
+        envelope.answer(outcome.Error(gone))
+        return True
 
     def _abort(self, _: object) -> Abort:
         self._envelope.task = None

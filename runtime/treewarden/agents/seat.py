@@ -6,6 +6,9 @@ lasts: it parks, is given one operation after the other, and keeps what they did
 the transaction is over the agent takes its next message, on the state that the seat has
 sealed or on the one from before.
 
+An agent that waits for messages has nothing else to do before. Nobody waits until it has
+sat down: its first operation is left with the seat.
+
 Whatever else ends that handler (a stop, a crash from outside, a failed commit) ends the
 transaction too.
 """
@@ -26,12 +29,14 @@ from treewarden.exits import Fault
 from treewarden.supervision import Stop, raised_by_itself
 
 from .envelope import GO_ON, Envelope
-from .operation import Operation
+from .operation import Operation, run_through
+from .staged import Staged, gathered
 
 if TYPE_CHECKING:
+    from treewarden.store import Unit
+
     from .agent import Agent
     from .body import AgentBody
-    from .staged import Staged
     from .transaction import Transaction
 
 
@@ -64,7 +69,14 @@ def refuse_inside(body: AgentBody) -> None:
 
 
 async def _take_part(agent: Agent[Any]) -> None:
-    await agent.treewarden_body.take_part()
+    body = agent.treewarden_body
+    seat = body.in_hand
+    assert isinstance(seat, Seat)  # noqa: S101 - nothing else is handled by this
+    body.seat = seat
+    try:
+        await seat.serve(agent)
+    finally:
+        body.seat = None
 
 
 JOIN: Final = Operation("transaction", _take_part)
@@ -85,7 +97,8 @@ class Seat(Envelope, eq=False):
     # The agent's task, when it waits here for an order; and who waits for the agent.
     parked: Task | None = None
     caller: Task | None = None
-    running: bool = False
+    # What it is to obey next, or obeys now.
+    order: Order | None = None
     scope: trio.CancelScope | None = None
     # What the orders made of the state, and what they staged.
     payload: bytes = b""
@@ -116,20 +129,24 @@ class Seat(Envelope, eq=False):
         """Take orders until the transaction is over."""
         body, self.agent = self.place, agent
         inside.set(self.transaction)
-        self.taken, self.epoch, self.payload = True, body.epoch, body.newest_state
+        self.taken = True
+        self.epoch, self.payload = body.memory.epoch, body.memory.latest
         try:
-            self._wake(GO_ON)
+            if self.order is None:
+                self._wake(GO_ON)
             while not (self.over or self._is_stopping):
-                self.parked = current_task()
-                order = await park(self._abort)
-                if order is not None:
-                    await self._obey(order)
+                if self.order is None:
+                    self.parked = current_task()
+                    await park(self._abort)
+                else:
+                    await self._obey(self.order)
         finally:
             inside.set(None)
             self.agent = None
             if not self.sealed:
                 self._undo()
-            self.leave(AgentDown(body.node.path, self._why()))
+            if not self.over:
+                self.leave(AgentDown(body.node.path, self._why()))
 
     @property
     def _is_stopping(self) -> bool:
@@ -149,18 +166,24 @@ class Seat(Envelope, eq=False):
         return "it is being stopped"
 
     async def _obey(self, order: Order) -> None:
-        with trio.CancelScope() as self.scope:
-            try:
-                result = await self._outcome(order)
-            finally:
-                self.running, self.scope = False, None
-            if not self._is_lost:
-                self._wake(result)
+        if order.operation.waits:
+            with trio.CancelScope() as self.scope:
+                await self._carry_out(order)
+        else:
+            await self._carry_out(order)
+
+    async def _carry_out(self, order: Order) -> None:
+        try:
+            result = await self._outcome(order)
+        finally:
+            self.order = self.scope = None
+        if not self._is_lost:
+            self._wake(result)
 
     @property
     def _is_lost(self) -> bool:
         # It stands on what a failed commit has taken back.
-        return self.place.epoch != self.epoch
+        return self.place.memory.epoch != self.epoch
 
     async def _outcome(self, order: Order) -> outcome.Outcome[object]:
         try:
@@ -177,26 +200,42 @@ class Seat(Envelope, eq=False):
 
     # --- in the task of the transaction ------------------------------------------------------
 
-    def run_plain(self, order: Order) -> object:
-        """Run a plain handler now, in the agent's context.
+    def run_here(self, order: Order) -> object:
+        """Run a handler that does not wait now, in the agent's context.
 
         Raises:
             What the handler raises.
         """
         assert self.parked is not None  # noqa: S101 - whoever calls it has looked
-        return self.parked.context.run(self._run_plain, order)
+        return self.parked.context.run(self._run_through, order)
 
-    def _run_plain(self, order: Order) -> object:
+    def _run_through(self, order: Order) -> object:
         try:
             value = order.operation.function(self.agent, *order.args, **order.kwargs)
+            if order.operation.is_async:
+                value = run_through(value)
             return self._keep(order.operation, value)
         except Stop as error:
             raise self._as_error(error) from error
 
     def _keep(self, operation: Operation, value: object) -> object:
-        """What one order did is kept, checked, with the rest; its answer."""
+        """What one order did is kept, checked, with the rest; its answer.
+
+        Raises:
+            StateNotEncodable: no incarnation could load the state.
+            TransactionMisuse: the handler put off its answer.
+        """
         reply = operation.copy_reply(value)
-        self.payload, staged = self.place.keep_part()
+        place = self.place
+        payload, codec = place.memory.encode(), place.agent_class.codec
+        if codec is not None and payload != place.memory.latest:
+            codec.check(payload, place.node.path)
+        if place.puts_off:
+            raise TransactionMisuse(
+                f"{place.node.path} defers its answer in a transaction"
+            )
+        self.payload = payload
+        staged, place.staged = place.staged, None
         if staged is not None:
             self.staged.append(staged)
             assert self.transaction is not None  # noqa: S101 - it gave the order
@@ -229,11 +268,22 @@ class Seat(Envelope, eq=False):
         return await park(give_up)
 
     def give(self, order: Order) -> None:
-        """Have the agent's task obey; `wait` for the answer."""
-        assert self.parked is not None  # noqa: S101 - whoever calls it has looked
-        self.running = True
-        task, self.parked = self.parked, None
-        reschedule(task, outcome.Value(order))
+        """Have the agent's task obey, once it is here; `wait` for the answer."""
+        self.order = order
+        self._let_go()
+
+    def seal(self) -> Unit | None:
+        """What it has kept, as a part of its transaction's unit; None: nothing."""
+        if not self.taken:
+            return None
+        self.sealed, place = True, self.place
+        place.staged = gathered(place, self.staged)
+        if self.payload == place.memory.latest and not (
+            place.staged or place.memory.collections
+        ):
+            return None
+        unit, _ = place.seal(self, self.payload)
+        return unit
 
     def release(self) -> None:
         """The transaction is over: let the agent go on."""
@@ -244,6 +294,7 @@ class Seat(Envelope, eq=False):
             self.scope.cancel()
         if not self.taken:
             self.place.mailbox.withdraw(self)
+        self._give_up_place()
         caller, self.caller = self.caller, None
         if caller is not None:
             assert self.transaction is not None  # noqa: S101 - it released this
@@ -259,11 +310,16 @@ class Seat(Envelope, eq=False):
         if self.over:
             return
         self.over = self.left = True
+        self._give_up_place()
         caller, self.caller = self.caller, None
         assert self.transaction is not None  # noqa: S101 - it released this
         why = self.transaction.lose(self, error)
         if caller is not None:
             reschedule(caller, outcome.Error(why))
+
+    def _give_up_place(self) -> None:
+        if self.place.seat is self and not self.taken:
+            self.place.seat = None
 
     def _let_go(self) -> None:
         task, self.parked = self.parked, None
@@ -280,4 +336,5 @@ class Seat(Envelope, eq=False):
             for timer in staged.timers:
                 timer.cancel()
         self.staged.clear()
-        self.place.undo_part()
+        self.place.discard()
+        self.place.memory.reset()

@@ -1,36 +1,111 @@
 """What a handler wants to happen with its commit, and not without it."""
 
+# ruff: noqa: TC004 - msgspec asks a struct for its names here, never for its types
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+import treewarden.telemetry as tracing
+from treewarden.bus import check_topic, to_json
+from treewarden.clock import wall_ns
+from treewarden.errors import NotRunning, TreewardenError
+from treewarden.store import StagedEvent
+
+from .envelope import Envelope
+from .message_spans import trace_id
+from .reply import Reply
 
 if TYPE_CHECKING:
-    from treewarden.store import StagedEvent, Store, Unit
+    from treewarden.store import Store, Unit
     from treewarden.supervision import Timer
 
     from .body import AgentBody
-    from .envelope import Envelope
+    from .ref import AgentRef
 
 
-class Staged:
+class Staged(msgspec.Struct, eq=False):
     """What the handler in hand wants to happen with its commit."""
 
-    __slots__ = ("casts", "continuations", "deferred", "events", "replies", "timers")
+    body: AgentBody
+    # The message in hand, when its answer is put off; and answers put off before.
+    deferred: Envelope | None = None
+    replies: list[tuple[Envelope, object]] = msgspec.field(default_factory=list)
+    continuations: list[Envelope] = msgspec.field(default_factory=list)
+    events: list[tuple[StagedEvent, object]] = msgspec.field(default_factory=list)
+    casts: list[tuple[AgentBody, Envelope]] = msgspec.field(default_factory=list)
+    # Armed already: the agent's own clock runs ahead with it.
+    timers: list[Timer] = msgspec.field(default_factory=list)
 
-    def __init__(self) -> None:
-        # The message in hand, when its answer is put off; and answers put off before.
-        self.deferred: Envelope | None = None
-        self.replies: list[tuple[Envelope, object]] = []
-        self.continuations: list[Envelope] = []
-        self.events: list[tuple[StagedEvent, object]] = []
-        self.casts: list[tuple[AgentBody, Envelope]] = []
-        # Armed already: the agent's own clock runs ahead with it.
-        self.timers: list[Timer] = []
+    # --- by the handler ----------------------------------------------------------------------
+
+    def publish(self, topic: str, payload: object) -> None:
+        """See `Agent.publish`."""
+        body = self.body
+        if body.surroundings.bus is None:
+            raise NotRunning(f"{body.node.path} publishes and there is no bus")
+        check_topic(topic)
+        encoded, plain = to_json(topic, payload)
+        event = StagedEvent(
+            topic=topic,
+            payload=encoded,
+            at_ns=wall_ns(),
+            source=body.node.path,
+            trace=trace_id(),
+        )
+        self.events.append((event, plain))
+
+    def cast(
+        self,
+        ref: AgentRef[Any],
+        named: object,
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+    ) -> None:
+        """See `Agent.cast`."""
+        target = ref.resolve()
+        operation = target.operation(named)
+        operation.check(args, kwargs)
+        envelope = self._signed(target.make_cast(operation, args, kwargs))
+        self.casts.append((target, envelope))
+
+    def continue_with(
+        self, named: object, args: tuple[object, ...], kwargs: dict[str, object]
+    ) -> None:
+        """See `Agent.continue_with`."""
+        operation = self.body.operation(named)
+        operation.check(args, kwargs)
+        copies = operation.copy_arguments(args, kwargs)
+        self.continuations.append(self._signed(Envelope(operation, *copies)))
+
+    def _signed(self, envelope: Envelope) -> Envelope:
+        envelope.sender = self.body.node.path
+        envelope.trace = tracing.current.get()
+        return envelope
+
+    def defer(self) -> Reply:
+        """See `Agent.defer`."""
+        body = self.body
+        if body.in_hand is None:
+            raise TreewardenError(f"on_start of {body.node.path} has no caller")
+        if body.in_hand.is_call:
+            self.deferred = body.in_hand
+        return Reply(body, body.in_hand)
+
+    def answer(self, envelope: Envelope, value: object) -> None:
+        """See `Reply.send`."""
+        is_answered = any(one is envelope for one, _ in self.replies)
+        if self.body.owes(envelope) and not is_answered:
+            self.replies.append((envelope, envelope.operation.copy_reply(value)))
+
+    # --- when it is sealed -------------------------------------------------------------------
 
     @property
     def posts(self) -> bool:
         """Whether one of the casts is a row of the target's inbox."""
-        return any(envelope.is_kept for _, envelope in self.casts)
+        # Most stage no cast, and to ask `any` takes a quarter of a microsecond.
+        return bool(self.casts) and any(one.is_kept for _, one in self.casts)
 
     def post(self, store: Store | None, unit: Unit) -> None:
         """Have those rows committed with `unit`, which is handed over next."""
@@ -44,11 +119,11 @@ class Staged:
         return len(self.events) + len(self.casts) + len(self.replies)
 
 
-def gathered(several: list[Staged]) -> Staged | None:
+def gathered(body: AgentBody, several: list[Staged]) -> Staged | None:
     """What several handlers of one transaction staged, in order."""
     if len(several) <= 1:
         return several[0] if several else None
-    whole = Staged()
+    whole = Staged(body)
     for staged in several:
         whole.replies += staged.replies
         whole.continuations += staged.continuations

@@ -18,6 +18,7 @@ carries the decision: see `participants`.
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
+from functools import cached_property
 from itertools import pairwise
 from operator import attrgetter
 from typing import (
@@ -44,13 +45,10 @@ from trio.lowlevel import wait_task_rescheduled as park
 
 import treewarden.telemetry as tracing
 from treewarden.errors import (
-    NotRunning,
-    StoreBroken,
     StoreError,
     TransactionConflict,
     TransactionMisuse,
     TransactionTimeout,
-    TreewardenError,
 )
 from treewarden.ids import new_id
 from treewarden.store import Unit, Verdict, log_transaction
@@ -58,13 +56,13 @@ from treewarden.store import Unit, Verdict, log_transaction
 from .body import AgentBody, current_body
 from .envelope import GO_ON
 from .ref import AgentRef
-from .release import after, own_copy, undecided
+from .release import after, hand_over, own_copy, release, undecided
 from .seat import JOIN, Order, Seat, inside
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from treewarden.store import Store
+    from treewarden.store import Write
     from treewarden.supervision import Directory
 
     from .agent import Agent
@@ -95,8 +93,6 @@ class Transaction:
         surroundings: Surroundings,
         participants: Participants,
     ) -> None:
-        self.id: Final = new_id()
-        """What outside participants know it by."""
         self.staged: list[tuple[Seat, Staged]] = []
         self._seats = seats
         self._by_path = {seat.place.node.path: seat for seat in seats}
@@ -114,8 +110,14 @@ class Transaction:
         self._participants = participants
         self._surroundings = surroundings
         self._is_logged = False
+        self._writes: list[Write] = []
 
     # --- for users ---------------------------------------------------------------------------
+
+    @cached_property
+    def id(self) -> str:
+        """What outside participants know it by."""
+        return new_id()
 
     @overload
     async def call(
@@ -163,14 +165,14 @@ class Transaction:
         found = body.found(operation, args, kwargs)
         await checkpoint_if_cancelled()
         self._check_open()
-        if seat.parked is None:
+        if seat.order is not None:
             raise TransactionMisuse(f"{agent.path} runs another call of it already")
         order = Order(found, args, kwargs)
         try:
-            if found.is_async:
+            if found.waits or seat.parked is None:
                 seat.give(order)
                 return await seat.wait()
-            return seat.run_plain(order)
+            return seat.run_here(order)
         except trio.Cancelled as cancelled:
             self._undo(f"{found.name} of {agent.path} was cancelled", cancelled)
             raise
@@ -178,9 +180,9 @@ class Transaction:
             self._undo(f"{found.name} of {agent.path} failed: {error}", error)
             raise
         finally:
-            # A loop of calls to plain handlers lets others run, at a fourth of what it
-            # costs to do so each time: a transaction is two or three of them.
-            if not found.is_async and next(body.turns):
+            # A loop of calls to handlers that do not wait lets others run, at a fourth of
+            # what it costs to do so each time: a transaction is two or three of them.
+            if not found.waits and next(body.turns):
                 await cancel_shielded_checkpoint()
 
     def enlist(self, participant: Participant) -> None:
@@ -197,6 +199,17 @@ class Transaction:
         self._check_open()
         self._enlisted[self._participants.name_of(participant)] = participant
 
+    def also(self, *writes: Write) -> None:
+        """Have rows written with it: they are there when it has happened, and only then.
+
+        For what stands above agents and keeps rows of its own.
+
+        Raises:
+            TransactionMisuse: it is over.
+        """
+        self._check_open()
+        self._writes += writes
+
     @property
     def is_open(self) -> bool:
         """Whether it can be given more to do."""
@@ -210,22 +223,18 @@ class Transaction:
         Raises:
             AgentDown, MailboxFull, StoreBroken: one cannot be had.
         """
+        await checkpoint_if_cancelled()
         for seat in self._seats:
-            # One that waits for messages is as good as taken: this comes next there. So
-            # the order of taking is kept without waiting for each.
+            # One that waits for messages is as good as taken: this comes next there.
             is_idle = seat.place.idle is not None
             seat.place.accept(seat)
-            if not is_idle:
-                await self._wait_taken(seat)
-        for seat in self._seats:
-            await self._wait_taken(seat)
+            if is_idle:
+                seat.place.seat = seat
+            elif not seat.over:
+                self._awaited = seat
+                await seat.wait()
         self._awaited, self._open = None, True
         self._check_open()
-
-    async def _wait_taken(self, seat: Seat) -> None:
-        self._awaited = seat
-        if not (seat.taken or seat.over):
-            await seat.wait()
 
     async def vote(self) -> None:
         """Ask those outside; what they say is no decision yet.
@@ -251,18 +260,18 @@ class Transaction:
         """
         self._check_open()
         for path, seat in self._by_path.items():
-            if seat.running:
+            if seat.order is not None:
                 raise TransactionMisuse(f"the block was left while {path} runs a call")
         self._is_over = True
         whole = Unit(" and ".join(self._by_path) or f"transaction {self.id}")
         parts = self._seal(whole)
         if whole.parts or whole.events or whole.writes:
             whole.release.append(lambda error: self._settle(whole, parts, error))
-            _hand_over(self._surroundings.store, whole)
+            hand_over(self._surroundings.store, whole)
         else:
             after(whole.needs, lambda error: self._settle(whole, parts, error))
         for seat, staged in self.staged:
-            seat.place.go_on_after(seat, staged, whole)
+            seat.place.go_on_with(staged.continuations, seat, whole)
 
     def _seal(self, whole: Unit) -> list[tuple[Seat, Unit]]:
         # From here on nothing can fail: every part was checked when it was kept.
@@ -270,18 +279,20 @@ class Transaction:
         whole.needs = undecided(*dict.fromkeys(needs))
         parts = []
         for seat in self._seats:
-            part = seat.place.seal_part(seat)
+            part = seat.seal()
             if part is not None:
                 parts.append((seat, part))
                 part.events, part.needs = None, ()
-                seat.place.stand_on(whole)
-            seat.sealed = True
+                # What it does from now on builds on the whole.
+                seat.place.memory.newest = whole
             seat.release()
         events = [event for _, staged in self.staged for event, _ in staged.events]
         whole.parts, whole.events = tuple(part for _, part in parts), events or None
+        writes = self._writes
         if self._is_logged:
             names = tuple(self._enlisted)
-            whole.writes = [log_transaction(self.id, Verdict.COMMIT, names)]
+            writes = [*writes, log_transaction(self.id, Verdict.COMMIT, names)]
+        whole.writes = writes or None
         return parts
 
     def _settle(
@@ -293,11 +304,11 @@ class Transaction:
                 tell(error)
             part.release.clear()
             if error is None:
-                seat.place.committed(part, whole)
+                seat.place.memory.committed_by(part, whole)
             else:
                 seat.place.commit_failed(error, seat.epoch)
         for seat, staged in self.staged:
-            seat.place.release(error, staged, seat, _NOTHING)
+            release(seat.place, error, staged, seat, _NOTHING)
         self._tell_participants(commit=error is None)
         self._decided, self._error = True, error
         waiter, self._waiter = self._waiter, None
@@ -475,16 +486,3 @@ def _seat(
     if sender is not None:
         seat.needs, seat.sender = sender.unsettled(), sender.node.path
     return seat
-
-
-def _hand_over(store: Store | None, whole: Unit) -> None:
-    try:
-        if store is None:
-            raise NotRunning("the store is not running")
-        store.hand_over(whole)
-    except TreewardenError as error:
-        # As for an agent's own unit: the whole is being stopped.
-        whole.decided = True
-        whole.error = StoreBroken(f"what {whole.path} changed was not kept: {error}")
-        for release in whole.release:
-            release(whole.error)

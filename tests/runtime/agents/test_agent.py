@@ -323,7 +323,7 @@ async def test_timers_that_were_called_off_are_not_kept(
     busy: Any, autojump_clock: object
 ) -> None:
     await busy.call(Busy.later_and_never, 1000)
-    assert len(busy.resolve()._tied.timers) < 50
+    assert len(busy.resolve().tied.timers) < 50
 
 
 async def test_finished_calls_leave_no_timers_behind_one_that_is_stuck(

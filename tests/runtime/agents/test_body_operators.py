@@ -381,7 +381,7 @@ async def test_what_a_class_redacts_is_shown_to_nobody(tmp_path: Path) -> None:
             "asked": "pay",
         }
         # What is restored from is whole.
-        assert b"1234" in ref.resolve().committed_state
+        assert b"1234" in ref.resolve().memory.committed
 
 
 async def test_the_text_of_an_error_is_redacted_wherever_it_goes(

@@ -244,7 +244,7 @@ async def test_who_traps_exits_hears_of_a_crash_and_of_a_kill_alike(
         ("/b", "/killed", 1, Killed()),
         ("/b", "/crashed", 1, twins.exits["crashed"]),
     ]
-    assert twins.fault("c").message == "/killed, which it was linked with, killed"
+    assert twins.fault("c").message == "/killed, which it was linked with, was killed"
     assert twins.fault("c").cause is None
 
 

@@ -200,7 +200,7 @@ async def test_answers_that_nobody_wants_any_more_are_not_kept(
     for _ in range(100):
         with pytest.raises(CallTimeout):
             await desk.with_timeout(1).call(Desk.ask)
-    assert len(desk.resolve()._tied.owed) <= 16
+    assert len(desk.resolve().tied.owed) <= 16
 
 
 async def test_a_crash_answers_what_was_put_off(
@@ -269,7 +269,7 @@ async def test_only_a_called_handler_has_an_answer_to_put_off(
         await start_agents(ChildSpec("hasty", Hasty))
     request = desk.request(Desk.ask)
     await desk.call(Desk.asked)
-    (reply,) = desk.resolve()._agent.owed
+    (reply,) = desk.resolve().agent.owed
     with pytest.raises(TreewardenError, match="only a handler"):
         reply.send(1)
     assert not request.is_answered

@@ -13,6 +13,7 @@ from treewarden import (
     Agent,
     AgentCrashed,
     AgentDown,
+    AgentError,
     BadArguments,
     CallingSelf,
     CallTimeout,
@@ -191,3 +192,41 @@ async def test_a_request_that_is_wrong_is_refused_where_it_is_made(
     with pytest.raises(AgentCrashed, match="CallingSelf") as caught:
         await ref.call(Counter.ask_itself)
     assert CallingSelf.__name__ in caught.value.fault.type
+
+
+async def test_what_is_withdrawn_before_it_began_never_happens(
+    ref: Any, autojump_clock: object
+) -> None:
+    begun = ref.request(Counter.hang, 1.0)
+    waiting, in_line = [ref.request(Counter.add, amount) for amount in (1, 2)]
+    await wait_all_tasks_blocked()
+    last = ref.request(Counter.add, 4)
+    assert not begun.withdraw()
+    assert waiting.withdraw()
+    assert not waiting.withdraw()
+    assert last.withdraw()
+    for request in (waiting, last):
+        with pytest.raises(AgentError, match="withdrawn before it was begun"):
+            await request.result()
+    assert await begun.result() == "slept"
+    assert await in_line.result() == 2
+    assert not in_line.withdraw()
+    assert ref.statistics().waiting_senders == 0
+
+
+async def test_whoever_asks_is_told_once_when_nobody_will_come_any_more(
+    start_agents: StartAgents, address: Address
+) -> None:
+    supervisor = await start_agents(ChildSpec("counter", Counter))
+    body = address(supervisor, "/counter").resolve()
+    told: list[str] = []
+    forget = body.when_at_rest(lambda: told.append("forgotten"))
+    body.when_at_rest(lambda: told.append("kept"))
+    forget()
+    forget()
+    await supervisor.bounce_child("counter")
+    assert told == []
+    await supervisor.terminate_child("counter")
+    await supervisor.restart_child("counter")
+    await supervisor.terminate_child("counter")
+    assert told == ["kept"]

@@ -96,6 +96,17 @@ class Account(Agent[Money]):
     def leave(self) -> None:
         raise treewarden.Stop
 
+    async def go(self) -> None:
+        raise treewarden.Stop
+
+    async def say_where(self) -> str:
+        self.publish("account.said", "here")
+        return trio.lowlevel.current_task().name
+
+    async def say_where_later(self) -> str:
+        await trio.lowlevel.checkpoint()
+        return await self.say_where()
+
     def put_off(self) -> None:
         self.defer()
 
@@ -298,6 +309,57 @@ async def test_a_participant_that_only_answers_is_not_written(
     assert (a.statistics().state_revision, b.statistics().state_revision) == (1, 0)
 
 
+async def test_a_participant_that_is_asked_nothing_stays_as_it_was_and_is_free_again(
+    clock: MockClock, runtime: Runtime
+) -> None:
+    a, b = accounts(runtime)
+    async with runtime.transaction(a, b) as tx:
+        await tx.call(a, Account.withdraw, 1)
+    # It had not come to its seat when that was over.
+    assert b.resolve().seat is None
+    assert await b.call(Account.get) == START
+    assert (cents(a), b.statistics().state_revision) == ([START - 1], 0)
+    async with runtime.transaction(b):
+        pass
+    assert await b.call(Account.withdraw, 1) == START - 1
+
+
+async def test_an_idle_participant_is_the_transactions_from_its_first_line_on(
+    clock: MockClock, runtime: Runtime
+) -> None:
+    """Nobody waits until it has sat down; what comes later is handled later."""
+    a, b = accounts(runtime)
+    begun, heard = trio.Event(), list[int]()
+
+    async def ask() -> None:
+        await begun.wait()
+        heard.append(await a.call(Account.get))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ask)
+        await wait_all_tasks_blocked()
+        async with runtime.transaction(a, b) as tx:
+            begun.set()
+            await wait_all_tasks_blocked()
+            await tx.call(a, Account.withdraw, 10)
+            assert heard == []
+    assert heard == [START - 10]
+
+
+async def test_a_handler_that_does_not_wait_needs_no_turn_of_its_agent(
+    clock: MockClock, runtime: Runtime
+) -> None:
+    """It stages as ever: it runs where a plain one does, as its agent."""
+    a, b = accounts(runtime)
+    here = trio.lowlevel.current_task().name
+    async with runtime.transaction(a, b) as tx:
+        assert await tx.call(a, Account.say_where_later) != here
+        assert await tx.call(b, Account.say_where) == here
+        assert await tx.call(b, Account.say_where_later) != here
+    said = await runtime.store.entries(since=0, limit=10, pattern="account.said")
+    assert [entry.source for entry in said] == [a.path, b.path, b.path]
+
+
 async def test_what_was_sent_before_is_handled_before(
     clock: MockClock, runtime: Runtime
 ) -> None:
@@ -379,6 +441,7 @@ async def test_an_exception_comes_out_as_it_is_and_nobody_crashes(
         (Account.refuse, Refused),
         (Account.spoil, StateNotEncodable),
         (Account.leave, TransactionMisuse),
+        (Account.go, TransactionMisuse),
         (Account.put_off, TransactionMisuse),
     ],
 )
@@ -752,6 +815,19 @@ async def test_a_transaction_that_is_over_can_do_nothing(
         pass
     with pytest.raises(TransactionMisuse, match="is over"):
         await tx.call(a, Account.get)
+
+
+async def test_an_idle_participant_that_crashes_first_sits_down_in_its_next_life(
+    clock: MockClock, runtime: Runtime
+) -> None:
+    """As any message that waits, when an agent crashes."""
+    a, b = accounts(runtime)
+    async with runtime.transaction(a, b) as tx:
+        runtime.injections.crash("/a0")
+        await tx.call(a, Account.withdraw, 1)
+        await tx.call(b, Account.withdraw, 1)
+        assert a.incarnation == 2
+    assert cents(a, b) == [START - 1, START - 1]
 
 
 async def test_one_participant_runs_one_call_at_a_time(

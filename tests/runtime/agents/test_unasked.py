@@ -92,11 +92,11 @@ class Clerk(Agent[Notes]):
 
     async def by_name(self, how: str) -> None:
         if how == "continue":
-            self.treewarden_body.stage_continuation("nonsense", (), {})
+            self.treewarden_body.stage().continue_with("nonsense", (), {})
         elif how == "timer":
-            self.treewarden_body.send_after(1, "nonsense", (), {})
+            self.treewarden_body.tied.send_after(1, "nonsense", (), {})
         else:
-            self.treewarden_body.stage_cast(self.ref, "nonsense", (), {})
+            self.treewarden_body.stage().cast(self.ref, "nonsense", (), {})
 
     async def on_down(self, down: Down) -> None:
         self.react(f"down {down.path}")
@@ -348,14 +348,14 @@ async def test_a_timer_says_how_long_it_still_is(
 ) -> None:
     """MON-14"""
     await clerk.call(Clerk.later, 5, "called off")
-    timer = clerk.resolve()._agent.timer
+    timer = clerk.resolve().agent.timer
     assert timer.remaining == 5
     await trio.sleep(2)
     assert timer.remaining == 3
     await clerk.call(Clerk.call_off)
     assert timer.remaining is None
     await clerk.call(Clerk.later, 5, "fired")
-    timer = clerk.resolve()._agent.timer
+    timer = clerk.resolve().agent.timer
     await trio.sleep(10)
     assert timer.remaining is None
     await clerk.call(Clerk.call_off)
@@ -365,7 +365,7 @@ async def test_a_timer_says_how_long_it_still_is(
 async def test_a_timer_may_be_for_never(clerk: Any, autojump_clock: object) -> None:
     """MON-14"""
     await clerk.call(Clerk.later, math.inf, "never")
-    assert clerk.resolve()._agent.timer.remaining == math.inf
+    assert clerk.resolve().agent.timer.remaining == math.inf
     await trio.sleep(86_400)
     assert await clerk.call(Clerk.seen) == []
 
