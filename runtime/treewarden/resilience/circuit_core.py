@@ -2,10 +2,10 @@
 
 Theory of operation. A closed circuit lets everything through and watches outcomes; when
 they are bad enough it opens and rejects at once, so that a service in trouble is left
-alone and its callers do not queue up behind it. After `reset_timeout` it is half open: a
-few calls go through as probes, and what becomes of them closes or opens it again. (Michael
-Nygard, "Release It!", 2007.) Three more states are an operator's: forced open, disabled
-(lets everything through, watches nothing) and metrics only (watches, never acts).
+alone and its callers do not queue up behind it. After a while it is half open: a few calls
+go through as probes, and what becomes of them closes or opens it again. (Michael Nygard,
+"Release It!", 2007.) Three more states are an operator's: forced open, disabled (lets
+everything through, watches nothing) and metrics only (watches, never acts).
 
 Three things go wrong in most circuit breakers, and the numbers called *permits* are here
 to prevent them. Every state change and every probe draws the next number of one sequence.
@@ -18,20 +18,29 @@ it is a probe.
   probe leaves it however it ends, also cancelled.
 * A probe that never ends must not keep the circuit half open for ever. Its place is on
   lease; when that runs out another probe may go. Should the slow one come back after all
-  while the circuit is still half open, its result is as good as any.
+  while the circuit is still half open, its result is as good as any. When nothing was
+  decided in time the circuit opens again.
 
-Times are seconds on any monotonic clock, passed in; they must not go backwards.
+Times are seconds on any monotonic clock, passed in; they must not go backwards. What is
+due happened when it was due, however late somebody looks: an open circuit that nobody
+called for an hour has been half open for most of it. Every change of state is put into
+`moves`, oldest first, for whoever tells others.
 """
 
 from __future__ import annotations
 
 import math
+import random
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
+from .circuit_window import window_of
+
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from .circuit_policy import CircuitPolicy
 
 
 class CircuitState(StrEnum):
@@ -55,193 +64,91 @@ REJECTED: Final = 0
 """The permit of a call that may not go."""
 
 
-def _is_ordinary(error: BaseException) -> bool:
-    return isinstance(error, Exception)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CircuitPolicy:
-    """When a circuit opens, for how long, and what closes it again.
-
-    It opens after `failure_threshold` failures in a row (None: that rule is off), or when
-    among the last `window` calls, if they are at least `minimum_calls`, the share of
-    failures reaches `failure_rate` (None: that rule is off). Whichever comes first.
-
-    After `reset_timeout` seconds up to `half_open_calls` probes are out at once, each for
-    at most `probe_lease` seconds (None: as long as `reset_timeout`) before another may go
-    in its place. `success_threshold` successful probes close the circuit, one failed probe
-    opens it again.
-
-    `counts_as_failure` looks at what a call raised. False means not counted: no failure,
-    and no sign of health either. A call that its caller cancelled is never asked about.
-    """
-
-    failure_threshold: int | None = 5
-    window: int = 20
-    failure_rate: float | None = None
-    minimum_calls: int = 10
-    reset_timeout: float = 30.0
-    half_open_calls: int = 1
-    success_threshold: int = 1
-    probe_lease: float | None = None
-    counts_as_failure: Callable[[BaseException], bool] = _is_ordinary
-
-    def __post_init__(self) -> None:
-        """Refuse a policy that could never open, or never close."""
-        for name in ("window", "minimum_calls", "half_open_calls", "success_threshold"):
-            _at_least_one(name, getattr(self, name))
-        if self.failure_threshold is not None:
-            _at_least_one("failure_threshold", self.failure_threshold)
-        elif self.failure_rate is None:
-            raise ValueError("failure_threshold and failure_rate cannot both be None")
-        self._check_rate()
-        _positive("reset_timeout", self.reset_timeout)
-        if self.probe_lease is not None:
-            _positive("probe_lease", self.probe_lease)
-
-    def _check_rate(self) -> None:
-        if self.failure_rate is None:
-            return
-        if not 0 < self.failure_rate <= 1:
-            raise ValueError(
-                f"failure_rate must be above 0 and at most 1, not {self.failure_rate}"
-            )
-        if self.minimum_calls > self.window:
-            raise ValueError(
-                f"minimum_calls must be at most window ({self.window}),"
-                f" not {self.minimum_calls}"
-            )
-
-    @property
-    def lease(self) -> float:
-        """Seconds for which a probe holds its place."""
-        return self.reset_timeout if self.probe_lease is None else self.probe_lease
-
-    def describe(self) -> str:
-        """When it opens, for people: `5 in a row`, `50% of the last 20`."""
-        rules = []
-        if self.failure_threshold is not None:
-            rules.append(f"{self.failure_threshold} in a row")
-        if self.failure_rate is not None:
-            rules.append(f"{self.failure_rate:.0%} of the last {self.window}")
-        return " or ".join(rules)
-
-
-def _at_least_one(name: str, value: int) -> None:
-    if value < 1:
-        raise ValueError(f"{name} must be >= 1, not {value}")
-
-
-def _positive(name: str, seconds: float) -> None:
-    if not (math.isfinite(seconds) and seconds > 0):
-        raise ValueError(f"{name} must be > 0 seconds and finite, not {seconds}")
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Move:
-    """A change of state, why it happened, and the window as it stood then."""
+    """A change of state at `at`, why it happened, and the window as it stood then."""
 
     old: CircuitState
     new: CircuitState
+    at: float
     reason: str
     window_calls: int
     window_failures: int
+    window_slow: int
     by: str = ""
-
-
-class Window:
-    """The outcomes of the last `size` calls, each added in constant time."""
-
-    __slots__ = ("_failed", "_total", "failures", "in_a_row")
-
-    def __init__(self, size: int) -> None:
-        self._failed = bytearray(size)
-        self._total = 0
-        self.failures = 0
-        self.in_a_row = 0
-
-    @property
-    def calls(self) -> int:
-        """How many calls the window holds."""
-        return min(self._total, len(self._failed))
-
-    def add_success(self) -> None:
-        """A call went well."""
-        # A window without failures holds only zeros; nothing needs to be written.
-        if self.failures:
-            self._put(0)
-            self.in_a_row = 0
-        else:
-            self._total += 1
-
-    def add_failure(self) -> None:
-        """A call failed."""
-        self._put(1)
-        self.in_a_row += 1
-
-    def _put(self, failed: int) -> None:
-        slot = self._total % len(self._failed)
-        self.failures += failed - self._failed[slot]
-        self._failed[slot] = failed
-        self._total += 1
-
-    def clear(self) -> None:
-        """Forget everything."""
-        self._failed = bytearray(len(self._failed))
-        self._total = self.failures = self.in_a_row = 0
 
 
 class CircuitCore:
     """One circuit's decisions. Every call that was admitted must be settled once.
 
-    A call is settled by `succeed`, `fail` or `let_go` (neither: cancelled, or an error
-    that the policy does not count). What changes state returns the `Move`, or None.
+    A call is settled by `succeed`, `fail` or `let_go` (neither: cancelled, or an outcome
+    that the policy does not count).
     """
 
     __slots__ = (
+        "_chance",
         "_number",
-        "_probe_successes",
         "_probes",
         "calls",
         "due",
         "failed",
         "generation",
+        "in_a_row",
+        "moves",
         "not_counted",
         "opened",
+        "openings",
         "policy",
+        "probe_successes",
         "rejected",
         "since",
+        "slow",
         "state",
         "succeeded",
         "window",
     )
 
-    def __init__(self, policy: CircuitPolicy, now: float) -> None:
+    def __init__(
+        self,
+        policy: CircuitPolicy,
+        now: float,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        """A closed circuit; `chance` is asked when the open time has jitter."""
         self.policy = policy
+        self._chance = chance
         self.state = CircuitState.CLOSED
         self.since = now
+        # When time alone changes the state; infinite unless open or half open.
         self.due = math.inf
-        self.window = Window(policy.window)
+        self.moves: list[Move] = []
+        self.window = window_of(policy)
+        self.in_a_row = 0
         self._number = 1
         self.generation = 1
         self._probes: dict[int, float] = {}
-        self._probe_successes = 0
+        self.probe_successes = 0
+        # Openings since it was last closed: by these the open time grows.
+        self.openings = 0
         self.calls = self.succeeded = self.failed = self.not_counted = 0
-        self.rejected = self.opened = 0
+        self.rejected = self.opened = self.slow = 0
 
     # --- calls -----------------------------------------------------------------------------
 
-    def look(self, now: float) -> Move | None:
-        """Let time do its part: an open circuit whose period is over is half open.
-
-        Nothing happens before `due`, which is infinite unless the circuit is open.
-        """
-        if now < self.due:
-            return None
-        return self._move(_HALF_OPEN, now, f"{self.policy.reset_timeout:g} s are over")
+    def look(self, now: float) -> None:
+        """Let time do its part; nothing happens before `due`."""
+        while now >= self.due:
+            if self.state is _OPEN:
+                seconds = self.due - self.since
+                self._move(_HALF_OPEN, self.due, f"{seconds:g} s are over")
+            else:
+                seconds = self.policy.time_to_decide
+                self._move(_OPEN, self.due, f"undecided after {seconds:g} s")
 
     def admit(self, now: float) -> int:
-        """A permit for one call, or `REJECTED`. Look first."""
+        """A permit for one call, or `REJECTED`."""
+        if now >= self.due:
+            self.look(now)
         state = self.state
         if state is _OPEN or state is _FORCED_OPEN:
             self.rejected += 1
@@ -256,6 +163,8 @@ class CircuitCore:
         if len(self._probes) >= self.policy.half_open_calls:
             self.rejected += 1
             return REJECTED
+        if self.due == math.inf:
+            self.due = now + self.policy.time_to_decide
         self._number += 1
         self._probes[self._number] = now + self.policy.lease
         self.calls += 1
@@ -269,116 +178,151 @@ class CircuitCore:
                 return
             del self._probes[oldest]
 
-    def succeed(self, permit: int, now: float) -> Move | None:
+    def succeed(self, permit: int, now: float, *, slow: bool = False) -> None:
         """The call went well."""
         self.succeeded += 1
-        if permit < self.generation:
-            return None
-        if self.state is _HALF_OPEN:
-            return self._probe_succeeded(permit, now)
-        if self.state not in _WATCHED:
-            return None
-        self.window.add_success()
-        # A success can fill the window up to the fewest calls that a rate needs.
-        return self._judge_rate(now) if self.window.failures else None
+        self._settle(permit, now, failed=False, slow=slow)
 
-    def fail(self, permit: int, now: float) -> Move | None:
+    def fail(self, permit: int, now: float, *, slow: bool = False) -> None:
         """The call failed, in the policy's opinion."""
         self.failed += 1
-        if permit < self.generation:
-            return None
-        if self.state is _HALF_OPEN:
-            return self._move(_OPEN, now, "a probe failed")
-        if self.state not in _WATCHED:
-            return None
-        self.window.add_failure()
-        return self._judge_row(now) or self._judge_rate(now)
+        self._settle(permit, now, failed=True, slow=slow)
 
     def let_go(self, permit: int) -> None:
         """The call ended without telling anything; a probe's place is free again."""
         self.not_counted += 1
         self._probes.pop(permit, None)
 
-    def _probe_succeeded(self, permit: int, now: float) -> Move | None:
+    def _settle(self, permit: int, now: float, *, failed: bool, slow: bool) -> None:
+        self.slow += slow
+        self.look(now)
+        if permit < self.generation:
+            return
+        if self.state is _HALF_OPEN:
+            self._judge_probe(permit, now, failed=failed, slow=slow)
+        elif self.state in _WATCHED:
+            self.window.add(now, failed=failed, slow=slow)
+            self.in_a_row = self.in_a_row + 1 if failed else 0
+            if self.state is _CLOSED:
+                self._judge(now)
+
+    def _judge_probe(
+        self, permit: int, now: float, *, failed: bool, slow: bool
+    ) -> None:
+        if failed or slow:
+            self._move(_OPEN, now, f"a probe {'failed' if failed else 'was slow'}")
+            return
         self._probes.pop(permit, None)
-        self._probe_successes += 1
+        self.probe_successes += 1
         needed = self.policy.success_threshold
-        if self._probe_successes < needed:
-            return None
-        well = "a probe succeeded" if needed == 1 else f"{needed} probes succeeded"
-        return self._move(_CLOSED, now, well)
+        if self.probe_successes >= needed:
+            well = "a probe succeeded" if needed == 1 else f"{needed} probes succeeded"
+            self._move(_CLOSED, now, well)
 
-    def _judge_row(self, now: float) -> Move | None:
+    def _judge(self, now: float) -> None:
+        reason = self._row_is_bad() or self._window_is_bad()
+        if reason:
+            self._move(_OPEN, now, reason)
+
+    def _row_is_bad(self) -> str:
         limit = self.policy.failure_threshold
-        if self.state is not _CLOSED or limit is None or self.window.in_a_row < limit:
-            return None
-        return self._move(_OPEN, now, f"{self.window.in_a_row} failures in a row")
+        if limit is None or self.in_a_row < limit:
+            return ""
+        return f"{limit} failures in a row" if limit > 1 else "a failure"
 
-    def _judge_rate(self, now: float) -> Move | None:
-        rate, window = self.policy.failure_rate, self.window
-        if self.state is not _CLOSED or rate is None:
-            return None
-        if window.calls < self.policy.minimum_calls:
-            return None
-        if window.failures < rate * window.calls:
-            return None
-        return self._move(_OPEN, now, f"{window.failures} of {window.calls} failed")
+    def _window_is_bad(self) -> str:
+        policy, window = self.policy, self.window
+        if not (window.failures or window.slow) or window.calls < policy.minimum_calls:
+            return ""
+        rate = policy.failure_rate
+        if rate is not None and window.failures >= rate * window.calls:
+            return f"{window.failures} of {window.calls} failed"
+        if policy.slow_call is not None and (
+            window.slow >= policy.slow_rate * window.calls
+        ):
+            return f"{window.slow} of {window.calls} were slow"
+        return ""
 
     # --- operators -------------------------------------------------------------------------
 
-    def trip(self, now: float, by: str) -> Move | None:
+    def trip(self, now: float, by: str) -> None:
         """Reject everything until somebody resets it."""
-        return self._order(CircuitState.FORCED_OPEN, now, "tripped", by)
+        self._order(CircuitState.FORCED_OPEN, now, "tripped", by)
 
-    def reset(self, now: float, by: str) -> Move | None:
+    def reset(self, now: float, by: str) -> None:
         """Close it, from any state, and forget what the window holds.
 
         Closed already, it forgets all the same, also the calls that are under way.
         """
-        return self._order(CircuitState.CLOSED, now, "reset", by)
+        self._order(CircuitState.CLOSED, now, "reset", by)
 
-    def disable(self, now: float, by: str) -> Move | None:
+    def disable(self, now: float, by: str) -> None:
         """Let everything through and watch nothing, until somebody resets it."""
-        return self._order(CircuitState.DISABLED, now, "disabled", by)
+        self._order(CircuitState.DISABLED, now, "disabled", by)
 
-    def observe(self, now: float, by: str) -> Move | None:
+    def observe(self, now: float, by: str) -> None:
         """Let everything through and keep the window, until somebody resets it."""
-        return self._order(CircuitState.METRICS_ONLY, now, "metrics only", by)
+        self._order(CircuitState.METRICS_ONLY, now, "metrics only", by)
 
-    def _order(
-        self, new: CircuitState, now: float, reason: str, by: str
-    ) -> Move | None:
+    def _order(self, new: CircuitState, now: float, reason: str, by: str) -> None:
+        self.look(now)
         if new is not self.state:
-            return self._move(new, now, reason, by)
-        if new in _WATCHED:
+            self._move(new, now, reason, by)
+        elif new in _WATCHED:
             self._begin(new)
-        return None
+
+    def restore(
+        self, state: CircuitState, now: float, *, left: float, openings: int
+    ) -> None:
+        """Be as an earlier run left it: open for `left` seconds more, or as ordered.
+
+        What was half open may probe at once: nobody knows what became of its probes.
+        """
+        if state in (_OPEN, _HALF_OPEN):
+            left = left if state is _OPEN else 0.0
+            self.openings = openings - 1
+            self._move(_OPEN, now, f"an earlier run left it open for {left:g} s more")
+            self.due = now + left
+        elif state is not _CLOSED:
+            self._move(state, now, "an earlier run left it so")
 
     # --- changes ---------------------------------------------------------------------------
 
-    def _move(self, new: CircuitState, now: float, reason: str, by: str = "") -> Move:
-        move = Move(
-            old=self.state,
-            new=new,
-            reason=reason,
-            window_calls=self.window.calls,
-            window_failures=self.window.failures,
-            by=by,
+    def _move(self, new: CircuitState, now: float, reason: str, by: str = "") -> None:
+        self.window.pass_time(now)
+        self.moves.append(
+            Move(
+                old=self.state,
+                new=new,
+                at=now,
+                reason=reason,
+                window_calls=self.window.calls,
+                window_failures=self.window.failures,
+                window_slow=self.window.slow,
+                by=by,
+            )
         )
         self.since = now
-        self.opened += new is _OPEN
-        self.due = now + self.policy.reset_timeout if new is _OPEN else math.inf
+        self.due = math.inf
+        if new is _OPEN:
+            self.opened += 1
+            self.openings += 1
+            self.due = now + self.policy.open_seconds(self.openings, self._chance)
+        elif new is not _HALF_OPEN:
+            self.openings = 0
         self._begin(new)
-        return move
 
     def _begin(self, state: CircuitState) -> None:
         self.state = state
         self._number += 1
         self.generation = self._number
         self._probes.clear()
-        self._probe_successes = 0
+        self.probe_successes = 0
         if state in _WATCHED:
             self.window.clear()
+            self.in_a_row = 0
+
+    # --- as it stands ----------------------------------------------------------------------
 
     def retry_after(self, now: float) -> float | None:
         """Seconds until a rejected call may be let through; None: nobody knows.
@@ -386,10 +330,16 @@ class CircuitCore:
         Half open, it is when the oldest probe's place falls free at the latest.
         """
         if self.state is _OPEN:
+            # Not `max`, which costs a tenth of a whole rejection.
             return self.due - now if self.due > now else 0.0
         if self.state is _HALF_OPEN and self._probes:
             return max(0.0, next(iter(self._probes.values())) - now)
         return None if self.state is _FORCED_OPEN else 0.0
+
+    @property
+    def probes(self) -> int:
+        """Probes that are out."""
+        return len(self._probes)
 
     @property
     def in_flight(self) -> int:

@@ -50,6 +50,25 @@ def test_a_thousand_clients_that_failed_together_do_not_come_back_together() -> 
     assert max(buckets.count(bucket) for bucket in set(buckets)) <= 50
 
 
+@given(chances=st.lists(st.floats(0, 1, exclude_max=True), max_size=30))
+def test_decorrelated_a_wait_is_between_the_initial_and_a_multiple_of_the_last(
+    chances: list[float],
+) -> None:
+    backoff = Backoff(initial=0.5, maximum=10.0, factor=3.0, decorrelated=True)
+    last: float | None = None
+    for attempt, chance in enumerate(chances, start=1):
+        wait = backoff.delay(attempt, lambda chance=chance: chance, last)  # type: ignore[misc]
+        ceiling = 3.0 * (0.5 if last is None else last)
+        assert 0.5 <= wait <= min(10.0, ceiling) + 1e-9
+        last = wait
+
+
+def test_decorrelated_it_needs_no_memory_of_the_last_wait() -> None:
+    backoff = Backoff(initial=1.0, maximum=10.0, factor=2.0, decorrelated=True)
+    longest = [backoff.delay(attempt, lambda: 1.0) for attempt in range(1, 7)]
+    assert longest == [2.0, 4.0, 8.0, 10.0, 10.0, 10.0]
+
+
 @pytest.mark.parametrize(
     ("fields", "names"),
     [
@@ -65,7 +84,7 @@ def test_a_backoff_that_makes_no_sense_is_refused_by_name(
     fields: dict[str, float], names: str
 ) -> None:
     with pytest.raises(ValueError, match=names):
-        Backoff(**fields)
+        Backoff(**fields)  # type: ignore[arg-type]
 
 
 def test_there_is_no_attempt_before_the_first() -> None:
