@@ -8,10 +8,15 @@ The order of a publish. Room is reserved in every subscription that wants it, al
 then the journal takes the event, and from there it cannot be called back; once it is
 committed it goes to all subscriptions that matched when it was published and are still
 there, in the order of positions.
+
+A durable subscription (`durable`) reads the journal instead, so that it asks nobody for
+room. `serve` is the task that does for all of them what takes time.
 """
 
 from __future__ import annotations
 
+import logging
+import math
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -22,19 +27,35 @@ from msgspec.structs import replace
 from treewarden.clock import wall_ns
 from treewarden.errors import Backpressure, BusError, NotRunning, StoreError
 from treewarden.injection import places
+from treewarden.store import Unit, forget_subscription, load_subscriptions
 
 from .buffer import Offered, Overflow, Reason, Reservation
-from .event import Event, to_json
+from .durable import DurableStatistics, DurableSubscription
+from .event import Event, by_topic, shown, to_json
+from .policy import DurablePolicy, durable_id
+from .replay import Replay
+from .start import Start
 from .subscription import Subscription, SubscriptionStatistics, take_places
 from .topic import Routes
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
+    from treewarden.exits import Fault
+    from treewarden.store import JournalEntry, Owned, Store
+
     from .journal import Journal
+    from .subscriber import LeasedEvent, Subscriber
     from .subscription import Sink
 
 DEFAULT_CAPACITY: Final = 1000
+WARNING_SECONDS: Final = 1.0
+"""Between two warnings that events are lost or refused: it goes on, and the counters have
+it all."""
+
+_log: Final = logging.getLogger(__name__)
+_DEFAULT_POLICY: Final = DurablePolicy()
+_FROM_NOW: Final = Start()
 
 _TAKEN: Final = Offered.TAKEN
 _NO_ROOM: Final = Offered.NO_ROOM
@@ -45,7 +66,8 @@ class BusStatistics:
     """Totals since the bus began, closed subscriptions included.
 
     `published` and `signalled` count events, `not_committed` those that the journal could
-    not keep. `delivered`, `dropped` and `pending` count each event once a subscription.
+    not keep, `refused` those stopped for want of room. `delivered`, `dropped` and
+    `pending` count each event once a subscription in memory; `durable` ones are apart.
     """
 
     published: int
@@ -56,6 +78,8 @@ class BusStatistics:
     pending: int
     dropped_by: Mapping[Reason, int]
     subscriptions: tuple[SubscriptionStatistics, ...]
+    refused: int = 0
+    durable: tuple[DurableStatistics, ...] = ()
 
 
 class Bus:
@@ -67,24 +91,38 @@ class Bus:
         *,
         inside_handler: Callable[[], bool] = lambda: False,
         hold: Callable[[Callable[[], None]], bool] = lambda send: False,
+        store: Store | None = None,
+        news: Callable[[str, dict[str, object]], None] = lambda topic, payload: None,
+        clock: Callable[[], float] = trio.current_time,
     ) -> None:
         """A bus without subscriptions.
 
         `inside_handler` tells whether an agent's handler is asking; it must use
-        `self.publish`, which leaves with its commit. `hold` is offered each signal as a
-        function that sends it: True means that the sender has work which is not
-        committed yet, and that the function is called once it is, or never.
+        `self.publish`, which leaves with its commit. `hold` is offered its signals as
+        functions that send them: True means that the sender has work which is not
+        committed yet, and that the function is called once it is, or never. `store` is
+        where durable subscriptions are; without one there are none. `news` hears of
+        losses and of what subscribers raise, with topics of its own.
         """
         self._journal = journal
         self._inside_handler = inside_handler
         self._hold = hold
+        self._store = store
+        self._news = news
+        self._clock = clock
+        self._quiet_until = -math.inf
+        self._durable: dict[Owned, DurableSubscription] = {}
+        self._unfollow: Callable[[], None] | None = None
+        # What `serve` waits for, and until when it would.
+        self._work = trio.Event()
+        self._armed = -math.inf
         self._routes: Routes[Subscription] = Routes()
         self._subscriptions: dict[Subscription, int] = {}
         self._closed = False
         self._made = 0
         self._published = self._signalled = self._not_committed = 0
         # What subscriptions that are gone had counted.
-        self._gone = 0
+        self._gone = self._refused_before = 0
         self._delivered_before = 0
         self._dropped_before: dict[Reason, int] = {}
 
@@ -98,19 +136,20 @@ class Bus:
         capacity: int = DEFAULT_CAPACITY,
         overflow: Overflow | str = Overflow.WAIT,
         owner: str = "",
+        key: Callable[[Event], str] = by_topic,
     ) -> AsyncIterator[Subscription]:
         """`async with bus.subscribe("orders.*") as orders: async for event in orders: ...`.
 
         It gets what is published from entering to leaving the block; what it has not
         taken by then is dropped. `capacity` bounds the events that wait. `owner` is for
-        people.
+        people. With `latest`, `key` says which events supersede each other.
 
         Raises:
             ValueError: no such pattern, capacity or overflow.
             NotRunning: the bus is closed.
         """
         await trio.lowlevel.checkpoint()
-        subscription = self._join(pattern, capacity, overflow, owner, None)
+        subscription = self._join(pattern, capacity, overflow, owner, None, key)
         try:
             yield subscription
         finally:
@@ -124,6 +163,7 @@ class Bus:
         capacity: int = DEFAULT_CAPACITY,
         overflow: Overflow | str = Overflow.WAIT,
         owner: str = "",
+        key: Callable[[Event], str] = by_topic,
     ) -> Subscription:
         """A subscription that pushes into `sink`, until `close()`.
 
@@ -134,7 +174,7 @@ class Bus:
             ValueError: no such pattern, capacity or overflow.
             NotRunning: the bus is closed.
         """
-        return self._join(pattern, capacity, overflow, owner, sink)
+        return self._join(pattern, capacity, overflow, owner, sink, key)
 
     def _join(
         self,
@@ -143,6 +183,7 @@ class Bus:
         overflow: Overflow | str,
         owner: str,
         sink: Sink | None,
+        key: Callable[[Event], str],
     ) -> Subscription:
         self._check_running("subscribed")
         self._made += 1
@@ -154,6 +195,9 @@ class Bus:
             number=self._made,
             leave=self._leave,
             sink=sink,
+            key=key,
+            failed=self._subscriber_failed,
+            lossy=self._warn,
         )
         self._subscriptions[subscription] = self._routes.add(pattern, subscription)
         return subscription
@@ -162,9 +206,200 @@ class Bus:
         number = self._subscriptions.pop(subscription)
         self._routes.remove(subscription.pattern, number)
         self._gone += 1 + _activity(subscription)
+        self._refused_before += subscription.refused
         self._delivered_before += subscription.delivered
         for reason, events in subscription.dropped.items():
             self._dropped_before[reason] = self._dropped_before.get(reason, 0) + events
+
+    def _subscriber_failed(self, name: str, event: Event, fault: Fault) -> None:
+        _log.error("%s failed at %s: %s", name, event.topic, fault.format())
+        self._news(
+            "bus.failed", {"subscription": name, "event": shown(event), "fault": fault}
+        )
+
+    def _warn(self, subscription: Subscription) -> None:
+        """Events are lost, or publishes refused: say so, but not for each."""
+        now = self._clock()
+        if now < self._quiet_until:
+            return
+        self._quiet_until = now + WARNING_SECONDS
+        _log.warning(
+            "%s is full (%s): %d events lost, %d publishes refused so far",
+            subscription.id,
+            subscription.overflow,
+            subscription.lost,
+            subscription.refused,
+        )
+        self._news(
+            "bus.overflowed",
+            {
+                "subscription": subscription.id,
+                "overflow": subscription.overflow,
+                "dropped": subscription.lost,
+                "refused": subscription.refused,
+            },
+        )
+
+    # --- durable subscriptions ---------------------------------------------------------
+
+    @asynccontextmanager
+    async def subscribe_durable(
+        self,
+        name: str,
+        pattern: str,
+        *,
+        policy: DurablePolicy = _DEFAULT_POLICY,
+        start: Start = _FROM_NOW,
+    ) -> AsyncIterator[Subscriber]:
+        """`async with bus.subscribe_durable("billing", "orders.>") as member: ...`.
+
+        At least once to each event that is published from `start` on, across crashes and
+        restarts, in the order of positions for events of one key. Iterate the member and
+        `ack` each event, or have it `serve` a handler. All who are inside such a block by
+        one name share the events; left with an exception, what was not acknowledged
+        counts as tried. The first one's pattern and policy hold for all.
+
+        Raises:
+            ValueError: no such pattern, or the name has another one.
+            NotRunning: the bus is closed, or there is no store.
+            RestoreError, StoreError: it cannot be read.
+        """
+        member = self.join_durable(name, pattern, policy=policy, lease=policy.lease)
+        try:
+            await member.subscription.open(start)
+            yield member
+        except Exception as error:
+            member.leave(failed=f"its task failed: {type(error).__name__}")
+            raise
+        finally:
+            member.leave()
+
+    def join_durable(
+        self,
+        name: str,
+        pattern: str,
+        *,
+        owner: str = "",
+        policy: DurablePolicy = _DEFAULT_POLICY,
+        lease: float = math.inf,
+        sink: Callable[[LeasedEvent], None] | None = None,
+        wants: Callable[[], bool] = lambda: True,
+    ) -> Subscriber:
+        """One more member; `await member.subscription.open(...)` before it gets anything.
+
+        Events go to `sink` as long as it `wants` them; `flush` says that it does again.
+        They are its own for `lease` seconds, or until it leaves.
+
+        Raises:
+            ValueError, NotRunning: as `subscribe_durable`.
+        """
+        self._check_running("subscribed")
+        if self._store is None:
+            raise NotRunning(f"the durable subscription {name} needs a store")
+        if not name:
+            raise ValueError("a durable subscription needs a name")
+        found = self._durable.get((owner, name))
+        if found is None:
+            found = self._make_durable(self._store, owner, name, pattern, policy)
+        elif found.pattern != pattern:
+            raise ValueError(
+                f"{found.id} subscribes to {found.pattern!r} already, not to {pattern!r}"
+            )
+        self._made += 1
+        return found.join(lease=lease, sink=sink, wants=wants)
+
+    def _make_durable(
+        self, store: Store, owner: str, name: str, pattern: str, policy: DurablePolicy
+    ) -> DurableSubscription:
+        made = DurableSubscription(
+            store,
+            pattern,
+            owner=owner,
+            name=name,
+            policy=policy,
+            wake=self._wake,
+            news=self._news,
+            gone=self._close_durable,
+        )
+        if self._unfollow is None:
+            self._unfollow = store.follow(self._hear)
+        self._durable[made.key] = made
+        return made
+
+    def _close_durable(self, one: DurableSubscription) -> None:
+        if self._durable.get(one.key) is not one:
+            return
+        del self._durable[one.key]
+        self._gone += 1 + one.activity
+        one.close()
+        if not self._durable and self._unfollow is not None:
+            self._unfollow()
+            self._unfollow = None
+
+    async def forget_durable(self, name: str, *, owner: str = "") -> bool:
+        """Remove a durable subscription for good; False when there is none.
+
+        Whoever subscribes by that name again begins anew.
+
+        Raises:
+            BusError: somebody takes its events.
+            NotRunning: the bus is closed, or there is no store.
+            StoreError: it is still there.
+        """
+        self._check_running("forgotten")
+        store = self._store
+        if store is None:
+            raise NotRunning(f"the durable subscription {name} needs a store")
+        rows = await store.read(load_subscriptions)
+        # From here on nobody can join before it is on its way out of the file.
+        if (owner, name) in self._durable:
+            raise BusError(f"{durable_id(owner, name)} has members; it was not removed")
+        if (owner, name) not in [one.key for one in rows]:
+            return False
+        unit = Unit(owner or name)
+        unit.writes = forget_subscription((owner, name))
+        store.hand_over(unit)
+        await store.wait(unit)
+        return True
+
+    def durable(self, owner: str, name: str) -> DurableSubscription | None:
+        """The durable subscription of this name, if anybody is there to take events."""
+        return self._durable.get((owner, name))
+
+    def _hear(self, entries: list[JournalEntry]) -> None:
+        for one in tuple(self._durable.values()):
+            one.hear(entries)
+
+    def _wake(self, at: float) -> None:
+        if at < self._armed:
+            self._work.set()
+
+    async def serve(self) -> None:
+        """Read and time for the durable subscriptions, until cancelled."""
+        while True:
+            self._work, self._armed = trio.Event(), math.inf
+            for one in tuple(self._durable.values()):
+                await one.advance()
+            self._armed = min(
+                (one.due for one in self._durable.values()), default=math.inf
+            )
+            with trio.move_on_at(self._armed):
+                await self._work.wait()
+
+    def replay(self, pattern: str, *, start: Start, follow: bool = True) -> Replay:
+        """Events of the journal that match, from `start` on, at the reader's pace.
+
+        An async iterator; it keeps nothing in memory but a page. Then those to come, or
+        with `follow=False` the end.
+
+        Raises:
+            ValueError: no such pattern.
+            NotRunning: the bus is closed, or there is no store.
+        """
+        self._check_running("replayed")
+        if self._store is None:
+            raise NotRunning("a replay needs a store")
+        return Replay(self._store, pattern, start, follow=follow)
 
     # --- publishing ------------------------------------------------------------------------
 
@@ -213,6 +448,7 @@ class Bus:
         publication = self._prepare(topic, payload, source, trace)
         full = publication.places.take()
         if full is not None:
+            full.refuse()
             raise Backpressure(full.id, full.capacity)
         self._hand_to_journal(publication)
 
@@ -270,25 +506,37 @@ class Bus:
             ValueError: it is no topic.
             NotRunning: the bus is closed.
         """
-        self._check_running("sent")
+        if self._closed:
+            self._check_running("sent")
         targets = self._routes.find(topic)
         event = Event(topic=topic, payload=payload, at_ns=wall_ns(), source=source)
+        if self._inside_handler():
+            # Only here: to make a function costs as much as a delivery.
+            def send() -> None:
+                self._send(event, targets)
 
-        def send() -> None:
-            self._send(event, targets)
-
-        return 0 if self._hold(send) else self._send(event, targets)
+            if self._hold(send):
+                return 0
+        return self._send(event, targets)
 
     def _send(self, event: Event, targets: tuple[Subscription, ...]) -> int:
         self._signalled += 1
-        taken = 0
+        lost = 0
         for subscription in targets:
+            # `Subscription.offer`, written out: most of what a signal costs is here.
+            items = subscription.items
+            if len(items) < subscription.short_way:
+                subscription.published += 1
+                items.append(event)
+                if subscription.idle is not None:
+                    subscription.wake()
+                continue
             offered = subscription.offer(event)
-            if offered is _TAKEN:
-                taken += 1
-            elif offered is _NO_ROOM:
-                subscription.drop_new(Reason.FULL)
-        return taken
+            if offered is not _TAKEN:
+                lost += 1
+                if offered is _NO_ROOM:
+                    subscription.drop_new(Reason.FULL)
+        return len(targets) - lost
 
     # --- the whole -------------------------------------------------------------------------
 
@@ -297,6 +545,9 @@ class Bus:
         self._closed = True
         for subscription in tuple(self._subscriptions):
             subscription.close()
+        for durable in tuple(self._durable.values()):
+            durable.close()
+            self._close_durable(durable)
 
     def _check_running(self, what: str) -> None:
         if self._closed:
@@ -318,6 +569,8 @@ class Bus:
             pending=sum(row.pending for row in rows),
             dropped_by=dropped_by,
             subscriptions=rows,
+            refused=self._refused_before + sum(row.refused for row in rows),
+            durable=tuple(one.statistics() for one in self._durable.values()),
         )
 
     @property
@@ -328,11 +581,13 @@ class Bus:
         """
         events = self._published + self._signalled + self._not_committed
         living = sum(_activity(one) for one in self._subscriptions)
-        return events + self._made + self._gone + living
+        durable = sum(one.activity for one in self._durable.values())
+        return events + self._made + self._gone + living + durable
 
 
 def _activity(subscription: Subscription) -> int:
-    return subscription.published + subscription.delivered + subscription.lost
+    counted = subscription.published + subscription.delivered + subscription.lost
+    return counted + subscription.refused
 
 
 class _Publication:

@@ -11,7 +11,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     `position` counts up in the journal; 0 is a signal, which is in no journal. `at_ns` is
     wall time in nanoseconds. The payload of a published event is plain JSON values
     (numbers, strings, lists, dicts), as a replay from the journal gives them too; a
-    signal's is the object that was sent.
+    signal's is the object that was sent. `missed` is the subscriber's own: how many events
+    it has lost since the one before this.
     """
 
     topic: str
@@ -20,6 +21,17 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     at_ns: int = 0
     source: str = ""
     trace: str = ""
+    missed: int = 0
+
+
+def by_topic(event: Event) -> str:
+    """The key of whoever has no better one: events of one topic belong together."""
+    return event.topic
+
+
+def unordered(event: Event) -> str:
+    """A key for events that have nothing to do with each other."""
+    return str(event.position)
 
 
 def to_json(topic: str, payload: object) -> tuple[bytes, object]:
@@ -38,3 +50,12 @@ def to_json(topic: str, payload: object) -> tuple[bytes, object]:
             f"the payload of {topic!r}, of type {type(payload).__name__},"
             f" cannot be kept as JSON: {error}"
         ) from error
+
+
+def shown(event: Event) -> dict[str, object]:
+    """An event as a report has it; a payload that cannot be JSON as Python shows it."""
+    try:
+        _, payload = to_json(event.topic, event.payload)
+    except TypeError:
+        payload = repr(event.payload)
+    return {"topic": event.topic, "position": event.position, "payload": payload}

