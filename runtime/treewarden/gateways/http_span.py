@@ -1,0 +1,60 @@
+"""A request as a span: the attributes of OpenTelemetry's conventions for HTTP clients.
+
+https://opentelemetry.io/docs/specs/semconv/http/http-spans/
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from treewarden.errors import HttpFailed
+
+from .address import without_secrets
+
+if TYPE_CHECKING:
+    import httpx
+
+    from .response import HttpResponse
+
+    Outcome: TypeAlias = HttpResponse | HttpFailed | None
+
+_PORTS: Final = {"http": 80, "https": 443}
+
+
+def attributes(
+    request: httpx.Request, outcome: Outcome, resent: int
+) -> dict[str, str | int]:
+    """Of one attempt, made `resent` times before; None: it was cancelled, or late."""
+    url = request.url
+    found: dict[str, str | int] = {
+        "http.request.method": request.method,
+        "server.address": url.host,
+        "server.port": url.port or _PORTS[url.scheme],
+        "url.full": without_secrets(str(url)),
+    }
+    if resent:
+        found["http.request.resend_count"] = resent
+    if outcome is not None and outcome.status is not None:
+        found["http.response.status_code"] = outcome.status
+    error_type = _error_type(outcome)
+    if error_type is not None:
+        found["error.type"] = error_type
+    return found
+
+
+def error(outcome: Outcome) -> str | None:
+    """One line for a span that did not go well; for a client, the four hundreds did not."""
+    if outcome is None:
+        return "cancelled"
+    if isinstance(outcome, HttpFailed):
+        return str(outcome)
+    return f"status {outcome.status}" if outcome.status >= 400 else None
+
+
+def _error_type(outcome: Outcome) -> str | None:
+    if outcome is None:
+        return "cancelled"
+    if isinstance(outcome, HttpFailed) and outcome.kind != "status":
+        return outcome.kind
+    status = outcome.status
+    return str(status) if status is not None and status >= 400 else None

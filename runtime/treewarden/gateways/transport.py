@@ -1,0 +1,174 @@
+"""httpx, as a client of ours uses it: one request, one bounded answer, our own errors.
+
+The only module that imports httpx, and loaded when the first client starts. It follows no
+redirection, which would lead past the rules of the host that it leads to, and keeps no
+cookies, which one agent would send for another.
+"""
+
+from __future__ import annotations
+
+import logging
+from email.utils import parsedate_to_datetime
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import TYPE_CHECKING, Final
+
+import httpx
+
+from treewarden.clock import wall_ns
+from treewarden.errors import HttpFailed, HttpRefused
+
+from .address import without_secrets
+from .response import HttpResponse
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .http_policy import HttpPolicy
+
+_KEEP_ALIVE_SECONDS: Final = 5.0
+_LATER: Final = 429
+
+# It tells of every request, with what its address has of secrets. A level that somebody
+# has set stays.
+_told: Final = logging.getLogger("httpx")
+if _told.level == logging.NOTSET:
+    _told.setLevel(logging.WARNING)
+
+
+class Transport:
+    """A client's connections; making one reads certificates, and blocks for that."""
+
+    def __init__(
+        self, policy: HttpPolicy, base_url: str, headers: Mapping[str, str]
+    ) -> None:
+        self._limit_bytes = policy.limit_bytes
+        self._client = httpx.AsyncClient(
+            base_url=base_url,
+            headers=headers,
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+            timeout=httpx.Timeout(None, connect=policy.connect_timeout),
+            limits=httpx.Limits(
+                max_connections=policy.connections,
+                max_keepalive_connections=policy.connections,
+                keepalive_expiry=_KEEP_ALIVE_SECONDS,
+            ),
+            trust_env=policy.trust_env,
+            verify=policy.verify,
+        )
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        await self._client.aclose()
+
+    def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        params: Mapping[str, str] | None,
+        headers: Mapping[str, str],
+        content: bytes | str | None,
+        json: object,
+    ) -> httpx.Request:
+        """A request that can be sent, again and again.
+
+        Raises:
+            HttpRefused: there is no such address.
+            TypeError, ValueError: something else about it makes no sense.
+        """
+        try:
+            request = self._client.build_request(
+                method, url, params=params, headers=headers, content=content, json=json
+            )
+        except httpx.InvalidURL as error:
+            raise _no_address(method, url, str(error)) from error
+        if request.url.scheme not in {"http", "https"} or not request.url.host:
+            raise _no_address(method, url, "it needs http:// or https:// and a host")
+        return request
+
+    async def ask(self, request: httpx.Request) -> HttpResponse | HttpRefused:
+        """Send it and read the whole answer, or say why we do not.
+
+        Cancelled, the connection is closed.
+
+        Raises:
+            HttpFailed: there is no answer, or one that says "later".
+        """
+        url = without_secrets(str(request.url))
+        try:
+            response = await self._client.send(request, stream=True)
+            try:
+                body = await self._read(response)
+            finally:
+                await response.aclose()
+        except (httpx.LocalProtocolError, httpx.UnsupportedProtocol) as error:
+            return HttpRefused(request.method, url, "request", str(error))
+        except httpx.RequestError as error:
+            raise HttpFailed(request.method, url, _kind(error), _why(error)) from error
+        if body is None:
+            why = f"the answer is longer than {self._limit_bytes} bytes"
+            return HttpRefused(
+                request.method, url, "too_large", why, status=response.status_code
+            )
+        if response.status_code == _LATER or response.status_code >= 500:
+            raise _later(request.method, url, response)
+        return HttpResponse(
+            url=url,
+            status=response.status_code,
+            headers=response.headers,
+            body=body,
+            encoding=response.encoding or "utf-8",
+        )
+
+    async def _read(self, response: httpx.Response) -> bytes | None:
+        body = bytearray()
+        try:
+            async for chunk in response.aiter_bytes():
+                body += chunk
+                if len(body) > self._limit_bytes:
+                    # The next step of the loop fails, and ends all generators beneath it
+                    # in order; leaving them would leave that to the garbage collector.
+                    await response.aclose()
+        except (httpx.RequestError, httpx.StreamError):
+            if len(body) <= self._limit_bytes:
+                raise
+        return bytes(body) if len(body) <= self._limit_bytes else None
+
+
+def _no_address(method: str, url: str, why: str) -> HttpRefused:
+    return HttpRefused(method, without_secrets(url), "address", why)
+
+
+def _kind(error: httpx.RequestError) -> str:
+    never_reached = (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)
+    return "connect" if isinstance(error, never_reached) else "broken"
+
+
+def _why(error: httpx.RequestError) -> str:
+    # Some have no text of their own, but a cause that does.
+    return str(error) or type(error).__name__
+
+
+def _later(method: str, url: str, response: httpx.Response) -> HttpFailed:
+    status = response.status_code
+    return HttpFailed(
+        method,
+        url,
+        "status",
+        f"status {status} {response.reason_phrase}".rstrip(),
+        status=status,
+        retry_after=seconds_of(response.headers.get("Retry-After"), wall_ns()),
+    )
+
+
+def seconds_of(retry_after: str | None, now_ns: int) -> float | None:
+    """What a `Retry-After` header asks for (RFC 9110, 10.2.3); None when it says nothing."""
+    if retry_after is None:
+        return None
+    if retry_after.strip().isdecimal():
+        return float(retry_after)
+    try:
+        at = parsedate_to_datetime(retry_after)
+    except ValueError:
+        return None
+    return max(0.0, at.timestamp() - now_ns / 1e9)
