@@ -28,12 +28,16 @@ from treewarden.control.protocol import (
     Act,
     AgentState,
     CircuitAct,
+    DeadLetterAct,
+    DeadLetters,
     Done,
     Events,
     Explanation,
+    GetDeadLetters,
     GetEvents,
     GetPreview,
     GetState,
+    GetSubscriptions,
     Inject,
     Message,
     Preview,
@@ -41,12 +45,14 @@ from treewarden.control.protocol import (
     Rights,
     Shutdown,
     Stop,
+    Subscriptions,
     Why,
 )
 
 from .link import Connected, Link, LinkError, LinkNews, Lost, Source, Told
 from .screens import (
     AgentsScreen,
+    BusScreen,
     CircuitsScreen,
     Confirm,
     EventsScreen,
@@ -57,12 +63,13 @@ from .screens import (
     View,
     WantAct,
     WantCircuit,
+    WantLetter,
     WantState,
     WantWhy,
     help_page,
 )
 from .state import EVERYTHING, Desk, News, Owner, Standing
-from .widgets import Ink, Spans, Tone, preview_page, why_page
+from .widgets import BLANK, Ink, Spans, Tone, letter_page, preview_page, why_page
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -73,13 +80,22 @@ if TYPE_CHECKING:
 TICK = 0.1
 """Seconds between drawings: ten a second are fluent, and 1.4 % of a core at 10,000 nodes."""
 _BACKLOG = 500
+_LETTERS = 200
 _LINK = "link"
 
 _VERBS = {Act.CRASH: "Crash", Act.RESTART: "Restart", Act.STOP: "Stop"}
+_LETTER_ACTS = {
+    "retry": ("Deliver again", "It goes back to whom it was for, as if it were new."),
+    "discard": ("Forget", "It is gone for good."),
+}
 _CIRCUIT_ACTS = {
     "trip": ("Trip", "calls are rejected until somebody closes it"),
     "reset": ("Close", "calls are let through again, and its window starts empty"),
     "disable": ("Disable", "calls are let through and not counted until it is closed"),
+    "metrics-only": (
+        "Only watch",
+        "calls are let through and counted, and it never opens",
+    ),
 }
 
 
@@ -103,6 +119,7 @@ class TreewardenConsole(App[None]):
         Binding("2", "view('circuits')", show=False),
         Binding("3", "view('events')", show=False),
         Binding("4", "view('agents')", show=False),
+        Binding("5", "view('bus')", show=False),
         Binding("p", "hold", show=False),
         Binding("question_mark", "help", show=False),
         Binding("q", "leave", show=False),
@@ -133,6 +150,7 @@ class TreewardenConsole(App[None]):
         self._standing = Standing.CONNECTING
         self._views: dict[str, View] = {}
         self._questioning = False
+        self._asking_bus = False
 
     # --- screens ----------------------------------------------------------------------
 
@@ -143,6 +161,7 @@ class TreewardenConsole(App[None]):
             "circuits": CircuitsScreen(self.desk, self.ink),
             "events": EventsScreen(self.desk, self.ink),
             "agents": AgentsScreen(self.desk, self.ink),
+            "bus": BusScreen(self.desk, self.ink),
         }
         for name, view in self._views.items():
             self.add_mode(name, partial(_the, view))
@@ -268,6 +287,34 @@ class TreewardenConsole(App[None]):
             act = CircuitAct(name=want.name, act=want.act, key=_key())
             await self._do("circuit", act)
 
+    async def _letter_act(self, want: WantLetter) -> None:
+        letter = want.letter
+        verb, effect = _LETTER_ACTS[want.act]
+        title = f"dead letter {letter.number}"
+        page: list[Spans] = [
+            [(effect, Tone.TEXT)], BLANK, *letter_page(letter, self.desk.zone),
+        ]  # fmt: skip
+        if await self._confirmed(title, page, verb):
+            act = DeadLetterAct(act=want.act, number=letter.number, key=_key())
+            await self._do("dead_letter", act)
+            await self._bus()
+
+    async def _bus(self) -> None:
+        """Ask for what is only in the runtime's store."""
+        model = self.desk.model
+        match await self._look("subscriptions", GetSubscriptions()):
+            case Subscriptions() as told:
+                model.take_subscriptions(told)
+        match await self._look("dead_letters", GetDeadLetters(limit=_LETTERS)):
+            case DeadLetters() as letters:
+                model.take_letters(letters)
+
+    async def _ask_bus(self) -> None:
+        try:
+            await self._bus()
+        finally:
+            self._asking_bus = False
+
     async def _confirmed(
         self, title: str, page: list[Spans], verb: str, name: str = ""
     ) -> bool:
@@ -297,6 +344,16 @@ class TreewardenConsole(App[None]):
     def on_want_circuit(self, want: WantCircuit) -> None:
         """Ask whether to do it."""
         self._question(self._circuit_act(want))
+
+    def on_want_letter(self, want: WantLetter) -> None:
+        """Ask whether to do it."""
+        self._question(self._letter_act(want))
+
+    def on_want_bus(self) -> None:
+        """Ask for what the bus screen shows; one question at a time."""
+        if not self._asking_bus:
+            self._asking_bus = True
+            self._work(self._ask_bus())
 
     def _question(self, question: Coroutine[None, None, None]) -> None:
         """Put one question at a time: a key pressed twice does not act twice."""

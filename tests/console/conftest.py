@@ -19,22 +19,32 @@ from treewarden.control.protocol import (
     AgentRow,
     AgentState,
     AgentsUpdate,
+    AlarmRow,
+    AlarmsUpdate,
+    BusUpdate,
     CircuitRow,
     CircuitsUpdate,
+    DeadLetterRow,
+    DeadLetters,
     Done,
     EventRow,
     Events,
     EventsUpdate,
     Explanation,
     FaultRow,
+    LayerRow,
     Message,
     NodeRow,
+    PoliciesUpdate,
+    PolicyRow,
     Preview,
     ProcessRow,
     ProcessUpdate,
     Raw,
     Rights,
     RuntimeRow,
+    SubscriptionRow,
+    Subscriptions,
     TreeUpdate,
     Update,
     Watching,
@@ -226,6 +236,129 @@ def circuits() -> list[CircuitRow]:
     ]
 
 
+def policies() -> list[PolicyRow]:
+    """The policies of two sites: one is well, of the other much is wrong."""
+
+    def layer(name: str, **numbers: str | float | None) -> LayerRow:
+        return LayerRow(layer=name, numbers={"name": name, **numbers})
+
+    return [
+        PolicyRow(
+            name="site:healthy",
+            calls=412,
+            succeeded=411,
+            in_flight=1,
+            layers=[
+                layer("timeout", seconds=10.0, calls=412, returned=411, in_flight=1),
+                layer("bulkhead", limit=8, taken=1, in_flight=1, waiting=0),
+            ],
+        ),
+        PolicyRow(
+            name="site:dying",
+            calls=41,
+            succeeded=12,
+            failed=27,
+            cancelled=1,
+            in_flight=1,
+            layers=[
+                layer("timeout", seconds=10.0, calls=41, returned=12, timed_out=2),
+                layer(
+                    "retry",
+                    calls=41,
+                    attempts=60,
+                    retried=7,
+                    exhausted=8,
+                    waiting=1,
+                    **{"budget.retries": 3, "budget.allowed": 4.25},
+                ),
+                layer("circuit", state="open", calls=31, failed=19, rejected=41),
+                layer(
+                    "rate",
+                    limit="5 at once, then 20 a 1 s",
+                    granted=31,
+                    waiting=3,
+                    penalty=1.5,
+                ),
+                layer("bulkhead", limit=4, taken=4, in_flight=4, waiting=2, refused=1),
+            ],
+        ),
+    ]
+
+
+def subscriptions() -> list[SubscriptionRow]:
+    """A durable one that is behind, one that lost, one that is fine."""
+    return [
+        SubscriptionRow(
+            id="/census:page.indexed",
+            pattern="page.indexed",
+            owner="/census",
+            capacity=1000,
+            published=1204,
+            delivered=1190,
+            pending=14,
+            durable=True,
+            cursor=4711,
+            lag=21,
+            leased=2,
+            waiting=1,
+            redelivered=3,
+            last_fault="ValueError: no such site at census.py:40",
+        ),
+        SubscriptionRow(
+            id="subscription-2",
+            pattern="site.>",
+            owner="/progress",
+            capacity=10,
+            overflow="drop_oldest",
+            published=40,
+            delivered=24,
+            dropped=6,
+            pending=10,
+            dropped_by={"overflow": 6},
+        ),
+        SubscriptionRow(
+            id="subscription-3", pattern=">", capacity=1000, published=8, delivered=8
+        ),
+    ]
+
+
+def idle_subscription() -> SubscriptionRow:
+    """A durable one that nobody takes events of."""
+    return SubscriptionRow(
+        id="reports",
+        pattern="report.*",
+        durable=True,
+        members=0,
+        cursor=4400,
+        lag=332,
+    )
+
+
+def letters() -> list[DeadLetterRow]:
+    """A message and an event that were given up."""
+    return [
+        DeadLetterRow(
+            number=7,
+            path="/fetchers/f-3",
+            operation="fetch",
+            attempts=3,
+            reason="max_attempts",
+            at_ns=ago(62),
+            sender="/frontier",
+        ),
+        DeadLetterRow(
+            number=9,
+            path="/census",
+            subscription="page.indexed",
+            operation="page.indexed",
+            attempts=5,
+            reason="max_attempts",
+            at_ns=ago(9),
+            content=raw({"url": "http://slow.localhost/abc.html", "site": "slow"}),
+        ),
+    ]
+
+
 def event(position: int, seconds: float, topic: str, **payload: Any) -> EventRow:
     """A report of the journal, as the runtime words it."""
     return EventRow(
@@ -398,12 +531,39 @@ def welcome(boot: str = "boot-1", rights: Rights = Rights.CHAOS) -> Welcome:
     )
 
 
+def alarm(
+    id_: int, severity: Any = "warning", *, acknowledged_by: str = ""
+) -> AlarmRow:
+    """Something that is wrong since ten seconds."""
+    return AlarmRow(
+        id=id_,
+        name="cpu",
+        severity=severity,
+        message="the process is busy",
+        opened_at_ns=ago(10),
+        updated_at_ns=ago(1),
+        count=2,
+        acknowledged_by=acknowledged_by,
+    )
+
+
+def alarms() -> AlarmsUpdate:
+    """A critical alarm, and two warnings of which one is known."""
+    known = alarm(3, acknowledged_by="ada")
+    return AlarmsUpdate(
+        sequence=1, full=True, rows=[alarm(1), alarm(2, "critical"), known]
+    )
+
+
 def snapshot() -> list[Update]:
     """A full update of every topic."""
     return [
         TreeUpdate(sequence=1, full=True, rows=nodes()),
         AgentsUpdate(sequence=1, full=True, rows=agents()),
         CircuitsUpdate(sequence=1, full=True, rows=circuits()),
+        PoliciesUpdate(sequence=1, full=True, rows=policies()),
+        BusUpdate(sequence=1, full=True, rows=subscriptions()),
+        AlarmsUpdate(sequence=1, full=True),
         EventsUpdate(sequence=1, full=True, rows=events()),
         ProcessUpdate(sequence=1, full=True, rows=[process()]),
     ]
@@ -420,6 +580,9 @@ def answers() -> dict[str, Message | Exception]:
         "restart": Done(sentence="f-3 was restarted, incarnation 4"),
         "stop": Done(sentence="f-3 was stopped"),
         "circuit": Done(sentence="site:dying is closed"),
+        "subscriptions": Subscriptions(rows=[*subscriptions(), idle_subscription()]),
+        "dead_letters": DeadLetters(rows=letters()),
+        "dead_letter": Done(sentence="dead letter 9 is to be delivered again"),
         "shutdown": Done(sentence="the runtime stops"),
         "unwatch": Watching(topics=[]),
     }
@@ -463,7 +626,10 @@ class CannedLink:
 
     def acts(self) -> list[tuple[str, Message]]:
         """The requests that change something."""
-        looks = {"why", "preview", "state", "events", "farewell"}
+        looks = {
+            "why", "preview", "state", "events", "subscriptions", "dead_letters",
+            "farewell",
+        }  # fmt: skip
         return [one for one in self.asked if one[0] not in looks]
 
 
@@ -497,6 +663,10 @@ class _Canned:
     agent = staticmethod(agent)
     agents = staticmethod(agents)
     circuits = staticmethod(circuits)
+    policies = staticmethod(policies)
+    subscriptions = staticmethod(subscriptions)
+    idle_subscription = staticmethod(idle_subscription)
+    letters = staticmethod(letters)
     event = staticmethod(event)
     events = staticmethod(events)
     process = staticmethod(process)
@@ -504,6 +674,8 @@ class _Canned:
     preview = staticmethod(preview)
     agent_state = staticmethod(agent_state)
     welcome = staticmethod(welcome)
+    alarm = staticmethod(alarm)
+    alarms = staticmethod(alarms)
     snapshot = staticmethod(snapshot)
     Link = CannedLink
 

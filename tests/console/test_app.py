@@ -11,11 +11,15 @@ from textual.widgets import Button, Input
 from treewarden.control.protocol import (
     Act,
     AgentsUpdate,
+    AlarmsUpdate,
     CircuitAct,
+    DeadLetterAct,
+    DeadLetters,
     EventsUpdate,
     GetPreview,
     GetState,
     Inject,
+    PoliciesUpdate,
     ProcessUpdate,
     Restart,
     Rights,
@@ -135,7 +139,8 @@ def test_restart_and_stop_need_enter_on_a_button_that_is_not_preselected(
 
 
 @pytest.mark.parametrize(
-    ("key", "act"), [("T", "trip"), ("C", "reset"), ("D", "disable")]
+    ("key", "act"),
+    [("T", "trip"), ("C", "reset"), ("D", "disable"), ("M", "metrics-only")],
 )
 def test_circuits_are_operated_after_a_question(
     console: Console, drive: Drive, key: str, act: Any
@@ -153,6 +158,131 @@ def test_circuits_are_operated_after_a_question(
     [(_, request)] = link(app).acts()
     assert isinstance(request, CircuitAct)
     assert (request.name, request.act) == ("site:dying", act)
+
+
+async def look_at_the_bus(pilot: Pilot[None], app: Any) -> None:
+    """Open the screen, and let what it asks for be answered and drawn."""
+    await press(pilot, "5")
+    app.tick()
+    await pilot.pause()
+
+
+def test_the_circuit_of_a_policy_is_operated_from_the_policy(
+    console: Console, drive: Drive
+) -> None:
+    app = console()
+
+    async def journey(pilot: Pilot[None]) -> None:
+        await press(pilot, "2", "tab")
+        assert "4.25" in shown(app)
+        await press(pilot, "j", "T")
+        assert not isinstance(app.screen, Confirm), "it has no circuit"
+        await press(pilot, "k", "T")
+        await press(pilot, "right", "enter")
+
+    drive(app, journey)
+    [(method, request)] = link(app).acts()
+    assert method == "circuit"
+    assert isinstance(request, CircuitAct)
+    assert (request.name, request.act) == ("circuit", "trip")
+
+
+def test_policies_show_how_many_calls_a_second_are_made_under_them(
+    console: Console, drive: Drive, canned: Any, clock: Any
+) -> None:
+    app = console()
+
+    async def journey(pilot: Pilot[None]) -> None:
+        await press(pilot, "2")
+        [_, dying] = canned.policies()
+        later = msgspec.structs.replace(dying, calls=dying.calls + 6)
+        link(app).send(PoliciesUpdate(sequence=2, rows=[later]))
+        clock.now += 2.0
+        app.tick()
+        await pilot.pause()
+        assert "3.0    47" in shown(app)
+        link(app).send(PoliciesUpdate(sequence=3, gone=["site:dying", "site:healthy"]))
+        app.tick()
+        await pilot.pause()
+        assert "POLICY" not in shown(app)
+
+    drive(app, journey)
+
+
+def test_the_bus_shows_idle_subscriptions_and_dead_letters_that_it_asked_for(
+    console: Console, drive: Drive, clock: Any
+) -> None:
+    app = console()
+
+    async def journey(pilot: Pilot[None]) -> None:
+        asked = [method for method, _ in link(app).asked]
+        assert "dead_letters" not in asked, "nobody looks at them"
+        await look_at_the_bus(pilot, app)
+        page = shown(app)
+        assert "reports" in page
+        assert "nobody" in page
+        assert "/census:page.indexed" in page
+        assert "2 dead letters" in page
+        app.tick()
+        await pilot.pause()
+        assert asked_for(app, "dead_letters") == 1
+        clock.now += 1.0
+        app.tick()
+        await pilot.pause()
+        assert asked_for(app, "dead_letters") == 2
+
+    drive(app, journey)
+
+
+def asked_for(app: TreewardenConsole, method: str) -> int:
+    return [one for one, _ in link(app).asked].count(method)
+
+
+@pytest.mark.parametrize(("key", "act"), [("B", "retry"), ("F", "discard")])
+def test_a_dead_letter_is_operated_after_a_question(
+    console: Console, drive: Drive, key: str, act: str
+) -> None:
+    app = console()
+
+    async def journey(pilot: Pilot[None]) -> None:
+        await look_at_the_bus(pilot, app)
+        await press(pilot, key)
+        assert not isinstance(app.screen, Confirm), "no letter is chosen"
+        await press(pilot, "tab", "j", key)
+        assert "dead letter 9" in shown(app)
+        assert "abc.html" in shown(app)
+        await press(pilot, "enter")
+        assert link(app).acts() == []
+        await press(pilot, key, "right", "enter")
+        assert "is to be delivered again" in shown(app)
+
+    drive(app, journey)
+    [(method, request)] = link(app).acts()
+    assert method == "dead_letter"
+    assert isinstance(request, DeadLetterAct)
+    assert (request.act, request.number) == (act, 9)
+    assert len(request.key) == 32
+
+
+def test_the_keys_go_back_to_the_subscriptions_when_the_last_letter_is_gone(
+    console: Console, drive: Drive, clock: Any
+) -> None:
+    app = console()
+
+    async def journey(pilot: Pilot[None]) -> None:
+        await look_at_the_bus(pilot, app)
+        await press(pilot, "tab", "j")
+        link(app).answers["dead_letters"] = DeadLetters(rows=[])
+        clock.now += 1.0
+        for _ in range(2):
+            app.tick()
+            await pilot.pause()
+        assert "DEAD LETTER TO" not in shown(app)
+        assert app.view.query_one("#subscriptions", TableTree).has_focus
+        await press(pilot, "j")
+        assert "site.>" in shown(app)
+
+    drive(app, journey)
 
 
 @pytest.mark.parametrize(
@@ -427,6 +557,28 @@ def test_events_follow_the_newest_until_somebody_reads(
     drive(app, journey)
 
 
+def test_many_events_of_the_application_push_no_report_out_of_the_strip(
+    console: Console, drive: Drive, canned: Any
+) -> None:
+    app = console()
+
+    async def journey(pilot: Pilot[None]) -> None:
+        page = canned.events()[-1]
+        more = [msgspec.structs.replace(page, position=n) for n in range(1206, 1300)]
+        link(app).send(EventsUpdate(sequence=2, rows=more))
+        app.tick()
+        await pilot.pause()
+        strip = app.view.query_one("#strip", TableTree)
+        assert [line.id for line in strip.outline.lines] == [
+            "1201", "1202", "1203", "1204", "1299"
+        ]  # fmt: skip
+        assert "incarnation 3, cause: crash" in shown(app)
+        await press(pilot, "3")
+        assert "99 events" in shown(app)
+
+    drive(app, journey)
+
+
 def test_a_frozen_view_stands_still_and_says_so(
     console: Console, drive: Drive, canned: Any
 ) -> None:
@@ -558,6 +710,29 @@ def test_lost_updates_are_told_in_the_header(
         assert app.desk.standing() is Standing.LAGGING
         assert "LAGGING" in shown(app)
         assert "drop 12" in shown(app)
+
+    drive(app, journey)
+
+
+def test_open_alarms_are_counted_beside_the_tabs(
+    console: Console, drive: Drive, canned: Any
+) -> None:
+    """By severity where there is room, and nothing when nothing is wrong."""
+    app = console()
+
+    async def journey(pilot: Pilot[None]) -> None:
+        assert "alarm" not in shown(app).splitlines()[1]
+        for update, text in (
+            (canned.alarms(), "! 3 alarms: 1 critical, 2 warning"),
+            (AlarmsUpdate(sequence=2, gone=["2", "3"]), "! 1 alarm: 1 warning"),
+            (AlarmsUpdate(sequence=3, gone=["1"]), "help"),
+        ):
+            link(app).send(update)
+            app.tick()
+            await pilot.pause()
+            line = shown(app).splitlines()[1]
+            assert text in line
+        assert "alarm" not in line
 
     drive(app, journey)
 

@@ -41,6 +41,8 @@ def picture(console: Any, snap_compare: Any) -> Callable[..., bool]:
             await pilot.pause()
             for key in keys:
                 await pilot.press(key)
+                await pilot.pause()
+                app.tick()
             if then is not None:
                 then(app)
                 app.tick()
@@ -60,6 +62,21 @@ def test_the_tree(picture: Any, size: tuple[int, int]) -> None:
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
 def test_the_circuits(picture: Any, size: tuple[int, int]) -> None:
     assert picture("2", "down", "down", "down", size=size)
+
+
+@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
+def test_a_policy(picture: Any, size: tuple[int, int]) -> None:
+    assert picture("2", "tab", size=size)
+
+
+@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
+def test_the_bus(picture: Any, size: tuple[int, int]) -> None:
+    assert picture("5", size=size)
+
+
+@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
+def test_a_dead_letter(picture: Any, size: tuple[int, int]) -> None:
+    assert picture("5", "tab", "j", size=size)
 
 
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
@@ -100,6 +117,14 @@ def test_a_stale_picture(picture: Any, clock: Any) -> None:
         clock.now += 12
 
     assert picture(at=F3, then=lose)
+
+
+@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
+def test_open_alarms(picture: Any, canned: Any, size: tuple[int, int]) -> None:
+    def tell(app: Any) -> None:
+        app.link.send(canned.alarms())
+
+    assert picture(at=F3, size=size, then=tell)
 
 
 def test_without_colour(picture: Any, monkeypatch: pytest.MonkeyPatch) -> None:

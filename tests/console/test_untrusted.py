@@ -13,10 +13,14 @@ import pytest
 import treewarden_console
 from treewarden.control.protocol import (
     AgentsUpdate,
+    BusUpdate,
     CircuitsUpdate,
+    DeadLetters,
     Done,
     EventsUpdate,
+    PoliciesUpdate,
     ProcessUpdate,
+    Subscriptions,
     TreeUpdate,
 )
 from treewarden_console.link import Connected, Lost, RequestFailed, Told
@@ -48,6 +52,8 @@ def poisoned(value: Any) -> Any:
         return [poisoned(one) for one in value]
     if isinstance(value, tuple):
         return tuple(poisoned(one) for one in value)
+    if isinstance(value, dict):
+        return {poisoned(key): poisoned(one) for key, one in value.items()}
     return value
 
 
@@ -74,6 +80,10 @@ def hostile(console: Any, canned: Any) -> Any:
     explanation = msgspec.structs.replace(
         explanation, path=path, state_before=state, state_after=canned.raw({"a": 1})
     )
+    # What an event says is JSON, whoever wrote it.
+    letter = msgspec.structs.replace(
+        poisoned(canned.letters()[1]), content=canned.raw({HOSTILE: HOSTILE})
+    )
     answers = {
         "why": explanation,
         "preview": msgspec.structs.replace(
@@ -83,6 +93,8 @@ def hostile(console: Any, canned: Any) -> Any:
             poisoned(canned.agent_state()), path=path, state=state
         ),
         "restart": Done(sentence=HOSTILE),
+        "subscriptions": Subscriptions(rows=[poisoned(canned.idle_subscription())]),
+        "dead_letters": DeadLetters(rows=[letter]),
         "circuit": RequestFailed(HOSTILE, HOSTILE),
     }
     news = [
@@ -92,6 +104,16 @@ def hostile(console: Any, canned: Any) -> Any:
         Told(
             update=CircuitsUpdate(
                 sequence=1, full=True, rows=poisoned(canned.circuits()[3:4])
+            )
+        ),
+        Told(
+            update=PoliciesUpdate(
+                sequence=1, full=True, rows=poisoned(canned.policies()[1:])
+            )
+        ),
+        Told(
+            update=BusUpdate(
+                sequence=1, full=True, rows=poisoned(canned.subscriptions()[1:2])
             )
         ),
         Told(update=EventsUpdate(sequence=1, rows=[event, other])),
@@ -114,6 +136,10 @@ def hostile(console: Any, canned: Any) -> Any:
         "3k",
         "4",
         "4w",
+        "2>",
+        "5",
+        "5>",
+        "5>B",
         "s",
     ],
 )
@@ -123,7 +149,10 @@ def test_hostile_text_is_shown_as_it_is_written(
     app = hostile
 
     async def journey(pilot: Pilot[None]) -> None:
-        await pilot.press(*keys)
+        for key in keys:
+            await pilot.press("tab" if key == ">" else key)
+            await pilot.pause()
+            app.tick()
         if keys[-1:] in ("R", "T"):
             assert_harmless(app)
             await pilot.press("right", "enter")

@@ -1,4 +1,4 @@
-"""The judge of the demo: was every page indexed, and each only once?
+"""The judge of the demo: was every page indexed, and each only once? And counted so?
 
     python check_crawl.py DATA_DIR
 
@@ -7,7 +7,9 @@ web sites (`*.requests/*.jsonl`): each start of a site says which paths it serve
 request which path was asked for and what was answered. What was found it reads with
 sqlite3 in the index (`*.index.db`). A page is lost when a site serves it and the index
 does not have it; indexed twice when the index, or its history of additions, has it more
-than once; invented when it is indexed and no site ever answered with it.
+than once; invented when it is indexed and no site ever answered with it. What was counted
+it reads in the state of `/census` in the store (`*.db`): a site is miscounted when that is
+not the number of its pages in the index.
 
 Status 0: nothing of the kind. 1: something is wrong. 2: there is nothing to judge.
 """
@@ -47,6 +49,15 @@ def read_index(path: Path) -> tuple[Counter[str], Counter[str]]:
     return words, additions
 
 
+def read_census(path: Path) -> Counter[str]:
+    """How many pages of each host were counted; nothing when nobody counted."""
+    with closing(
+        sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+    ) as db:
+        rows = db.execute("SELECT payload FROM agent_state WHERE path = '/census'")
+        return sum((Counter(json.loads(text)["pages"]) for (text,) in rows), Counter())
+
+
 def say(line: str) -> None:
     sys.stdout.write(f"{line}\n")
 
@@ -59,18 +70,26 @@ def main(folder: Path) -> int:
         say(f"nothing to judge in {folder}: no request log, or not one index")
         return 2
     words, additions = read_index(indexes[0])
+    name = indexes[0].name.removesuffix(".index.db")
+    counted = read_census(folder / f"{name}.db")
+    hosts = Counter(url.split("/")[2] for url in words)
     lost = served - words.keys() | served - additions.keys()
     twice = {url for counts in (words, additions) for url in counts if counts[url] > 1}
     invented = words.keys() - answered.keys()
-    for what, urls in (("lost", lost), ("twice", twice), ("invented", invented)):
+    miscounted = {host for host in hosts | counted if hosts[host] != counted[host]}
+    for what, urls in (
+        ("lost", lost), ("twice", twice), ("invented", invented),
+        ("miscounted", miscounted),
+    ):  # fmt: skip
         for url in sorted(urls):
             say(f"{what}: {url}")
     again = sum(count - 1 for url, count in answered.items() if url in served)
     say(
         f"served {len(served)}, indexed {len(words)}, fetched again {again}: "
-        f"lost {len(lost)}, indexed twice {len(twice)}, invented {len(invented)}"
+        f"lost {len(lost)}, indexed twice {len(twice)}, invented {len(invented)}, "
+        f"sites miscounted {len(miscounted)}"
     )
-    return 1 if lost or twice or invented else 0
+    return 1 if lost or twice or invented or miscounted else 0
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
     python crawl_double.py DATA_DIR FRONTIER INDEX MOMENT
 
-FRONTIER: `whole`, or `acknowledges_first`, which takes an address off the list when it
-hands it out. INDEX: `whole`, or `unguarded`, which adds a page that it has. MOMENT:
+FRONTIER: `whole`; `acknowledges_first`, which takes an address off the list when it hands
+it out; or `announces_first`, which tells of a page when it hands out its address. INDEX: `whole`, or `unguarded`, which adds a page that it has. MOMENT:
 `before` or `after` the tenth page is in the index, `kill -9`; `never`: run to the end.
 The judge has to tell them apart (`test_demo.py`).
 """
@@ -14,9 +14,11 @@ import json
 import os
 import signal
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import trio
 
@@ -29,20 +31,23 @@ from treewarden import (
     open_runtime,
 )
 from treewarden.demo.application import logs_folder
+from treewarden.demo.census import Census
 from treewarden.demo.crew import Crew
 from treewarden.demo.document import Page  # noqa: TC001 - an operation's argument
 from treewarden.demo.fetcher import Pace
-from treewarden.demo.frontier import Errand, Frontier, Scope
+from treewarden.demo.frontier import INDEXED, Errand, Frontier, Indexed, Scope
 from treewarden.demo.index import Index, index_path
 from treewarden.demo.indexer import Indexer
 from treewarden.demo.modules import MODULES
 from treewarden.demo.pages import SITES, index_of
 from treewarden.demo.sites import Habit, serve_site
-from treewarden.demo.web import Web
+from treewarden.demo.web import OWN_MANNERS, Web
 
 if TYPE_CHECKING:
     from treewarden.demo.sites import Ports
 
+# As the demo asks its own sites, but as fast as they can.
+FAST = replace(OWN_MANNERS, rate=None)
 _PAGES = 40
 _TENTH = 10
 
@@ -61,6 +66,21 @@ class AcknowledgesFirst(Frontier):
         await super().give_back(fetcher, url, delay)
 
 
+class AnnouncesFirst(Frontier):
+    """Broken: it tells of a page before it is in the index, each time that it is tried."""
+
+    async def take(self, fetcher: str) -> Errand | None:
+        errand = await super().take(fetcher)
+        if errand is not None:
+            host = urlsplit(errand.url).netloc
+            self.state.announced += 1
+            self.publish(INDEXED, Indexed(url=errand.url, host=host, links=0))
+        return errand
+
+    async def done(self, fetcher: str, url: str, links: list[str]) -> None:
+        await self.skip(fetcher, url, links)
+
+
 class UnguardedIndex(Index):
     """Broken: it does not look whether it has the page."""
 
@@ -76,6 +96,13 @@ class UnguardedIndex(Index):
                 "INSERT INTO additions (url, at_ns) VALUES (?, 0)", (page.url,)
             )
         return True
+
+
+FRONTIERS = {
+    "whole": Frontier,
+    "acknowledges_first": AcknowledgesFirst,
+    "announces_first": AnnouncesFirst,
+}
 
 
 class MortalIndexer(Indexer):
@@ -111,21 +138,21 @@ def make_library(folder: Path) -> None:
 def crawl(folder: Path, frontier: str, index: str, moment: str) -> Application:
     store = folder / "double.db"
     ports: Ports = {}
-    web = Web(ports)
+    web = Web(ports, FAST)
     scope = Scope(seeds=tuple(map(index_of, SITES)), limit=1000)
     serve = partial(
         serve_site, library=folder / "library", logs=logs_folder(store), habit=Habit()
     )
     sites = SupervisorSpec([ChildSpec(s, serve, args=(s, ports)) for s in SITES])
     index_type = UnguardedIndex if index == "unguarded" else Index
-    frontier_type = AcknowledgesFirst if frontier == "acknowledges_first" else Frontier
+    frontier_type = FRONTIERS[frontier]
     indexer = (index_type(index_path(store)), moment)
     pace = Pace(between=0.0, attempts=1000)
     return Application(
         "double",
         [
             ChildSpec("sites", sites),
-            ChildSpec("web", web.connect),
+            ChildSpec("census", Census),
             ChildSpec("indexer", MortalIndexer, args=indexer),
             ChildSpec("frontier", frontier_type, args=(scope,)),
             ChildSpec("fetchers", DynamicSupervisorSpec()),
@@ -146,6 +173,11 @@ async def main(folder: Path, frontier: str, index: str, moment: str) -> None:
             while account.pending or account.held or account.found < len(SITES):
                 await trio.sleep(0.01)
                 account = await ref.call(Frontier.account)
+            census = runtime.ref("/census", Census)
+            while (  # noqa: ASYNC110 - a bounded wait, from outside
+                sum((await census.call(Census.counts)).values()) < account.announced
+            ):
+                await trio.sleep(0.01)
 
 
 if __name__ == "__main__":

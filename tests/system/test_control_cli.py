@@ -40,6 +40,10 @@ class Counter(Agent[Total]):
     async def spoil(self) -> None:
         self.state.total = float("nan")
 
+    async def complain(self, about: str) -> None:
+        self.runtime.alarms.open("complaint", about, message="it hums")
+        self.runtime.health.watch(about)
+
 
 class Spoilt(Agent[Total]):
     async def on_start(self) -> None:
@@ -270,6 +274,26 @@ def test_a_plan_of_injections_is_loaded_listed_and_lifted(
     assert "'here'" in line(shop.treewarden("load", str(plan)), 1)
 
 
+def test_an_alarm_is_listed_and_acknowledged_and_health_is_told(shop: Home) -> None:
+    def alarm() -> dict[str, Any]:
+        rows = shop.json("alarms")["alarms"]
+        return next(row for row in rows if row["name"] == "complaint")
+
+    shop.json("call", "counter", "complain", "about=/engine")
+    found = alarm()
+    assert (found["subject"], found["severity"]) == ("/engine", "warning")
+    assert (found["message"], found["acknowledged_by"]) == ("it hums", "")
+    assert "/engine" in shop.treewarden("alarms").stdout
+    done = shop.json("acknowledge", str(found["id"]))
+    assert alarm()["acknowledged_by"] in done["sentence"]
+    assert alarm()["acknowledged_by"]
+    assert "no alarm 4711 is open" in line(shop.treewarden("acknowledge", "4711"), 1)
+    wait_until(lambda: shop.json("health")["health"][0]["status"] == "dead")
+    [subject] = shop.json("health")["health"]
+    assert subject["subject"] == "/engine"
+    assert "/engine" in shop.treewarden("health").stdout
+
+
 def test_a_restart_goes_up_by_one(shop: Home) -> None:
     [agent] = shop.json("agents")["agents"]
     done = shop.json("restart", "counter")
@@ -277,7 +301,21 @@ def test_a_restart_goes_up_by_one(shop: Home) -> None:
     assert done["sentence"]
 
 
-@pytest.mark.parametrize("word", ["circuits", "agents", "queues", "tree", "events"])
+@pytest.mark.parametrize(
+    "word",
+    [
+        "circuits",
+        "agents",
+        "queues",
+        "tree",
+        "events",
+        "exchanges",
+        "locks",
+        "workflows",
+        "alarms",
+        "health",
+    ],
+)
 def test_every_list_has_a_text_for_people(shop: Home, word: str) -> None:
     done = shop.treewarden(word)
     assert (done.returncode, done.stderr) == (0, "")

@@ -23,7 +23,8 @@ sys.exit(headless(Config(store=Path(sys.argv[1]), socket=False)))
 """
 SUMMARY = re.compile(
     r"pages indexed (\d+) · circuits opened (\d+), closed (\d+) · "
-    r"crashes injected 2, healed 2 · lost 0, indexed twice 0"
+    r"crashes injected 2, healed 2 · lost 0, indexed twice 0\n"
+    r"pages counted (\d+) at 4 sites · miscounted 0"
 )
 
 
@@ -97,8 +98,9 @@ async def test_the_demo_killed_three_times_at_random_loses_nothing_and_ends_well
     assert status == 0
     summary = SUMMARY.search(output)
     assert summary is not None
-    pages, opened, closed = map(int, summary.groups())
+    pages, opened, closed, counted = map(int, summary.groups())
     assert pages > 200
+    assert counted == pages
     assert opened >= 1
     assert closed >= 1
     verdict, sentence = await judge(tmp_path)
@@ -137,10 +139,17 @@ async def test_a_signal_ends_the_demo_in_order(
 @pytest.mark.parametrize(
     ("frontier", "index", "moment", "status", "finding"),
     [
-        ("whole", "whole", "before", 0, "lost 0, indexed twice 0, invented 0"),
-        ("whole", "whole", "after", 0, "lost 0, indexed twice 0, invented 0"),
+        ("whole", "whole", "before", 0, "invented 0, sites miscounted 0"),
+        ("whole", "whole", "after", 0, "invented 0, sites miscounted 0"),
         ("acknowledges_first", "whole", "before", 1, r"lost [1-9]\d*, indexed twice 0"),
         ("whole", "unguarded", "after", 1, r"lost 0, indexed twice [1-9]"),
+        (
+            "announces_first",
+            "whole",
+            "before",
+            1,
+            r"invented 0, sites miscounted [1-4]",
+        ),
     ],
 )
 async def test_the_judge_tells_a_whole_crawl_from_a_broken_one(

@@ -6,6 +6,7 @@ import itertools
 import json
 import socket
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,15 +20,24 @@ from treewarden import (
     CircuitOpen,
     Config,
     ConfigError,
+    DynamicSupervisorSpec,
+    HttpFailed,
+    HttpRefused,
+    Intensity,
+    RetriesExhausted,
     Runtime,
     open_runtime,
 )
 from treewarden.demo import application
-from treewarden.demo.frontier import Frontier
-from treewarden.demo.index import indexed
+from treewarden.demo.census import Census
+from treewarden.demo.crew import Crew
+from treewarden.demo.fetcher import Pace
+from treewarden.demo.frontier import Frontier, Scope
+from treewarden.demo.index import Index, index_path, indexed
+from treewarden.demo.indexer import Indexer
 from treewarden.demo.pages import SITES, site_of
 from treewarden.demo.sites import Habit, log_path, serve_site
-from treewarden.demo.web import TROUBLE, Web, circuit_of
+from treewarden.demo.web import OWN_MANNERS, TROUBLE, Web
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -63,8 +73,8 @@ async def open_site(
 
 
 @asynccontextmanager
-async def open_web(folder: Path, web: Web) -> AsyncIterator[Runtime]:
-    app = Application("web", [ChildSpec("web", web.connect)])
+async def open_web(folder: Path) -> AsyncIterator[Runtime]:
+    app = Application("web", [])
     config = Config(store=folder / "web.db", socket=False)
     async with open_runtime(app, config=config) as runtime:
         yield runtime
@@ -146,17 +156,17 @@ async def test_the_circuit_of_a_site_opens_when_it_dies_and_closes_when_it_is_ba
     library: Path,
 ) -> None:
     ports: Ports = {}
-    web = Web(ports)
+    web = Web(ports, OWN_MANNERS)
     url = f"http://{HOST}/"
-    async with open_web(library, web) as runtime:
+    async with open_web(library) as runtime:
         async with open_site(library, ports):
             assert (await web.get(url)).status == 200
-            circuit = circuit_of(url)
-        assert circuit.name == "healthy"
-        for _ in range(4):
+        circuit = runtime.circuits.get(f"web/{HOST}")
+        assert circuit is not None
+        for _ in range(2):
             with pytest.raises(TROUBLE):
                 await web.get(url)
-        assert runtime.circuits.circuit("healthy").state == "open"
+        assert circuit.state == "open", "four failures: each was tried again once"
         with pytest.raises(CircuitOpen) as rejected:
             await web.get(url)
         assert rejected.value.retry_after is not None
@@ -166,20 +176,72 @@ async def test_the_circuit_of_a_site_opens_when_it_dies_and_closes_when_it_is_ba
                     await trio.sleep(0.02)
             assert (await web.get(url)).status == 200
         assert circuit.state == "closed"
+        [policy] = runtime.policies.statistics()
+        assert [layer.value for layer, _ in policy.layers] == [
+            "timeout", "retry", "circuit", "rate", "bulkhead", "attempt_timeout"
+        ]  # fmt: skip
 
 
 async def test_an_answer_that_says_later_is_trouble_and_not_found_is_an_answer(
     library: Path,
 ) -> None:
     ports: Ports = {}
-    web = Web(ports)
-    async with open_web(library, web):
+    web = Web(ports, OWN_MANNERS)
+    async with open_web(library):
         async with open_site(library, ports, Habit(fails=1.0)):
-            with pytest.raises(httpx.HTTPStatusError):
+            with pytest.raises(RetriesExhausted, match="500"):
                 await web.get(f"http://{HOST}/")
             assert (await web.get(f"http://{HOST}/nowhere")).status == 404
-        with pytest.raises(httpx.ConnectError, match="not up yet"):
+        with pytest.raises(HttpFailed, match="not up yet"):
             await web.get("http://slow.localhost/")
+
+
+async def test_a_page_that_is_too_long_for_us_is_refused(library: Path) -> None:
+    ports: Ports = {}
+    web = Web(ports, replace(OWN_MANNERS, limit_bytes=10))
+    async with open_web(library), open_site(library, ports):
+        with pytest.raises(HttpRefused, match="longer than 10 bytes"):
+            await web.get(f"http://{HOST}/")
+
+
+async def test_a_page_that_the_exchange_has_only_buffered_stays_on_the_list(
+    library: Path, tmp_path: Path
+) -> None:
+    ports: Ports = {}
+    store = tmp_path / "crawl.db"
+    web = Web(ports, OWN_MANNERS)
+    scope = Scope(seeds=(f"http://{HOST}/",), limit=10)
+    app = Application(
+        "crawl",
+        [
+            ChildSpec("census", Census),
+            ChildSpec("indexer", Indexer, args=(Index(index_path(store)),)),
+            ChildSpec("frontier", Frontier, args=(scope,)),
+            ChildSpec("fetchers", DynamicSupervisorSpec()),
+            ChildSpec("crew", Crew, args=(web, Pace(between=0.0, attempts=10), 1)),
+        ],
+        intensity=Intensity(limit=10),
+    )
+    config = Config(store=store, socket=False)
+    with trio.fail_after(30):
+        async with open_site(library, ports), open_runtime(app, config=config) as own:
+            indexer = own.ref("/indexer", Indexer)
+            circuit = own.exchange.circuit(indexer)
+            while circuit is None:
+                await trio.sleep(0.001)
+                circuit = own.exchange.circuit(indexer)
+            circuit.trip()
+            frontier = own.ref("/frontier", Frontier)
+            while own.exchange.statistics().pending == 0:  # noqa: ASYNC110 - no event
+                await trio.sleep(0.001)
+            account = await frontier.call(Frontier.account)
+            assert account.pending > 0
+            circuit.reset()
+            while (await frontier.call(Frontier.account)).pending:  # noqa: ASYNC110
+                await trio.sleep(0.01)
+    urls, twice = indexed(store)
+    assert len(urls) == 1 + len(NAMES)
+    assert twice == 0
 
 
 async def test_a_guest_asks_a_site_for_its_rules_first_and_then_once_a_second(
@@ -220,6 +282,6 @@ def test_the_demo_is_refused_a_url_that_is_none_and_a_store_in_memory() -> None:
 def test_the_demo_names_every_part_that_the_documentation_names(tmp_path: Path) -> None:
     app = application(Config(store=tmp_path / "demo.db"))
     ids = {child.id for child in app.children}
-    assert {"sites", "frontier", "fetchers", "indexer", "web", "lookout"} <= ids
+    assert {"sites", "frontier", "fetchers", "indexer", "census", "lookout"} <= ids
     sites = next(child for child in app.children if child.id == "sites").start
     assert [child.id for child in getattr(sites, "children", ())] == list(SITES)

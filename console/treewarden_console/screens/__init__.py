@@ -5,15 +5,17 @@ here sends a request or waits for one.
 """
 
 from .agents import AgentsScreen
+from .bus import BusScreen
 from .circuits import CircuitsScreen
 from .dialogs import Confirm, Leave, Leaving, Reading, help_page
 from .events import EventsScreen
 from .tree import TreeScreen
 from .view import View
-from .wants import WantAct, WantCircuit, WantState, WantWhy
+from .wants import WantAct, WantBus, WantCircuit, WantLetter, WantState, WantWhy
 
 __all__ = [
     "AgentsScreen",
+    "BusScreen",
     "CircuitsScreen",
     "Confirm",
     "EventsScreen",
@@ -23,7 +25,9 @@ __all__ = [
     "TreeScreen",
     "View",
     "WantAct",
+    "WantBus",
     "WantCircuit",
+    "WantLetter",
     "WantState",
     "WantWhy",
     "help_page",

@@ -1,4 +1,4 @@
-"""The circuits: which calls are let through, and why not."""
+"""The circuits and policies: which calls are let through, and why not."""
 
 from __future__ import annotations
 
@@ -13,7 +13,12 @@ from treewarden_console.state import (
     News,
     age,
     count,
+    find_layer,
     flat_lines,
+    layer_number,
+    layer_word,
+    plural,
+    rate,
     sorted_ids,
     strip,
 )
@@ -21,22 +26,22 @@ from treewarden_console.widgets import (
     BLANK_ROW,
     Cell,
     Column,
-    Page,
+    Spans,
     TableTree,
     Tone,
     circuit_look,
     circuit_page,
+    policy_page,
 )
 
-from .view import Hint, View
+from .two_lists import TwoLists
+from .view import Hint
 from .wants import WantCircuit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from textual.app import ComposeResult
-
-    from treewarden.control.protocol import CircuitRow
+    from treewarden.control.protocol import CircuitRow, LayerRow
     from treewarden_console.state import Desk
     from treewarden_console.widgets import Ink
 
@@ -45,7 +50,7 @@ _COLUMNS: Final = (
     Column(key="name", title="CIRCUIT", width=0),
     Column(key="state", title="STATE", width=9),
     Column(key="fails", title="FAILS", width=7, right=True),
-    Column(key="share", title="RATE", width=5, right=True),
+    Column(key="share", title="RATE", width=5, right=True, least=84),
     Column(key="since", title="SINCE", width=5, right=True),
     Column(key="next", title="NEXT", width=5, right=True),
     Column(key="calls", title="CALLS", width=5, right=True, least=90),
@@ -53,12 +58,24 @@ _COLUMNS: Final = (
     Column(key="opened", title="OPENED", width=6, right=True, least=100),
     Column(key="strip", title="LAST 5 MIN", width=_STRIP, least=76),
 )
+_POLICY_COLUMNS: Final = (
+    Column(key="policy", title="POLICY", width=0),
+    Column(key="circuit", title="CIRCUIT", width=9),
+    Column(key="rate", title="CALL/S", width=6, right=True),
+    Column(key="calls", title="CALLS", width=5, right=True, least=72),
+    Column(key="failed", title="FAIL", width=5, right=True),
+    Column(key="retries", title="RETRY", width=5, right=True),
+    Column(key="limit", title="RATE LIMIT", width=26, least=100),
+    Column(key="waiting", title="WAIT", width=4, right=True),
+    Column(key="places", title="PLACES", width=7, right=True),
+    Column(key="queue", title="QUEUE", width=5, right=True),
+)
 _SORTS: Final = ("name", "state", "failures", "rejected")
 _WORST: Final = ("open", "forced_open", "half_open", "disabled", "metrics_only")
 
 
-class CircuitsScreen(View):
-    """All circuits, and the selected one."""
+class CircuitsScreen(TwoLists):
+    """All circuits, the policies that calls are made under, and the selected one."""
 
     TAB: ClassVar[int] = 1
     HINTS: ClassVar[tuple[Hint, ...]] = (
@@ -66,6 +83,7 @@ class CircuitsScreen(View):
         Hint("C", "close", Rights.RW),
         Hint("D", "disable", Rights.RW),
         Hint("s", "sort"),
+        Hint("tab", "policies", least=100),
         Hint("p", "freeze"),
         Hint("/", "filter"),
         Hint("?", "help"),
@@ -76,6 +94,7 @@ class CircuitsScreen(View):
         Binding("T", "circuit('trip')", show=False),
         Binding("C", "circuit('reset')", show=False),
         Binding("D", "circuit('disable')", show=False),
+        Binding("M", "circuit('metrics-only')", show=False),
         Binding("s", "sort", show=False),
     ]
 
@@ -83,49 +102,64 @@ class CircuitsScreen(View):
         super().__init__(desk, ink)
         self._sort = 0
 
-    def middle(self) -> ComposeResult:
-        """The rows and the detail."""
-        table = TableTree(self.ink, _COLUMNS, self._cells, id="circuits")
-        table.add_class("pane")
-        yield table
-        page = Page(self.ink, id="circuit")
-        page.add_class("pane")
-        yield page
+    def upper(self) -> TableTree:
+        """The circuits."""
+        return TableTree(self.ink, _COLUMNS, self._cells, id="circuits")
+
+    def lower(self) -> TableTree:
+        """The policies."""
+        return TableTree(self.ink, _POLICY_COLUMNS, self._policy_cells, id="policies")
 
     @property
-    def rows(self) -> TableTree:
-        """The rows."""
+    def circuits(self) -> TableTree:
+        """The rows of the circuits."""
         return self.query_one("#circuits", TableTree)
 
-    def focus_rows(self) -> None:
-        """Give the keys back to the rows."""
-        self.rows.focus()
+    @property
+    def policies(self) -> TableTree:
+        """The rows of the policies."""
+        return self.query_one("#policies", TableTree)
 
     def take(self, news: News) -> None:
         """Draw what changed."""
         if news.circuits.reshaped or (news.second and self._sort):
-            self.rows.show(self._lines())
+            self.circuits.show(self._lines())
         elif news.second:
-            self.rows.redraw()
+            self.circuits.redraw()
         else:
-            self.rows.update(Changes(ids=news.circuits.ids))
-        if news.circuits or news.second:
-            self._draw_detail()
+            self.circuits.update(Changes(ids=news.circuits.ids))
+        if news.policies.reshaped:
+            self.show_lower(wanted=bool(self.desk.shown.policies.rows))
+            self.policies.show(self._policy_lines())
+        else:
+            self.policies.update(news.policies)
+        if news.circuits or news.policies or news.second:
+            self.draw_detail()
 
-    def _draw_detail(self) -> None:
+    def detail(self, *, below: bool) -> tuple[str, list[Spans]]:
+        """The chosen policy or circuit."""
+        if below:
+            name = self.policies.cursor
+            return name or "", policy_page(self.desk, self.ink, name)
+        name = self.circuits.cursor
+        return name or "", circuit_page(self.desk, self.ink, name)
+
+    def draw_titles(self) -> None:
+        """How many, and how many of them are not as they should be."""
         rows = self.desk.shown.circuits.rows
         states = [row.state for row in rows.values()]
-        words = [f"{len(rows)} circuits" if len(rows) != 1 else "1 circuit"]
+        words = [plural(len(rows), "circuit")]
         for state in _WORST:
             if (number := states.count(state)) > 0:
                 look = circuit_look(state)
                 words.append(f"{self.ink.glyph(look)} {number} {look.word}")
         sort = f"sort: {_SORTS[self._sort]}" if self._sort else ""
         title = "  ".join(filter(None, [*words, sort]))
-        self.rows.border_title = self.ink.title(title + self.filter_words())
-        page = self.query_one("#circuit", Page)
-        page.border_title = self.ink.title(self.rows.cursor or "")
-        page.show(circuit_page(self.desk, self.ink, self.rows.cursor))
+        self.circuits.border_title = self.ink.title(title + self.filter_words())
+        number = len(self.desk.shown.policies.rows)
+        self.policies.border_title = self.ink.title(
+            plural(number, "policy", "policies")
+        )
 
     def _lines(self) -> list[Line]:
         rows = self.desk.shown.circuits.rows
@@ -174,17 +208,76 @@ class CircuitsScreen(View):
             ),
         )
 
-    def on_table_tree_moved(self) -> None:
-        """Another circuit is selected."""
-        self._draw_detail()
+    def _policy_lines(self) -> list[Line]:
+        rows = self.desk.shown.policies.rows
+        return flat_lines(name for name in sorted(rows) if self.filter.matches(name))
+
+    def _policy_cells(self, line: Line) -> tuple[Cell, ...]:
+        row = self.desk.shown.policies.rows.get(line.id)
+        if row is None:
+            return BLANK_ROW
+        circuit = find_layer(row, "circuit")
+        retry = find_layer(row, "retry")
+        limiter = find_layer(row, "rate")
+        bulkhead = find_layer(row, "bulkhead")
+        return (
+            Cell(row.name, Tone.STRONG),
+            self._circuit_cell(circuit),
+            Cell(rate(self.desk.shown.call_rates.get(row.name))),
+            Cell(count(row.calls), Tone.MUTED),
+            Cell(count(row.failed), Tone.BAD if row.failed else Tone.MUTED),
+            _worry(_retries(retry)),
+            Cell(layer_word(limiter, "limit") or "-", Tone.MUTED),
+            _worry(layer_number(limiter, "waiting")),
+            _places(bulkhead),
+            _worry(layer_number(bulkhead, "waiting")),
+        )
+
+    def _circuit_cell(self, circuit: LayerRow | None) -> Cell:
+        state = layer_word(circuit, "state")
+        if state is None:
+            return Cell("-", Tone.MUTED)
+        look = circuit_look(state)
+        return Cell(self.ink.sign(look), look.tone)
 
     def action_sort(self) -> None:
         """The next order."""
         self._sort = (self._sort + 1) % len(_SORTS)
-        self.rows.show(self._lines())
-        self._draw_detail()
+        self.circuits.show(self._lines())
+        self.draw_detail()
 
-    def action_circuit(self, act: Literal["trip", "reset", "disable"]) -> None:
-        """Operate the selected circuit."""
-        if (name := self.rows.cursor) is not None:
+    def action_circuit(
+        self, act: Literal["trip", "reset", "disable", "metrics-only"]
+    ) -> None:
+        """Operate the selected circuit, or that of the selected policy."""
+        if (name := self._chosen_circuit()) is not None:
             self.post_message(WantCircuit(act, name))
+
+    def _chosen_circuit(self) -> str | None:
+        if self.rows is self.circuits:
+            return self.circuits.cursor
+        policy = self.desk.shown.policies.rows.get(self.policies.cursor or "")
+        return layer_word(find_layer(policy, "circuit"), "name") if policy else None
+
+
+def _retries(retry: LayerRow | None) -> float | None:
+    """Attempts beyond the first ones."""
+    attempts = layer_number(retry, "attempts")
+    calls = layer_number(retry, "calls")
+    return None if attempts is None or calls is None else max(0, attempts - calls)
+
+
+def _places(bulkhead: LayerRow | None) -> Cell:
+    taken, limit = (layer_number(bulkhead, name) for name in ("taken", "limit"))
+    if taken is None or limit is None:
+        return Cell("-", Tone.MUTED)
+    return Cell(
+        f"{count(taken)}/{count(limit)}", Tone.WORRY if taken >= limit else Tone.TEXT
+    )
+
+
+def _worry(number: float | None) -> Cell:
+    """A number that is best when it is zero."""
+    if number is None:
+        return Cell("-", Tone.MUTED)
+    return Cell(count(number), Tone.WORRY if number else Tone.MUTED)

@@ -184,7 +184,7 @@ _HELP = (
     ("g G, page keys", "top, bottom, a screenful"),
     ("enter, esc", "open, back; esc also clears the filter"),
     ("tab", "next pane"),
-    ("1 2 3 4", "Tree, Circuits, Events, Agents"),
+    ("1 2 3 4 5", "Tree, Circuits and policies, Events, Agents, Bus"),
     ("", ""),
     ("LOOK", ""),
     ("w", "why did it restart: the whole story"),
@@ -196,7 +196,8 @@ _HELP = (
     ("ACT (upper case changes things)", ""),
     ("X", "crash the node, on purpose (rights: chaos)"),
     ("R S", "restart, stop the node (rights: rw)"),
-    ("T C D", "trip, close, disable the circuit (rights: rw)"),
+    ("T C D M", "trip, close, disable, only watch the circuit (rights: rw)"),
+    ("B F", "Bus: deliver the dead letter again, forget it (rights: rw)"),
     ("", "You see first what an act would do; Cancel has the focus."),
     ("", "Keys above your rights do nothing; the runtime refuses as well."),
     ("", ""),
@@ -212,7 +213,7 @@ def help_page() -> list[Spans]:
     for keys, does in _HELP:
         if not keys and not does:
             lines.append(BLANK)
-        elif keys.isupper() or keys.startswith("ACT"):
+        elif not does:
             lines.append([(keys, Tone.HEAD)])
         else:
             lines.append([(f"  {keys:<16} ", Tone.ACCENT), (does, Tone.TEXT)])

@@ -104,7 +104,7 @@ class TreeScreen(View):
             detail = Page(self.ink, id="detail")
             detail.add_class("pane")
             yield detail
-        strip = EventTable(self.desk, self.ink, id="strip", cursor=False)
+        strip = EventTable(self.desk, self.ink, id="strip", strip=True)
         strip.can_focus = False
         strip.add_class("pane")
         strip.border_title = self.ink.title("latest events")

@@ -12,12 +12,12 @@ from textual.widgets import Input
 
 from treewarden.control.protocol import Rights
 from treewarden_console.state import EVERYTHING, Desk, Filter, News
-from treewarden_console.widgets import Bar, Ink, Span, Tone, headline, tabs
+from treewarden_console.widgets import Bar, Ink, Span, Tone, alarms, headline, tabs
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
 
-TABS = ("Tree", "Circuits", "Events", "Agents")
+TABS = ("Tree", "Circuits", "Events", "Agents", "Bus")
 
 
 class Hint(NamedTuple):
@@ -92,7 +92,7 @@ class View(Screen[None]):
         """Say header, tabs and footer anew; they draw only what changed."""
         width = self.size.width
         self.query_one("#header", Bar).say(*headline(self.desk, self.ink, width))
-        right: list[Span] = [("/ filter  ? help", Tone.MUTED)]
+        right = [*alarms(self.desk.shown, width), ("/ filter  ? help", Tone.MUTED)]
         self.query_one("#tabs", Bar).say(tabs(TABS, self.TAB, width), right)
         self.query_one("#footer", Bar).say(self._footer(width))
 

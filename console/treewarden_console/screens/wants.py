@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from textual.message import Message
 
 if TYPE_CHECKING:
-    from treewarden.control.protocol import Act
+    from treewarden.control.protocol import Act, DeadLetterRow
 
 
 class WantWhy(Message):
@@ -43,7 +43,22 @@ class WantAct(Message):
 class WantCircuit(Message):
     """Do this to a circuit; the app asks first."""
 
-    def __init__(self, act: Literal["trip", "reset", "disable"], name: str) -> None:
+    def __init__(
+        self, act: Literal["trip", "reset", "disable", "metrics-only"], name: str
+    ) -> None:
         super().__init__()
         self.act = act
         self.name = name
+
+
+class WantBus(Message):
+    """Which durable subscriptions are idle, and which dead letters are there?"""
+
+
+class WantLetter(Message):
+    """Do this to a dead letter; the app asks first."""
+
+    def __init__(self, act: Literal["retry", "discard"], letter: DeadLetterRow) -> None:
+        super().__init__()
+        self.act = act
+        self.letter = letter

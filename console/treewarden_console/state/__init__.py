@@ -9,6 +9,7 @@ from .desk import Desk, Note, Owner
 from .events import Entry, EventLog, Telling, tell
 from .filter import Filter
 from .hearing import Hearing, Standing
+from .layers import find_layer, layer_number, layer_word
 from .model import EVERYTHING, UNWELL, Model, News
 from .series import FailureStrips, Rates, strip
 from .table import ALL, Changes, Table, sorted_ids
@@ -44,7 +45,10 @@ __all__ = [
     "compare",
     "count",
     "fields",
+    "find_layer",
     "flat_lines",
+    "layer_number",
+    "layer_word",
     "plural",
     "rate",
     "short_error",

@@ -163,6 +163,8 @@ def _tell_of_child(what: str, payload: dict[str, object]) -> tuple[str, str]:
     match what:
         case "exited" if exit_.startswith("crashed"):
             return "crashed", short_error(exit_.removeprefix("crashed: "))
+        case "exited" if exit_.startswith("rolled back"):
+            return "rollback", short_error(exit_.removeprefix("rolled back: "))
         case "exited":
             return "exited", exit_
         case "started":

@@ -15,17 +15,24 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 from treewarden.control.protocol import (
     AgentRow,
     AgentsUpdate,
+    AlarmRow,
+    AlarmsUpdate,
     BusUpdate,
     CircuitRow,
     CircuitsUpdate,
+    DeadLetterRow,
+    DeadLetters,
     EventRow,
     EventsUpdate,
     NodeRow,
+    PoliciesUpdate,
+    PolicyRow,
     ProcessRow,
     ProcessUpdate,
     Rights,
     RuntimeRow,
     SubscriptionRow,
+    Subscriptions,
     TreeUpdate,
     Update,
     Welcome,
@@ -55,17 +62,33 @@ class News:
     nodes: Changes = _NONE
     agents: Changes = _NONE
     circuits: Changes = _NONE
+    policies: Changes = _NONE
+    subscriptions: Changes = _NONE
+    letters: Changes = _NONE
+    alarms: Changes = _NONE
     events: bool = False
     second: bool = False
 
     def __bool__(self) -> bool:
         """Whether anything needs drawing."""
-        return bool(
-            self.nodes or self.agents or self.circuits or self.events or self.second
-        )
+        tables = (
+            self.nodes, self.agents, self.circuits,
+            self.policies, self.subscriptions, self.letters, self.alarms,
+        )  # fmt: skip
+        return any(tables) or self.events or self.second
 
 
-EVERYTHING = News(nodes=ALL, agents=ALL, circuits=ALL, events=True, second=True)
+EVERYTHING = News(
+    nodes=ALL,
+    agents=ALL,
+    circuits=ALL,
+    policies=ALL,
+    subscriptions=ALL,
+    letters=ALL,
+    alarms=ALL,
+    events=True,
+    second=True,
+)
 
 
 def _nodes() -> Table[NodeRow]:
@@ -74,7 +97,12 @@ def _nodes() -> Table[NodeRow]:
 
 @dataclass(slots=True, kw_only=True)
 class Model:
-    """The rows of every topic, the events, rates, and the state of the link."""
+    """The rows of every topic, the events, rates, and the state of the link.
+
+    Idle subscriptions (durable ones that nobody takes events of) and dead letters are in
+    the runtime's store; nobody tells of them unasked, so they are as old as the last
+    answer. `more_letters` says that there are others behind those.
+    """
 
     hearing: Hearing = field(default_factory=Hearing)
     runtime: RuntimeRow | None = None
@@ -83,9 +111,16 @@ class Model:
     nodes: Table[NodeRow] = field(default_factory=_nodes)
     agents: Table[AgentRow] = field(default_factory=Table)
     circuits: Table[CircuitRow] = field(default_factory=Table)
+    policies: Table[PolicyRow] = field(default_factory=Table)
     subscriptions: Table[SubscriptionRow] = field(default_factory=Table)
+    idle: Table[SubscriptionRow] = field(default_factory=Table)
+    letters: Table[DeadLetterRow] = field(default_factory=Table)
+    more_letters: bool = False
+    alarms: Table[AlarmRow] = field(default_factory=Table)
     events: EventLog = field(default_factory=EventLog)
     rates: Rates = field(default_factory=Rates)
+    call_rates: Rates = field(default_factory=Rates)
+    event_rates: Rates = field(default_factory=Rates)
     totals: Rates = field(default_factory=Rates)
     strips: FailureStrips = field(default_factory=FailureStrips)
     _process_at: float = 0.0
@@ -122,14 +157,38 @@ class Model:
                 self.rates.forget(update.gone)
             case CircuitsUpdate(rows=circuits):
                 _apply(self.circuits, update, ((row.name, row) for row in circuits))
+            case PoliciesUpdate(rows=policies):
+                _apply(self.policies, update, ((row.name, row) for row in policies))
+                self.call_rates.forget(update.gone)
             case BusUpdate(rows=bus):
                 _apply(self.subscriptions, update, ((row.id, row) for row in bus))
+                self.event_rates.forget(update.gone)
+            case AlarmsUpdate(rows=alarms):
+                _apply(self.alarms, update, ((f"{row.id}", row) for row in alarms))
             case EventsUpdate(rows=events):
                 self._apply_events(update, events)
             case ProcessUpdate(rows=[*_, process]):
                 self.process, self._process_at = process, now
             case _:
                 pass  # a topic of a newer runtime: nothing here shows it
+
+    def take_subscriptions(self, answer: Subscriptions) -> None:
+        """Learn which durable subscriptions are idle."""
+        idle = [(row.id, row) for row in answer.rows if row.durable and not row.members]
+        self.idle.apply(idle, full=True)
+
+    def take_letters(self, answer: DeadLetters) -> None:
+        """Learn which dead letters there are."""
+        self.letters.apply(((f"{row.number}", row) for row in answer.rows), full=True)
+        self.more_letters = answer.more
+
+    def all_subscriptions(self) -> dict[str, SubscriptionRow]:
+        """Those in memory and the idle ones; of an id in both, the former is newer."""
+        return self.subscriptions.rows | {
+            id_: row
+            for id_, row in self.idle.rows.items()
+            if id_ not in self.subscriptions.rows
+        }
 
     def sample(self, now: float) -> bool:
         """Turn counters into rates once a second; True when it did."""
@@ -156,6 +215,10 @@ class Model:
             nodes=self.nodes.take(),
             agents=self.agents.take(),
             circuits=self.circuits.take(),
+            policies=self.policies.take(),
+            subscriptions=self.subscriptions.take() | self.idle.take(),
+            letters=self.letters.take(),
+            alarms=self.alarms.take(),
             events=before != seen,
             second=second,
         )
@@ -170,9 +233,16 @@ class Model:
             nodes=self.nodes.copy(),
             agents=self.agents.copy(),
             circuits=self.circuits.copy(),
+            policies=self.policies.copy(),
             subscriptions=self.subscriptions.copy(),
+            idle=self.idle.copy(),
+            letters=self.letters.copy(),
+            more_letters=self.more_letters,
+            alarms=self.alarms.copy(),
             events=self.events.copy(),
             rates=self.rates.copy(),
+            call_rates=self.call_rates.copy(),
+            event_rates=self.event_rates.copy(),
             totals=self.totals.copy(),
             strips=self.strips.copy(),
             _process_at=self._process_at,
@@ -238,6 +308,10 @@ class Model:
         moved = {path: agents[path].handled for path in self._counted & agents.keys()}
         self._counted.clear()
         self.agents.touch(self.rates.sample(moved, seconds))
+        calls = {name: row.calls for name, row in self.policies.rows.items()}
+        self.policies.touch(self.call_rates.sample(calls, seconds))
+        events = {id_: row.published for id_, row in self.subscriptions.rows.items()}
+        self.subscriptions.touch(self.event_rates.sample(events, seconds))
         if self.process is not None:
             totals = {
                 "published": self.process.published,
@@ -252,10 +326,17 @@ class Model:
         )
 
     def _forget(self) -> None:
-        for table in (self.nodes, self.agents, self.circuits, self.subscriptions):
+        for table in (
+            self.nodes, self.agents, self.circuits, self.policies,
+            self.subscriptions, self.idle, self.letters, self.alarms,
+        ):  # fmt: skip
             table.clear()
-        for counted in (self.rates, self.totals, self.strips, self.events):
+        for counted in (
+            self.rates, self.call_rates, self.event_rates,
+            self.totals, self.strips, self.events,
+        ):  # fmt: skip
             counted.clear()
+        self.more_letters = False
         self._counted.clear()
         self.process = None
         self.hearing.lost = 0

@@ -26,6 +26,12 @@ class Changes:
         """Whether anything changed at all."""
         return self.reshaped or bool(self.ids)
 
+    def __or__(self, other: Changes) -> Changes:
+        """What changed in either of two tables that are shown as one."""
+        return Changes(
+            ids=self.ids | other.ids, reshaped=self.reshaped or other.reshaped
+        )
+
 
 ALL = Changes(reshaped=True)
 """What a view is told that must read everything again."""

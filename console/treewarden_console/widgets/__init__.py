@@ -8,7 +8,7 @@ from .bar import Bar
 from .circuit_page import circuit_page
 from .event_page import event_page
 from .event_table import EventTable
-from .header import headline, tabs
+from .header import alarms, headline, tabs
 from .ink import (
     DEGRADED,
     Ink,
@@ -21,10 +21,13 @@ from .ink import (
     node_look,
     wrap,
 )
+from .letter_page import letter_page, receiver
 from .node_page import node_page
 from .page import BLANK, Page, heading, labelled
+from .policy_page import policy_page
 from .preview_page import preview_page
 from .state_page import state_page
+from .subscription_page import subscription_page
 from .table_tree import BLANK_ROW, Cell, Column, TableTree
 from .why_page import why_page
 
@@ -43,6 +46,7 @@ __all__ = [
     "Spans",
     "TableTree",
     "Tone",
+    "alarms",
     "circuit_look",
     "circuit_page",
     "event_look",
@@ -50,10 +54,14 @@ __all__ = [
     "heading",
     "headline",
     "labelled",
+    "letter_page",
     "node_look",
     "node_page",
+    "policy_page",
     "preview_page",
+    "receiver",
     "state_page",
+    "subscription_page",
     "tabs",
     "why_page",
     "wrap",

@@ -23,14 +23,23 @@ def circuit_page(desk: Desk, ink: Ink, name: str | None) -> list[Spans]:
     state: list[Span] = [(ink.sign(look), look.tone), (f" since {since}", Tone.TEXT)]
     if circuit.retry_after is not None:
         state.append((f"  probe in {circuit.retry_after:.0f} s", Tone.WORRY))
+    if circuit.probes:
+        out = f"  {circuit.probes} of {circuit.half_open_calls} probes out"
+        state.append((out, Tone.NOTE))
     window = f"{circuit.window_failures} of {circuit.window_calls} failed"
+    if circuit.window_slow:
+        window += f", {circuit.window_slow} slow"
     counts = [
         (circuit.calls, "calls", Tone.TEXT),
         (circuit.succeeded, "succeeded", Tone.TEXT),
         (circuit.failed, "failed", Tone.BAD),
         (circuit.rejected, "rejected", Tone.WORRY),
         (circuit.not_counted, "not counted", Tone.MUTED),
-        (circuit.opened, "times open", Tone.WORRY),
+        (
+            circuit.opened,
+            "time open" if circuit.opened == 1 else "times open",
+            Tone.WORRY,
+        ),
     ]
     totals = [
         (f"{count(number)} {word}  ", tone if number else Tone.MUTED)

@@ -44,10 +44,11 @@ def event_page(entry: Entry | None, ink: Ink, zone: tzinfo | None) -> list[Spans
         lines.append(labelled("source", (row.source, Tone.TEXT)))
     if row.trace:
         lines.append(labelled("trace", (row.trace, Tone.TEXT)))
-    return [*lines, BLANK, *_payload(row.payload)]
+    return [*lines, BLANK, *payload_lines(row.payload)]
 
 
-def _payload(raw: msgspec.Raw) -> list[Spans]:
+def payload_lines(raw: msgspec.Raw) -> list[Spans]:
+    """JSON for a person, indented; the first lines of it."""
     try:
         pretty = msgspec.json.format(bytes(raw), indent=2).decode()
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):

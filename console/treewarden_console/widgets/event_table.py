@@ -25,8 +25,16 @@ _COLUMNS: Final = (
 )
 
 
+# A strip is a few rows high; what is further back is on the screen of events.
+_STRIP_LINES: Final = 50
+
+
 class EventTable(TableTree):
-    """The entries that pass a filter; new ones are looked at once, as they come."""
+    """The entries that pass a filter; new ones are looked at once, as they come.
+
+    A `strip` of them has no cursor, and of the application's own events only the newest
+    of each topic: twenty a second must not push out what went wrong.
+    """
 
     def __init__(
         self,
@@ -34,10 +42,11 @@ class EventTable(TableTree):
         ink: Ink,
         *,
         id: str,  # noqa: A002 - Textual's name
-        cursor: bool = True,
+        strip: bool = False,
     ) -> None:
-        super().__init__(ink, _COLUMNS, self._event_cells, id=id, cursor=cursor)
+        super().__init__(ink, _COLUMNS, self._event_cells, id=id, cursor=not strip)
         self.following = True
+        self._strip = strip
         self._desk = desk
         self._drawn: EventLog | None = None
         self._epoch = self._arrived = 0
@@ -66,7 +75,23 @@ class EventTable(TableTree):
             len(self._lines),
         )
         del self._lines[:gone]
+        if self._strip:
+            self._lines = self._folded(log)
         self.show(self._lines, follow=self.following)
+
+    def _folded(self, log: EventLog) -> list[Line]:
+        kept: list[Line] = []
+        told: set[str] = set()
+        for line in reversed(self._lines):
+            entry = log.get(line.id)
+            topic = entry.row.topic if entry and entry.row.kind == "event" else ""
+            if topic not in told:
+                kept.append(line)
+            if topic:
+                told.add(topic)
+            if len(kept) == _STRIP_LINES:
+                break
+        return kept[::-1]
 
     def follow(self) -> None:
         """Go to the newest entry and stay with the news."""

@@ -1,14 +1,19 @@
-"""The first line: whom we watch, how true the picture is, how it goes there."""
+"""The first line: whom we watch, how true the picture is, how it goes there.
+
+And the second: which screens there are, and what is wrong.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections import Counter
+from typing import TYPE_CHECKING, Final, Literal
 
 from treewarden_console.state import Standing, age, count, rate, span
 
 from .ink import NODE_LOOKS, STANDING_LOOKS, Ink, Span, Tone
 
 if TYPE_CHECKING:
+    from treewarden.control.protocol import AlarmRow
     from treewarden_console.state import Desk, Model
 
 WIDE = 100
@@ -18,6 +23,11 @@ NARROW = 60
 
 _GAP: Span = ("  ", Tone.TEXT)
 _WORST = ("running", "starting", "restarting", "failed", "stuck", "suspended")
+# The worst first.
+_SEVERITY_TONES: Final[dict[Literal["critical", "warning"], Tone]] = {
+    "critical": Tone.BAD,
+    "warning": Tone.WORRY,
+}
 _RIGHTS_TONES = {"ro": Tone.MUTED, "rw": Tone.NOTE, "chaos": Tone.BAD}
 
 
@@ -96,3 +106,32 @@ def tabs(names: tuple[str, ...], active: int, width: int) -> list[Span]:
         else:
             spans.append((f" {label} ", Tone.MUTED))
     return spans
+
+
+def alarms(model: Model, width: int) -> list[Span]:
+    """How many alarms are open, by severity; nothing when there is none.
+
+    A severity of which somebody has acknowledged every one does not shout.
+    """
+    rows = list(model.alarms.rows.values())
+    if not rows:
+        return []
+    total = f"! {len(rows)} alarm{'' if len(rows) == 1 else 's'}"
+    parts = _severities(rows)
+    if width < WIDE:
+        loud = (tone for _, tone in parts if tone is not Tone.MUTED)
+        return [(total, next(loud, Tone.MUTED)), _GAP]
+    spans: list[Span] = [(f"{total}: ", Tone.TEXT)]
+    for part in parts:
+        spans += [part, (", ", Tone.TEXT)]
+    return [*spans[:-1], _GAP]
+
+
+def _severities(rows: list[AlarmRow]) -> list[Span]:
+    counts = Counter(row.severity for row in rows)
+    unseen = {row.severity for row in rows if not row.acknowledged_by}
+    return [
+        (f"{counts[severity]} {severity}", tone if severity in unseen else Tone.MUTED)
+        for severity, tone in _SEVERITY_TONES.items()
+        if counts[severity]
+    ]

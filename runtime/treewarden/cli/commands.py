@@ -1,11 +1,15 @@
 """What can be typed. Each command imports what it needs when it is run."""
 
 # No postponed annotations here: they are what typer reads.
+import inspect
 import math
 import os
 import signal
 import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -103,6 +107,21 @@ class CircuitWord(StrEnum):
     TRIP = "trip"
     RESET = "reset"
     DISABLE = "disable"
+    METRICS_ONLY = "metrics-only"
+
+
+class LetterWord(StrEnum):
+    """What can be done about a dead letter."""
+
+    RETRY = "retry"
+    DISCARD = "discard"
+    PURGE = "purge"
+
+
+class SubscriptionWord(StrEnum):
+    """What can be done about a durable subscription."""
+
+    FORGET = "forget"
 
 
 # --- options that several commands have --------------------------------------------------
@@ -143,7 +162,8 @@ Level = Annotated[
     LevelWord | None, typer.Option("--level", help="What a change survives [durable].")
 ]
 Cap = Annotated[
-    RightsWord | None, typer.Option("--rights", help="The most that anybody gets [rw].")
+    RightsWord | None,
+    typer.Option("--rights", help="The most that anybody gets [rw; the demo: chaos]."),
 ]
 LogLevel = Annotated[LogWord | None, typer.Option("--log-level", help="[info]")]
 UntilConsoleGone = Annotated[
@@ -151,28 +171,68 @@ UntilConsoleGone = Annotated[
 ]
 
 
-def _flags(**given: object) -> dict[str, object]:
-    words = {"db": "store"}
-    return {
-        words.get(key, key): str(value) if isinstance(value, StrEnum) else value
-        for key, value in given.items()
-        if value is not None
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """What a command line says of a configuration: a file, and what wins over it."""
+
+    file: Path | None = None
+    flags: Mapping[str, object] = field(default_factory=dict)
+
+    def config(self, **defaults: object) -> "Config":
+        """The whole configuration, checked; `defaults` lose against everything."""
+        from treewarden.config import load_config
+
+        return load_config(self.file, os.environ, self.flags, defaults)
+
+    def words(self) -> list[str]:
+        """The command line that gives a child the same configuration."""
+        words = [] if self.file is None else ["--config", str(self.file)]
+        for key, value in self.flags.items():
+            option = "--db" if key == "store" else f"--{key.replace('_', '-')}"
+            words += [option, str(value)]
+        return words
+
+
+def _given(
+    db: Db = None,
+    socket: ListenAt = None,
+    otlp: Otlp = None,
+    config: ConfigFile = None,
+    name: Name = None,
+    level: Level = None,
+    rights: Cap = None,
+    log_level: LogLevel = None,
+    until_console_gone: UntilConsoleGone = None,
+) -> Given:
+    """The options of every command that runs something."""
+    flags = {
+        "store": db,
+        "socket": socket,
+        "otlp": otlp,
+        "name": name,
+        "level": level and str(level),
+        "rights": rights and str(rights),
+        "log_level": log_level and str(log_level),
+        "until_console_gone": until_console_gone,
     }
+    said = {key: value for key, value in flags.items() if value is not None}
+    return Given(file=config, flags=said)
 
 
-def _as_arguments(config: Path | None, flags: dict[str, object]) -> list[str]:
-    """The command line that gives a child the same configuration."""
-    words = [] if config is None else ["--config", str(config)]
-    for key, value in flags.items():
-        option = "--db" if key == "store" else f"--{key.replace('_', '-')}"
-        words += [option, str(value)]
-    return words
+def _configured(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of `_given`; it takes what they said as `given`."""
+    own = inspect.signature(command).parameters
+    shared = inspect.signature(_given).parameters
 
+    @wraps(command)
+    def with_options(**said: Any) -> None:  # noqa: ANN401 - typer's, by name
+        given = _given(**{name: said.pop(name) for name in shared})
+        command(**said, given=given)
 
-def _load(file: Path | None, flags: dict[str, object], **defaults: object) -> "Config":
-    from treewarden.config import load_config
-
-    return load_config(file, os.environ, flags, defaults)
+    asked = [one for name, one in own.items() if name != "given"]
+    # The signature is what typer reads.
+    with_options.__signature__ = inspect.Signature([*asked, *shared.values()])  # type: ignore[attr-defined] # as functools does it
+    return with_options
 
 
 def _has_terminal() -> bool:
@@ -203,6 +263,7 @@ def _end(status: int) -> None:
 
 
 @app.command()
+@_configured
 def run(
     target: Annotated[
         str,
@@ -210,16 +271,8 @@ def run(
             metavar="MODULE:APP", help="An Application, or a function that makes one."
         ),
     ],
+    given: Given,
     headless: Headless = False,
-    db: Db = None,
-    socket: ListenAt = None,
-    otlp: Otlp = None,
-    config: ConfigFile = None,
-    name: Name = None,
-    level: Level = None,
-    rights: Cap = None,
-    log_level: LogLevel = None,
-    until_console_gone: UntilConsoleGone = None,
 ) -> None:
     """Run an application, with a console to watch it or --headless.
 
@@ -227,24 +280,14 @@ def run(
     whether it should go on. Options win over TREEWARDEN_* variables, and these over the
     file.
     """
-    flags = _flags(
-        db=db,
-        socket=socket,
-        otlp=otlp,
-        name=name,
-        level=level,
-        rights=rights,
-        log_level=log_level,
-        until_console_gone=until_console_gone,
-    )
-    settings = _load(config, flags)
+    settings = given.config()
     if headless or not _has_terminal():
         _run_here(target, settings)
         return
     _check_console(settings)
     from .launching import launch
 
-    words = ["run", target, "--headless", *_as_arguments(config, flags)]
+    words = ["run", target, "--headless", *given.words()]
     _end(
         launch(
             words,
@@ -265,8 +308,10 @@ app.add_typer(database.app, name="db")
 
 
 @demo.callback(invoke_without_command=True)
+@_configured
 def run_demo(
     ctx: typer.Context,
+    given: Given,
     headless: Headless = False,
     seconds: Annotated[
         float | None,
@@ -275,46 +320,24 @@ def run_demo(
     url: Annotated[
         str | None, typer.Option(metavar="URL", help="Crawl this site instead.")
     ] = None,
-    db: Db = None,
-    socket: ListenAt = None,
-    otlp: Otlp = None,
-    config: ConfigFile = None,
-    name: Name = None,
-    level: Level = None,
-    rights: Annotated[
-        RightsWord | None,
-        typer.Option("--rights", help="The most that anybody gets [chaos]."),
-    ] = None,
-    log_level: LogLevel = None,
-    until_console_gone: UntilConsoleGone = None,
 ) -> None:
     """Crawl the standard library's documentation, or a site, and watch it heal.
 
     Without a terminal it prints what it does, breaks two of its own parts, and ends with a
     summary.
     """
-    flags = _flags(
-        db=db,
-        socket=socket,
-        otlp=otlp,
-        name=name,
-        level=level,
-        rights=rights,
-        log_level=log_level,
-        until_console_gone=until_console_gone,
-    )
     if ctx.invoked_subcommand is not None:
-        ctx.obj = (config, flags)
+        ctx.obj = given
         return
-    settings = _load(config, flags, rights="chaos")
-    if until_console_gone is not None:
+    settings = given.config(rights="chaos")
+    if "until_console_gone" in given.flags:
         _demo_of_a_console(settings, url)
     elif headless or seconds is not None or not _has_terminal():
         from treewarden.demo import headless as run_headless
 
         _end(run_headless(settings, seconds=seconds, url=url))
     else:
-        _demo_with_console(settings, url, _as_arguments(config, flags))
+        _demo_with_console(settings, url, given.words())
 
 
 def _demo_of_a_console(settings: "Config", url: str | None) -> None:
@@ -353,7 +376,7 @@ def search_demo(
     ],
     as_json: Json = False,
 ) -> None:
-    r"""Answer from what the demo has indexed.
+    """Answer from what the demo has indexed.
 
     \b
     --json: {"hits": [{"title", "url", "snippet"}]}
@@ -363,8 +386,7 @@ def search_demo(
 
     from . import showing
 
-    file, flags = ctx.obj
-    settings = _load(file, flags)
+    settings = ctx.obj.config()
     hits = search(settings.store_path(application(settings).name), " ".join(words))
     if as_json:
         rows = [
@@ -425,7 +447,7 @@ def _ask(
 
 @app.command()
 def ps(as_json: Json = False) -> None:
-    r"""List the runtimes on this machine.
+    """List the runtimes on this machine.
 
     \b
     --json: {"runtimes": [{"name", "socket", "runtime": {"name", "pid", "boot",
@@ -453,7 +475,7 @@ def tree(
     socket: Socket = None,
     runtime: RuntimeName = None,
 ) -> None:
-    r"""Show the tree, or the part below PATH.
+    """Show the tree, or the part below PATH.
 
     \b
     --json: {"level", "nodes": [{"path", "id", "kind", "state", "incarnation",
@@ -487,7 +509,7 @@ def agents(
     socket: Socket = None,
     runtime: RuntimeName = None,
 ) -> None:
-    r"""List the agents, all or those whose state is as you say.
+    """List the agents, all or those whose state is as you say.
 
     A field of a type that has an index is looked up in it. With --where or --type the
     last line tells how many rows of the store were examined.
@@ -522,7 +544,7 @@ def state(
     socket: Socket = None,
     runtime: RuntimeName = None,
 ) -> None:
-    r"""Show the last committed state of an agent.
+    """Show the last committed state of an agent.
 
     \b
     --json: {"path", "type", "version", "incarnation", "state", "size_bytes",
@@ -545,7 +567,7 @@ def why(
     socket: Socket = None,
     runtime: RuntimeName = None,
 ) -> None:
-    r"""Tell why a node restarted, or ended, last.
+    """Tell why a node restarted, or ended, last.
 
     \b
     --json: {"path", "incarnation", "cause", "sentence", "at_ns", "origin", "by",
@@ -565,12 +587,16 @@ def why(
 def circuits(
     as_json: Json = False, socket: Socket = None, runtime: RuntimeName = None
 ) -> None:
-    r"""List the circuits.
+    """List the circuits, and the policies around calls.
 
     \b
     --json: {"circuits": [{"name", "state", "since_ns", "window_calls",
-             "window_failures", "threshold", "retry_after", "calls", "succeeded",
-             "failed", "rejected", "not_counted", "opened", "last_error"}]}
+             "window_failures", "window_slow", "in_a_row", "threshold", "retry_after",
+             "probes", "half_open_calls", "probe_successes", "success_threshold",
+             "calls", "succeeded", "failed", "rejected", "not_counted", "in_flight",
+             "slow", "timed_out", "opened", "openings", "last_error"}],
+             "policies": [{"name", "calls", "succeeded", "failed", "cancelled",
+             "in_flight", "layers": [{"layer", "numbers"}]}]}
     """
     from treewarden.control.protocol import Circuits, GetCircuits
 
@@ -579,8 +605,13 @@ def circuits(
 
     def show(answer: Circuits) -> str:
         if as_json:
-            return showing.as_json({"circuits": answer.rows})
-        return showing.circuits_text(answer.rows)
+            return showing.as_json(
+                {"circuits": answer.rows, "policies": answer.policies}
+            )
+        circuits = showing.circuits_text(answer.rows)
+        if not answer.policies:
+            return circuits
+        return f"{circuits}\n\n{showing.policies_text(answer.policies)}"
 
     _ask(socket, runtime, request_and_print("circuits", GetCircuits(), Circuits, show))
 
@@ -589,7 +620,7 @@ def circuits(
 def queues(
     as_json: Json = False, socket: Socket = None, runtime: RuntimeName = None
 ) -> None:
-    r"""List the durable queues and maps of the agents, and how much is in them.
+    """List the durable queues and maps of the agents, and how much is in them.
 
     \b
     --json: {"queues": [{"path", "name", "kind", "items"}]}
@@ -608,6 +639,204 @@ def queues(
 
 
 @app.command()
+def workflows(
+    as_json: Json = False, socket: Socket = None, runtime: RuntimeName = None
+) -> None:
+    """List the workflows, those that were started last first.
+
+    \b
+    --json: {"workflows": [{"id", "name", "version", "state", "steps_over",
+             "attempts", "reason", "begun_at_ns", "ended_at_ns"}]}
+    """
+    from treewarden.control.protocol import GetWorkflows, Workflows
+
+    from . import showing
+    from .asking import request_and_print
+
+    def show(answer: Workflows) -> str:
+        if as_json:
+            return showing.as_json({"workflows": answer.rows})
+        return showing.workflows_text(answer.rows)
+
+    ask = request_and_print("workflows", GetWorkflows(), Workflows, show)
+    _ask(socket, runtime, ask)
+
+
+@app.command()
+def exchanges(
+    as_json: Json = False, socket: Socket = None, runtime: RuntimeName = None
+) -> None:
+    """List what exchanges have for each receiver, and the circuit before it.
+
+    \b
+    --json: {"exchanges": [{"exchange", "receiver", "circuit", "stalled", "pending",
+             "capacity", "accepted", "delivered", "failed", "dropped", "withdrawn",
+             "refused", "attempts", "last_error"}]}
+    """
+    from treewarden.control.protocol import Exchanges, GetExchanges
+
+    from . import showing
+    from .asking import request_and_print
+
+    def show(answer: Exchanges) -> str:
+        if as_json:
+            return showing.as_json({"exchanges": answer.rows})
+        return showing.exchanges_text(answer.rows)
+
+    ask = request_and_print("exchanges", GetExchanges(), Exchanges, show)
+    _ask(socket, runtime, ask)
+
+
+@app.command()
+def alarms(
+    as_json: Json = False, socket: Socket = None, runtime: RuntimeName = None
+) -> None:
+    """List what is wrong now, in the order in which it began.
+
+    \b
+    --json: {"alarms": [{"id", "name", "severity", "message", "opened_at_ns",
+             "updated_at_ns", "count", "subject", "value", "acknowledged_by"}]}
+    """
+    from treewarden.control.protocol import GetAlarms, OpenAlarms
+
+    from . import showing
+    from .asking import request_and_print
+
+    def show(answer: OpenAlarms) -> str:
+        if as_json:
+            return showing.as_json({"alarms": answer.rows})
+        return showing.alarms_text(answer.rows)
+
+    _ask(socket, runtime, request_and_print("alarms", GetAlarms(), OpenAlarms, show))
+
+
+@app.command()
+def acknowledge(
+    alarm: int,
+    as_json: Json = False,
+    socket: Socket = None,
+    runtime: RuntimeName = None,
+) -> None:
+    """Say that you know of an alarm, by its id; it stays open until it is over.
+
+    \b
+    --json: {"sentence", "path", "incarnation"}
+    """
+    from treewarden.control.protocol import Acknowledge
+    from treewarden.ids import new_id
+
+    from .asking import act
+
+    params = Acknowledge(alarm=alarm, key=new_id())
+    _ask(socket, runtime, act("acknowledge", params, as_json=as_json), RightsWord.RW)
+
+
+@app.command()
+def health(
+    as_json: Json = False, socket: Socket = None, runtime: RuntimeName = None
+) -> None:
+    """List the subjects of the health checks, and how each is.
+
+    \b
+    --json: {"health": [{"subject", "status", "reason", "since_ns", "checks",
+             "failures", "late"}]}
+    """
+    from treewarden.control.protocol import GetHealth, HealthOfSubjects
+
+    from . import showing
+    from .asking import request_and_print
+
+    def show(answer: HealthOfSubjects) -> str:
+        if as_json:
+            return showing.as_json({"health": answer.rows})
+        return showing.health_text(answer.rows)
+
+    ask = request_and_print("health", GetHealth(), HealthOfSubjects, show)
+    _ask(socket, runtime, ask)
+
+
+@app.command()
+def locks(
+    as_json: Json = False, socket: Socket = None, runtime: RuntimeName = None
+) -> None:
+    """List the locks, elections, barriers and ballots that somebody takes part in.
+
+    NUMBER is the token of a lock, the term of a leader, how many a barrier is for, how many
+    votes decide; WAITING who wants the lock or the office, has come, or has voted.
+
+    \b
+    --json: {"locks": [{"kind", "name", "holder", "number", "waiting"}]}
+    """
+    from treewarden.control.protocol import GetMeetings, Meetings
+
+    from . import showing
+    from .asking import request_and_print
+
+    def show(answer: Meetings) -> str:
+        if as_json:
+            return showing.as_json({"locks": answer.rows})
+        return showing.meetings_text(answer.rows)
+
+    _ask(socket, runtime, request_and_print("meetings", GetMeetings(), Meetings, show))
+
+
+@app.command()
+def subscriptions(
+    as_json: Json = False, socket: Socket = None, runtime: RuntimeName = None
+) -> None:
+    """List the subscriptions, and what became of the events published to them.
+
+    Durable ones that nobody takes events of are listed too, with how far they are behind.
+
+    \b
+    --json: {"subscriptions": [{"id", "pattern", "owner", "capacity", "overflow",
+             "published", "delivered", "dropped", "pending", "dropped_by", "refused",
+             "durable", "members", "cursor", "lag", "leased", "waiting", "redelivered",
+             "last_fault"}]}
+    """
+    from treewarden.control.protocol import GetSubscriptions, Subscriptions
+
+    from . import showing
+    from .asking import request_and_print
+
+    def show(answer: Subscriptions) -> str:
+        if as_json:
+            return showing.as_json({"subscriptions": answer.rows})
+        return showing.subscriptions_text(answer.rows)
+
+    ask = request_and_print("subscriptions", GetSubscriptions(), Subscriptions, show)
+    _ask(socket, runtime, ask)
+
+
+@app.command()
+def dead_letters(
+    after: Annotated[int, typer.Option(min=0, metavar="NUMBER")] = 0,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many.")] = 100,
+    as_json: Json = False,
+    socket: Socket = None,
+    runtime: RuntimeName = None,
+) -> None:
+    """List messages and events that were given up, and why.
+
+    \b
+    --json: {"dead_letters": [{"number", "path", "operation", "attempts", "reason",
+             "at_ns", "sender", "subscription", "content"}]}
+    """
+    from treewarden.control.protocol import DeadLetters, GetDeadLetters
+
+    from . import showing
+    from .asking import request_and_print
+
+    def show(answer: DeadLetters) -> str:
+        if as_json:
+            return showing.as_json({"dead_letters": answer.rows})
+        return showing.letters_text(answer.rows)
+
+    ask = GetDeadLetters(after=after, limit=limit)
+    _ask(socket, runtime, request_and_print("dead_letters", ask, DeadLetters, show))
+
+
+@app.command()
 def events(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on.")] = False,
     limit: Annotated[int, typer.Option(min=0, max=1000, help="At most so many.")] = 20,
@@ -619,7 +848,7 @@ def events(
     socket: Socket = None,
     runtime: RuntimeName = None,
 ) -> None:
-    r"""Show what happened last, and with --follow what happens.
+    """Show what happened last, and with --follow what happens.
 
     \b
     --json: one line an event: {"position", "topic", "at_ns", "kind", "source", "trace",
@@ -669,7 +898,7 @@ def call(
     socket: Socket = None,
     runtime: RuntimeName = None,
 ) -> None:
-    r"""Call an operation of an agent and print its answer.
+    """Call an operation of an agent and print its answer.
 
     \b
     --json: {"value": ...}
@@ -706,7 +935,7 @@ def restart(
     socket: Socket = None,
     runtime: RuntimeName = None,
 ) -> None:
-    r"""Restart a node.
+    """Restart a node.
 
     \b
     --json: {"sentence", "path", "incarnation"}
@@ -727,7 +956,7 @@ def stop(
     socket: Socket = None,
     runtime: RuntimeName = None,
 ) -> None:
-    r"""Stop a node and leave it stopped.
+    """Stop a node and leave it stopped.
 
     \b
     --json: {"sentence", "path", "incarnation"}
@@ -743,13 +972,15 @@ def stop(
 
 @app.command()
 def circuit(
-    what: Annotated[CircuitWord, typer.Argument(metavar="trip|reset|disable")],
+    what: Annotated[
+        CircuitWord, typer.Argument(metavar="trip|reset|disable|metrics-only")
+    ],
     name: str,
     as_json: Json = False,
     socket: Socket = None,
     runtime: RuntimeName = None,
 ) -> None:
-    r"""Trip, reset or disable a circuit.
+    """Trip, reset or disable a circuit, or let it only watch.
 
     \b
     --json: {"sentence", "path", "incarnation"}
@@ -764,6 +995,64 @@ def circuit(
 
 
 @app.command()
+def subscription(
+    what: Annotated[SubscriptionWord, typer.Argument(metavar="forget")],
+    id_: Annotated[
+        str, typer.Argument(metavar="SUBSCRIPTION", help="As `subscriptions` lists it.")
+    ],
+    as_json: Json = False,
+    socket: Socket = None,
+    runtime: RuntimeName = None,
+) -> None:
+    """Forget a durable subscription that nobody takes events of any more.
+
+    Refused while it has members. Its dead letters stay, and can only be discarded; whoever
+    subscribes by its name again begins anew.
+
+    \b
+    --json: {"sentence", "path", "incarnation"}
+    """
+    from treewarden.control.protocol import SubscriptionAct
+    from treewarden.ids import new_id
+
+    from .asking import act
+
+    params = SubscriptionAct(act=what.value, id=id_, key=new_id())
+    _ask(socket, runtime, act("subscription", params, as_json=as_json), RightsWord.RW)
+
+
+@app.command()
+def dead_letter(
+    what: Annotated[LetterWord, typer.Argument(metavar="retry|discard|purge")],
+    number: Annotated[
+        int, typer.Argument(min=0, metavar="[NUMBER]", help="Not with purge.")
+    ] = 0,
+    days: Annotated[
+        float, typer.Option(min=0, help="purge: only those given up before.")
+    ] = 0.0,
+    as_json: Json = False,
+    socket: Socket = None,
+    runtime: RuntimeName = None,
+) -> None:
+    """Have a dead letter delivered again, forget it, or forget all of them.
+
+    \b
+    --json: {"sentence", "path", "incarnation"}
+    """
+    from treewarden.clock import wall_ns
+    from treewarden.control.protocol import DeadLetterAct
+    from treewarden.ids import new_id
+
+    from .asking import act
+
+    before_ns = wall_ns() - int(days * 86_400 * 1e9) if days else None
+    params = DeadLetterAct(
+        act=what.value, number=number, before_ns=before_ns, key=new_id()
+    )
+    _ask(socket, runtime, act("dead_letter", params, as_json=as_json), RightsWord.RW)
+
+
+@app.command()
 def inject(
     kind: Annotated[InjectionWord, typer.Argument(metavar="crash")],
     path: str,
@@ -771,7 +1060,7 @@ def inject(
     socket: Socket = None,
     runtime: RuntimeName = None,
 ) -> None:
-    r"""Break a node on purpose, and see it heal.
+    """Break a node on purpose, and see it heal.
 
     \b
     --json: {"sentence", "path", "incarnation"}
@@ -792,7 +1081,7 @@ def load(
     socket: Socket = None,
     runtime: RuntimeName = None,
 ) -> None:
-    r"""Break a runtime by plan, for as long as the plan says: see `injections`.
+    """Break a runtime by plan, for as long as the plan says: see `injections`.
 
     The plan has a name, how many seconds it holds, and a list of [[injections]]: point
     (a name, or a pattern like store.*), do (kill, raise, cancel, stall), and, if wanted,
@@ -821,7 +1110,7 @@ def lift(
     socket: Socket = None,
     runtime: RuntimeName = None,
 ) -> None:
-    r"""End a plan of injections now.
+    """End a plan of injections now.
 
     \b
     --json: {"sentence", "path", "incarnation"}
@@ -839,7 +1128,7 @@ def lift(
 def injections(
     as_json: Json = False, socket: Socket = None, runtime: RuntimeName = None
 ) -> None:
-    r"""List where a runtime can be broken, and the plans that do so now.
+    """List where a runtime can be broken, and the plans that do so now.
 
     \b
     --json: {"plans": [{"name", "by", "injections", "done", "seconds_left"}],

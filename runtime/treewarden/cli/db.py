@@ -94,14 +94,14 @@ def check(
         typer.Option(
             "--app",
             metavar="MODULE:APP",
-            help="Also list state that it does not claim.",
+            help="Also list what it does not claim: state, collections, messages.",
         ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    r"""Look for damage: SQLite's structure, and the checksum of every row.
+    """Look for damage: SQLite's structure, and the checksum of every row.
 
-    Status 1 when there is any, or when --app does not claim some state.
+    Status 1 when there is any, or when --app does not claim something that is stored.
 
     \b
     --json: {"file", "application", "schema", "clean", "bytes", "log_bytes",
@@ -109,16 +109,16 @@ def check(
     """
     from dataclasses import replace
 
-    from treewarden.store import check_file, states_of
+    from treewarden.store import belongings_of, check_file, states_of
 
     file = _file(db, name)
     report = check_file(file)
     if claimed_by is not None:
-        from .claims import unclaimed
+        from .claims import Claims
         from .loading import load_application
 
-        states = states_of(file)
-        unknown = unclaimed(load_application(claimed_by), states)
+        claims = Claims(load_application(claimed_by))
+        unknown = claims.unclaimed(states_of(file), belongings_of(file))
         report = replace(report, problems=[*report.problems, *unknown])
     _print(report, _check_lines(report), as_json=as_json)
     _fail_if(report.problems)
@@ -146,7 +146,7 @@ def backup(
     name: Name = None,
     as_json: Json = False,
 ) -> None:
-    r"""Copy the file, of a running runtime too, and look at every row of the copy.
+    """Copy the file, of a running runtime too, and look at every row of the copy.
 
     Without TO the copy is beside the file and has the time in its name. Status 1 when
     rows are damaged: they were so before.
@@ -179,7 +179,7 @@ def journal(
     name: Name = None,
     as_json: Json = False,
 ) -> None:
-    r"""Show what happened last: published events and reports.
+    """Show what happened last: published events and reports.
 
     \b
     --json: one line an entry: {"position", "topic", "at_ns", "kind", "source", "trace",
@@ -201,7 +201,7 @@ def journal(
 
 @app.command()
 def export(db: Db = None, name: Name = None) -> None:
-    r"""Print everything that can be read, a line of JSON a row.
+    """Print everything that can be read, a line of JSON a row.
 
     Status 1 when rows are damaged; they say so.
 
@@ -232,7 +232,7 @@ def restore(
     name: Name = None,
     as_json: Json = False,
 ) -> None:
-    r"""Put a backup in the file's place, once every row of it was looked at.
+    """Put a backup in the file's place, once every row of it was looked at.
 
     \b
     --json: {"file", "rows", "kept"}
@@ -248,7 +248,7 @@ def restore(
 
 @app.command()
 def migrate(db: Db = None, name: Name = None, as_json: Json = False) -> None:
-    r"""Bring the file's schema up to date, after a copy; a runtime does so by itself.
+    """Bring the file's schema up to date, after a copy; a runtime does so by itself.
 
     \b
     --json: {"file", "before", "after", "kept"}
@@ -276,7 +276,7 @@ def scrub(
     name: Name = None,
     as_json: Json = False,
 ) -> None:
-    r"""Look at the checksum of every row, and with --remove take damaged ones out.
+    """Look at the checksum of every row, and with --remove take damaged ones out.
 
     An agent whose row was taken out starts from its initial state. Status 1 while there
     are damaged rows of anything but the journal.
@@ -299,7 +299,7 @@ def scrub(
 
 @app.command()
 def vacuum(db: Db = None, name: Name = None, as_json: Json = False) -> None:
-    r"""Write the file anew without its free pages; takes as much room again meanwhile.
+    """Write the file anew without its free pages; takes as much room again meanwhile.
 
     \b
     --json: {"file", "before_bytes", "after_bytes"}
@@ -319,7 +319,7 @@ def rename(
     name: Name = None,
     as_json: Json = False,
 ) -> None:
-    r"""Move what is stored under the path OLD to NEW: state, crashes, queues, maps.
+    """Move what is stored under the path OLD to NEW: state, crashes, queues, maps.
 
     \b
     --json: {"file", "moved": {TABLE: NUMBER}}

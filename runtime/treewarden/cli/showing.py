@@ -21,13 +21,21 @@ if TYPE_CHECKING:
     from treewarden.control.protocol import (
         AgentRow,
         AgentState,
+        AlarmRow,
         CircuitRow,
         CollectionRow,
+        DeadLetterRow,
         EventRow,
         Explanation,
         FaultRow,
+        HealthRow,
         Injections,
+        LineRow,
+        MeetingRow,
         NodeRow,
+        PolicyRow,
+        SubscriptionRow,
+        WorkflowRow,
     )
 
 # A cell that is longer than this says less, not more; `--json` has all of it.
@@ -178,14 +186,23 @@ def injections_text(answer: Injections) -> str:
 
 
 def circuits_text(rows: Sequence[CircuitRow]) -> str:
-    """A table of circuits."""
+    """A table of circuits: where each stands, its window, and what was so far.
+
+    FAILED and SLOW are those of the window, RATE the share that failed; PROBES are out, of
+    so many at once; NEXT is when a rejected call may go.
+    """
     return table(
         (
             "CIRCUIT",
             "STATE",
             "SINCE",
-            "CALLS",
+            "NEXT",
+            "PROBES",
             "FAILED",
+            "SLOW",
+            "RATE",
+            "OPENS AT",
+            "CALLS",
             "REJECTED",
             "OPENED",
             "LAST ERROR",
@@ -195,8 +212,13 @@ def circuits_text(rows: Sequence[CircuitRow]) -> str:
                 row.name,
                 row.state,
                 when(row.since_ns),
+                "-" if row.retry_after is None else f"{row.retry_after:.1f} s",
+                f"{row.probes}/{row.half_open_calls}",
+                f"{row.window_failures}/{row.window_calls}",
+                f"{row.window_slow}/{row.window_calls}",
+                _share(row.window_failures, row.window_calls),
+                row.threshold,
                 row.calls,
-                row.failed,
                 row.rejected,
                 row.opened,
                 row.last_error,
@@ -206,11 +228,174 @@ def circuits_text(rows: Sequence[CircuitRow]) -> str:
     )
 
 
+def policies_text(rows: Sequence[PolicyRow]) -> str:
+    """Each policy with its layers, the outermost first, and what they count.
+
+    What is zero or empty is left out here; `--json` has all of it.
+    """
+    policies = table(
+        ("POLICY", "CALLS", "SUCCEEDED", "FAILED", "CANCELLED", "IN FLIGHT"),
+        (
+            (
+                row.name,
+                row.calls,
+                row.succeeded,
+                row.failed,
+                row.cancelled,
+                row.in_flight,
+            )
+            for row in rows
+        ),
+    )
+    return "\n\n".join([policies, *map(_layers_text, rows)])
+
+
+def _layers_text(row: PolicyRow) -> str:
+    lines = [f"{plain(row.name)}, the outermost layer first:"]
+    for layer in row.layers:
+        numbers = (f"{name}={one}" for name, one in layer.numbers.items() if one)
+        lines.append(f"  {plain(layer.layer):<16}{plain('  '.join(numbers))}")
+    return "\n".join(lines)
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part / whole:.0%}" if whole else "-"
+
+
 def queues_text(rows: Sequence[CollectionRow]) -> str:
     """A table of durable queues and maps."""
     return table(
         ("AGENT", "NAME", "KIND", "ITEMS"),
         ((row.path, row.name, row.kind, row.items) for row in rows),
+    )
+
+
+def workflows_text(rows: Sequence[WorkflowRow]) -> str:
+    """A table of workflows."""
+    return table(
+        ("ID", "WORKFLOW", "STATE", "STEPS", "ATTEMPTS", "REASON"),
+        (
+            (
+                row.id,
+                f"{row.name} v{row.version}",
+                row.state,
+                row.steps_over,
+                row.attempts,
+                row.reason,
+            )
+            for row in rows
+        ),
+    )
+
+
+def exchanges_text(rows: Sequence[LineRow]) -> str:
+    """A table of what exchanges have for their receivers."""
+    return table(
+        (
+            "RECEIVER", "CIRCUIT", "PENDING", "DELIVERED", "FAILED", "DROPPED", "REFUSED",
+            "EXCHANGE", "LAST ERROR",
+        ),
+        (
+            (
+                row.receiver,
+                row.circuit,
+                f"{row.pending}/{row.capacity}",
+                row.delivered,
+                row.failed,
+                row.dropped,
+                row.refused,
+                row.exchange,
+                row.last_error,
+            )
+            for row in rows
+        ),
+    )  # fmt: skip
+
+
+def alarms_text(rows: Sequence[AlarmRow]) -> str:
+    """A table of what is wrong now."""
+    return table(
+        ("ID", "SEVERITY", "ALARM", "SUBJECT", "COUNT", "ACKNOWLEDGED", "MESSAGE"),
+        (
+            (
+                row.id, row.severity, row.name, row.subject, row.count,
+                row.acknowledged_by, row.message,
+            )
+            for row in rows
+        ),
+    )  # fmt: skip
+
+
+def health_text(rows: Sequence[HealthRow]) -> str:
+    """A table of the subjects of the health checks."""
+    return table(
+        ("SUBJECT", "STATUS", "CHECKS", "FAILED", "LATE", "REASON"),
+        (
+            (row.subject, row.status, row.checks, row.failures, row.late, row.reason)
+            for row in rows
+        ),
+    )
+
+
+def meetings_text(rows: Sequence[MeetingRow]) -> str:
+    """A table of what agents hold, lead, wait for and vote on."""
+    return table(
+        ("KIND", "NAME", "HOLDER", "NUMBER", "WAITING"),
+        ((row.kind, row.name, row.holder, row.number, row.waiting) for row in rows),
+    )
+
+
+def subscriptions_text(rows: Sequence[SubscriptionRow]) -> str:
+    """A table of subscriptions and their accounts."""
+    return table(
+        (
+            "SUBSCRIPTION",
+            "PUBLISHED",
+            "DELIVERED",
+            "DROPPED",
+            "PENDING",
+            "CURSOR",
+            "LAG",
+            "MEMBERS",
+            "LOST TO",
+            "LAST FAULT",
+        ),
+        (
+            (
+                row.id,
+                row.published,
+                row.delivered,
+                row.dropped,
+                row.pending,
+                row.cursor if row.durable else "-",
+                row.lag if row.durable else "-",
+                row.members if row.durable else "-",
+                " ".join(f"{reason}={n}" for reason, n in row.dropped_by.items()),
+                row.last_fault,
+            )
+            for row in rows
+        ),
+    )
+
+
+def letters_text(rows: Sequence[DeadLetterRow]) -> str:
+    """A table of dead letters."""
+    return table(
+        ("NUMBER", "SINCE", "TO", "WHAT", "ATTEMPTS", "REASON", "CONTENT"),
+        (
+            (
+                row.number,
+                when(row.at_ns),
+                f"{row.path}:{row.subscription}"
+                if row.path and row.subscription
+                else row.path or row.subscription,
+                row.operation,
+                row.attempts,
+                row.reason,
+                plain(bytes(row.content).decode("utf-8", "replace"), 200),
+            )
+            for row in rows
+        ),
     )
 
 

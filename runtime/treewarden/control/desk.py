@@ -7,19 +7,21 @@ children, and writes every act into the journal with the name of who asked for i
 from __future__ import annotations
 
 import resource
-import sys
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import msgspec
 import trio
 
 from treewarden.agents import AgentBody, AgentRef, Surroundings
+from treewarden.bus import durable_id
+from treewarden.coordination import ExchangeBody
 from treewarden.errors import NameUnknown, NotAllowed, NotRunning, Outdated
-from treewarden.exits import Crash, describe
+from treewarden.exits import Crash, said_of
 from treewarden.injection import POINTS, parse_plan
-from treewarden.store import StateFilter
+from treewarden.monitors import resident_bytes
+from treewarden.store import StateFilter, load_subscriptions
 from treewarden.supervision import (
     CauseKind,
     Directory,
@@ -32,34 +34,63 @@ from treewarden.supervision import (
     plan_restart,
     statistics,
 )
+from treewarden.workflows import WorkflowState
 
 from . import protocol as wire
 from .views import (
     agent_row,
+    alarm_row,
+    ballot_row,
+    barrier_row,
     circuit_row,
     collection_row,
+    durable_row,
+    election_row,
     event_row,
     fault_event,
     fault_row,
+    health_row,
+    idle_row,
+    letter_row,
+    line_row,
+    lock_row,
     node_row,
     plan_row,
     point_row,
+    policy_row,
     stored_fault_row,
     subscription_row,
+    workflow_row,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+    from treewarden.agents import DeadLetters
+    from treewarden.coordination import Barriers, Elections, Locks, Quorums
     from treewarden.injection import Injections
-    from treewarden.resilience import Circuits
+    from treewarden.monitors import Monitors
+    from treewarden.resilience import Circuits, Policies
+    from treewarden.workflows import Workflows
 
     from .protocol import Message, Topic
     from .target import Client
 
 _CHAIN = 12
 _FAULTS = 20
+_MOST_ROWS = 1000
+# Workflows in one answer.
+_MOST_WORKFLOWS = 500
 _LONGEST_ANSWER = wire.MAX_FRAME_BYTES - 4096
+
+
+class MeetingPlaces(Protocol):
+    """Where the agents of a runtime agree; the runtime itself is one."""
+
+    locks: Locks
+    elections: Elections
+    barriers: Barriers
+    quorums: Quorums
 
 
 @dataclass(slots=True, kw_only=True)
@@ -83,7 +114,12 @@ class Desk:
         directory: Directory,
         surroundings: Surroundings,
         circuits: Circuits,
+        policies: Policies,
         injections: Injections,
+        dead_letters: DeadLetters,
+        places: MeetingPlaces,
+        workflows: Workflows,
+        monitors: Monitors,
         vitals: Vitals,
         stop: Callable[[], None],
         record: Callable[[str, dict[str, Any], str], None],
@@ -92,7 +128,12 @@ class Desk:
         self._directory = directory
         self._surroundings = surroundings
         self._circuits = circuits
+        self._policies = policies
         self._injections = injections
+        self._dead_letters = dead_letters
+        self._places = places
+        self._workflows = workflows
+        self._monitors = monitors
         self._vitals = vitals
         self._stop_runtime = stop
         self._record = record
@@ -103,6 +144,16 @@ class Desk:
             "state": self._state,
             "circuits": self._circuits_list,
             "queues": self._queues,
+            "workflows": self._workflow_list,
+            "exchanges": self._exchanges,
+            "meetings": self._meetings,
+            "alarms": self._alarms,
+            "health": self._health,
+            "acknowledge": self._acknowledge,
+            "subscriptions": self._subscriptions,
+            "subscription": self._subscription,
+            "dead_letters": self._letters,
+            "dead_letter": self._letter,
             "events": self._events,
             "process": self._process,
             "why": self._why,
@@ -129,10 +180,15 @@ class Desk:
         match topic:
             case wire.Topic.TREE:
                 return self._directory.version
+            # What is waited for, and what is in a window, change with time too.
             case wire.Topic.CIRCUITS:
-                return self._circuits.version
+                return self._circuits.version + int(time.monotonic())
+            case wire.Topic.POLICIES:
+                return self._policies.version + int(time.monotonic())
             case wire.Topic.BUS if self._surroundings.bus is not None:
                 return self._surroundings.bus.version
+            case wire.Topic.ALARMS:
+                return self._monitors.alarms.version
             case _:
                 return time.monotonic_ns()
 
@@ -154,8 +210,12 @@ class Desk:
                 return [(row.path, row) for row in self._agent_rows()]
             case wire.Topic.CIRCUITS:
                 return [(row.name, row) for row in self._circuit_rows()]
+            case wire.Topic.POLICIES:
+                return [(row.name, row) for row in self._policy_rows()]
             case wire.Topic.BUS:
                 return [(row.id, row) for row in self._subscription_rows()]
+            case wire.Topic.ALARMS:
+                return [(f"{row.id}", row) for row in self._alarm_rows()]
             case _:
                 return [("process", self._process_row())]
 
@@ -202,11 +262,19 @@ class Desk:
     def _circuit_rows(self) -> list[wire.CircuitRow]:
         return [circuit_row(one) for one in self._circuits.statistics()]
 
+    def _policy_rows(self) -> list[wire.PolicyRow]:
+        return [policy_row(one) for one in self._policies.statistics()]
+
+    def _alarm_rows(self) -> list[wire.AlarmRow]:
+        return [alarm_row(one) for one in self._monitors.alarms.list()]
+
     def _subscription_rows(self) -> list[wire.SubscriptionRow]:
         bus = self._surroundings.bus
         if bus is None:
             return []
-        return [subscription_row(one) for one in bus.statistics().subscriptions]
+        found = bus.statistics()
+        rows = [subscription_row(one) for one in found.subscriptions]
+        return rows + [durable_row(one) for one in found.durable]
 
     def _process_row(self) -> wire.ProcessRow:
         usage = resource.getrusage(resource.RUSAGE_SELF)
@@ -219,7 +287,7 @@ class Desk:
             at_ns=time.time_ns(),
             uptime=time.monotonic() - self._vitals.started,
             cpu_seconds=usage.ru_utime + usage.ru_stime,
-            rss_bytes=_resident_bytes(),
+            rss_bytes=resident_bytes(),
             tasks=trio.lowlevel.current_statistics().tasks_living,
             loop_lag=self._vitals.loop_lag,
             nodes=len(self._directory),
@@ -265,11 +333,124 @@ class Desk:
             if node.body.kind is Kind.AGENT
         ]
         return wire.Queues(
-            rows=[collection_row(one) for body in bodies for one in body.collections]
+            rows=[
+                collection_row(one)
+                for body in bodies
+                for one in body.memory.open_collections
+            ]
         )
 
+    async def _workflow_list(
+        self, asked: wire.GetWorkflows, _: Client
+    ) -> wire.Workflows:
+        known = set(WorkflowState)
+        states = {one for one in known if one in asked.states} or known
+        limit = max(0, min(asked.limit, _MOST_WORKFLOWS))
+        found = await self._workflows.list(states, limit=limit)
+        return wire.Workflows(
+            rows=[workflow_row(one) for one in found], more=len(found) == limit
+        )
+
+    async def _exchanges(self, _: wire.GetExchanges, __: Client) -> wire.Exchanges:
+        found = [
+            node.body.deliveries.statistics()
+            for node in self._directory.nodes()
+            if isinstance(node.body, ExchangeBody)
+        ]
+        rows = [line_row(one, line) for one in found for line in one.lines]
+        return wire.Exchanges(rows=rows[:_MOST_ROWS], more=len(rows) > _MOST_ROWS)
+
+    async def _alarms(self, _: wire.GetAlarms, __: Client) -> wire.OpenAlarms:
+        return wire.OpenAlarms(rows=self._alarm_rows())
+
+    async def _health(self, _: wire.GetHealth, __: Client) -> wire.HealthOfSubjects:
+        rows = [*map(health_row, self._monitors.health.statistics().subjects)]
+        return wire.HealthOfSubjects(
+            rows=rows[:_MOST_ROWS], more=len(rows) > _MOST_ROWS
+        )
+
+    async def _acknowledge(self, params: wire.Acknowledge, client: Client) -> wire.Done:
+        by = client.operator or "somebody"
+        alarm = self._monitors.alarms.acknowledge(params.alarm, by)
+        return wire.Done(
+            sentence=f"alarm {alarm.id} is acknowledged by {alarm.acknowledged_by}"
+        )
+
+    async def _meetings(self, _: wire.GetMeetings, __: Client) -> wire.Meetings:
+        places = self._places
+        rows = [
+            *map(lock_row, places.locks.statistics().locks),
+            *map(election_row, places.elections.statistics().elections),
+            *map(barrier_row, places.barriers.statistics().barriers),
+            *map(ballot_row, places.quorums.statistics().ballots),
+        ]
+        return wire.Meetings(rows=rows[:_MOST_ROWS], more=len(rows) > _MOST_ROWS)
+
+    async def _subscriptions(
+        self, _: wire.GetSubscriptions, __: Client
+    ) -> wire.Subscriptions:
+        store = self._store()
+        stored = await store.read(load_subscriptions)
+        rows = self._subscription_rows()
+        there = {one.id for one in rows if one.durable}
+        idle = [idle_row(one, store.position) for one in stored]
+        return wire.Subscriptions(
+            rows=rows + [one for one in idle if one.id not in there]
+        )
+
+    async def _subscription(
+        self, params: wire.SubscriptionAct, client: Client
+    ) -> wire.Done:
+        store, bus = self._store(), self._surroundings.bus
+        if bus is None:
+            raise NotRunning("the bus is not running")
+        by = client.operator or client.name
+        self._record(
+            f"operator.subscription.{params.act}", {"subscription": params.id}, by
+        )
+        for owner, name in [one.key for one in await store.read(load_subscriptions)]:
+            if durable_id(owner, name) == params.id and await bus.forget_durable(
+                name, owner=owner
+            ):
+                return wire.Done(sentence=f"subscription {params.id} is forgotten")
+        raise NameUnknown(params.id, f"there is no durable subscription {params.id!r}")
+
+    async def _letters(
+        self, params: wire.GetDeadLetters, _: Client
+    ) -> wire.DeadLetters:
+        limit = max(1, min(params.limit, 1000))
+        found = await self._dead_letters.list(after=params.after, limit=limit)
+        rows: list[wire.DeadLetterRow] = []
+        size = 0
+        for letter in found:
+            row = letter_row(letter)
+            size += len(msgspec.json.encode(row)) + 1
+            if rows and size > _LONGEST_ANSWER:
+                return wire.DeadLetters(rows=rows, more=True)
+            rows.append(row)
+        return wire.DeadLetters(rows=rows, more=len(rows) == limit)
+
+    async def _letter(self, params: wire.DeadLetterAct, client: Client) -> wire.Done:
+        by = client.operator or client.name
+        self._record(
+            f"operator.dead_letter.{params.act}", {"number": params.number}, by
+        )
+        letters = self._dead_letters
+        if params.act == "purge":
+            purged = await letters.purge(before_ns=params.before_ns)
+            return wire.Done(sentence=f"{purged} dead letters are forgotten")
+        act = letters.retry if params.act == "retry" else letters.discard
+        if not await act(params.number):
+            raise NameUnknown(
+                str(params.number),
+                f"there is no dead letter {params.number} that could be"
+                f" {'tried again' if params.act == 'retry' else 'forgotten'}",
+            )
+        done = "is to be delivered again" if params.act == "retry" else "is forgotten"
+        return wire.Done(sentence=f"dead letter {params.number} {done}")
+
     async def _circuits_list(self, _: wire.GetCircuits, __: Client) -> wire.Circuits:
-        return wire.Circuits(rows=self._circuit_rows())
+        return wire.Circuits(rows=self._circuit_rows(), policies=self._policy_rows())
 
     async def _process(self, _: wire.GetProcess, __: Client) -> wire.ProcessRow:
         return self._process_row()
@@ -293,7 +474,7 @@ class Desk:
     async def _state(self, params: wire.GetState, _: Client) -> wire.AgentState:
         body = self._body(params.agent)
         seen = body.statistics()
-        state = body.shown_state()
+        state = body.memory.shown()
         return wire.AgentState(
             path=body.node.path,
             type=seen.type,
@@ -301,7 +482,7 @@ class Desk:
             incarnation=seen.incarnation,
             state=wire.Raw(state or b"null"),
             size_bytes=len(state),
-            committed_at_ns=body.committed_at_ns,
+            committed_at_ns=body.memory.committed_at_ns,
             durable=body.agent_type.persistence == "write_through",
         )
 
@@ -335,7 +516,7 @@ class Desk:
                 fault if stored is None or cause.kind is not CauseKind.CRASH else stored
             )
         body = node.body if node.body.kind is Kind.AGENT else None
-        after = cast("AgentBody", body).shown_state() if body is not None else b""
+        after = cast("AgentBody", body).memory.shown() if body is not None else b""
         return wire.Explanation(
             path=node.path,
             incarnation=node.incarnation,
@@ -528,6 +709,7 @@ class Desk:
             "trip": circuit.trip,
             "reset": circuit.reset,
             "disable": circuit.disable,
+            "metrics-only": circuit.observe,
         }
         acts[params.act](by=by)
         return wire.Done(sentence=f"circuit {circuit.name} is {circuit.state} now")
@@ -561,7 +743,7 @@ def _as_filter(criterion: wire.Criterion) -> StateFilter:
 
 def _shows(body: AgentBody, filters: Sequence[StateFilter]) -> bool:
     """Whether people may see all that was asked: an answer would tell what is redacted."""
-    shown, kept = body.shown_state(), body.committed_state
+    shown, kept = body.memory.shown(), body.memory.committed
     if shown == kept:
         return True
     seen, whole = (msgspec.json.decode(one or b"null") for one in (shown, kept))
@@ -579,14 +761,14 @@ def _subtree(node: Node) -> list[Node]:
 
 def _never_restarted(node: Node) -> str:
     if node.last_exit is not None:
-        return f"{node.path} was never restarted; it {describe(node.last_exit)}"
+        return f"{node.path} was never restarted; it {said_of(node.last_exit)}"
     return f"{node.path} was never restarted in this run"
 
 
 def _sentence(node: Node) -> str:
     cause = node.cause
     assert cause is not None  # noqa: S101 - asked before
-    how = describe(cause.exit)
+    how = said_of(cause.exit)
     who = f" by {cause.by}" if cause.by else ""
     match cause.kind:
         case CauseKind.GROUP:
@@ -597,7 +779,8 @@ def _sentence(node: Node) -> str:
             by = cause.exit.fault.message if isinstance(cause.exit, Crash) else how
             return f"{node.path} was made to crash on purpose: {by}"
         case CauseKind.ROLLBACK:
-            return f"{node.path} went back to its last committed state: {how}"
+            why = cause.exit.fault.summary() if isinstance(cause.exit, Crash) else how
+            return f"{node.path} was rolled back to its last committed state: {why}"
         case _:
             return f"{node.path} {how}"
 
@@ -621,13 +804,3 @@ def _preview_sentence(
     if others:
         return f"{node.path} restarts and takes along {', '.join(others)}"
     return f"only {node.path} restarts"
-
-
-def _resident_bytes() -> int:
-    try:
-        with open("/proc/self/statm", "rb") as file:  # noqa: PTH123 - asked every second
-            return int(file.read().split()[1]) * resource.getpagesize()
-    except OSError:
-        # macOS has no /proc; the largest size so far, in bytes there, is what it tells.
-        scale = 1 if sys.platform == "darwin" else 1024
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale

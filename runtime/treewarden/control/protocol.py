@@ -47,7 +47,9 @@ class Topic(StrEnum):
     TREE = "tree"
     AGENTS = "agents"
     CIRCUITS = "circuits"
+    POLICIES = "policies"
     BUS = "bus"
+    ALARMS = "alarms"
     EVENTS = "events"
     PROCESS = "process"
 
@@ -139,7 +141,12 @@ class AgentRow(Message, frozen=True, kw_only=True):
 
 
 class CircuitRow(Message, frozen=True, kw_only=True):
-    """A circuit and its window; counters since the run began."""
+    """A circuit and its window; counters since the run began.
+
+    `retry_after`, in seconds: when an open one may probe, or a half-open one may probe
+    again. Of at most `half_open_calls` at once `probes` are out; `probe_successes` of
+    `success_threshold` have closed it halfway. `openings` are those since it was closed.
+    """
 
     name: str
     state: Literal[
@@ -148,19 +155,56 @@ class CircuitRow(Message, frozen=True, kw_only=True):
     since_ns: int
     window_calls: int = 0
     window_failures: int = 0
+    window_slow: int = 0
+    in_a_row: int = 0
     threshold: str = ""
     retry_after: float | None = None
+    probes: int = 0
+    half_open_calls: int = 0
+    probe_successes: int = 0
+    success_threshold: int = 0
     calls: int = 0
     succeeded: int = 0
     failed: int = 0
     rejected: int = 0
     not_counted: int = 0
+    in_flight: int = 0
+    slow: int = 0
+    timed_out: int = 0
     opened: int = 0
+    openings: int = 0
     last_error: str = ""
 
 
+class LayerRow(Message, frozen=True, kw_only=True):
+    """One layer of a policy; what it counts, and what it is set to, by name."""
+
+    layer: str
+    numbers: dict[str, str | int | float | None] = {}
+
+
+class PolicyRow(Message, frozen=True, kw_only=True):
+    """Policies around a call, the outermost first.
+
+    calls = succeeded + failed + cancelled + in_flight, at all times.
+    """
+
+    name: str
+    calls: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    in_flight: int = 0
+    layers: list[LayerRow] = []
+
+
 class SubscriptionRow(Message, frozen=True, kw_only=True):
-    """published = delivered + dropped + pending, at all times."""
+    """published = delivered + dropped + pending, at all times.
+
+    Of a `durable` one, all up to position `cursor` is over and `lag` entries of the
+    journal are behind it; without `members` nobody takes its events, and only these two
+    are known.
+    """
 
     id: str
     pattern: str
@@ -171,6 +215,34 @@ class SubscriptionRow(Message, frozen=True, kw_only=True):
     delivered: int = 0
     dropped: int = 0
     pending: int = 0
+    dropped_by: dict[str, int] = {}
+    refused: int = 0
+    durable: bool = False
+    members: int = 1
+    cursor: int = 0
+    lag: int = 0
+    leased: int = 0
+    waiting: int = 0
+    redelivered: int = 0
+    last_fault: str = ""
+
+
+class DeadLetterRow(Message, frozen=True, kw_only=True):
+    """A message or event that was given up.
+
+    An event's `subscription` is named; its `operation` is the topic, `path` the
+    subscription's owner, `content` the event. What a message said is not told.
+    """
+
+    number: int
+    path: str
+    operation: str
+    attempts: int
+    reason: str
+    at_ns: int
+    sender: str = ""
+    subscription: str = ""
+    content: Raw = Raw(b"null")
 
 
 class CollectionRow(Message, frozen=True, kw_only=True):
@@ -183,6 +255,91 @@ class CollectionRow(Message, frozen=True, kw_only=True):
     name: str
     kind: str
     items: int
+
+
+class WorkflowRow(Message, frozen=True, kw_only=True):
+    """A workflow; `steps_over` are done, failed or compensated, `attempts` those in vain.
+
+    `ended_at_ns` is None until it has ended; `reason` says why it failed or stands still.
+    """
+
+    id: str
+    name: str
+    version: int
+    state: str
+    steps_over: int
+    attempts: int
+    reason: str
+    begun_at_ns: int
+    ended_at_ns: int | None
+
+
+class LineRow(Message, frozen=True, kw_only=True):
+    """What an exchange has for one receiver; `circuit` is the one before it.
+
+    accepted = delivered + failed + dropped + withdrawn + pending, at all times. What is
+    sent to a `stalled` one is buffered; `attempts` is how often the oldest has failed.
+    """
+
+    exchange: str
+    receiver: str
+    circuit: str
+    stalled: bool
+    pending: int
+    capacity: int
+    accepted: int
+    delivered: int
+    failed: int
+    dropped: int
+    withdrawn: int
+    refused: int
+    attempts: int
+    last_error: str = ""
+
+
+class MeetingRow(Message, frozen=True, kw_only=True):
+    """Where agents agree; `kind` says on what, and what the numbers are.
+
+    lock: `holder` has it under the token `number`, and `waiting` want it. election:
+    `holder` leads for term `number`, and `waiting` stand. barrier: `waiting` of `number`
+    have come. ballot: `waiting` have voted, and `number` votes decide.
+    """
+
+    kind: Literal["lock", "election", "barrier", "ballot"]
+    name: str
+    number: int
+    waiting: int
+    holder: str = ""
+
+
+class AlarmRow(Message, frozen=True, kw_only=True):
+    """Something that is wrong now; `count` readings have said so.
+
+    `id` is of this run; `acknowledged_by`: an operator knows of it.
+    """
+
+    id: int
+    name: str
+    severity: Literal["warning", "critical"]
+    message: str
+    opened_at_ns: int
+    updated_at_ns: int
+    count: int
+    subject: str = ""
+    value: float | None = None
+    acknowledged_by: str = ""
+
+
+class HealthRow(Message, frozen=True, kw_only=True):
+    """A subject of the health checks, as its last check found it."""
+
+    subject: str
+    status: str
+    reason: str
+    since_ns: int
+    checks: int
+    failures: int
+    late: int
 
 
 class EventRow(Message, frozen=True, kw_only=True):
@@ -320,14 +477,56 @@ class AgentState(Message, frozen=True, kw_only=True):
 
 
 class GetCircuits(Message, frozen=True, kw_only=True):
-    """All circuits."""
+    """All circuits and policies."""
 
 
 class Circuits(Message, frozen=True, kw_only=True):
-    """Circuits by name."""
+    """Circuits by name, and the policies of the runtime."""
 
     rows: list[CircuitRow]
+    policies: list[PolicyRow] = []
     more: bool = False
+
+
+class GetSubscriptions(Message, frozen=True, kw_only=True):
+    """All subscriptions, durable ones that nobody takes events of included."""
+
+
+class Subscriptions(Message, frozen=True, kw_only=True):
+    """Those in memory first."""
+
+    rows: list[SubscriptionRow]
+
+
+class SubscriptionAct(Message, frozen=True, kw_only=True):
+    """Forget the durable subscription of this id, that nobody takes events of any more."""
+
+    act: Literal["forget"]
+    id: str
+    key: str = ""
+
+
+class GetDeadLetters(Message, frozen=True, kw_only=True):
+    """Dead letters behind number `after`, the oldest first."""
+
+    after: int = 0
+    limit: int = 100
+
+
+class DeadLetters(Message, frozen=True, kw_only=True):
+    """Ask again after the last number when there are `more`."""
+
+    rows: list[DeadLetterRow]
+    more: bool = False
+
+
+class DeadLetterAct(Message, frozen=True, kw_only=True):
+    """Have a dead letter tried again, or forget it; purge: all given up before `before_ns`."""
+
+    act: Literal["retry", "discard", "purge"]
+    number: int = 0
+    before_ns: int | None = None
+    key: str = ""
 
 
 class GetQueues(Message, frozen=True, kw_only=True):
@@ -338,6 +537,64 @@ class Queues(Message, frozen=True, kw_only=True):
     """By agent, in tree order."""
 
     rows: list[CollectionRow]
+    more: bool = False
+
+
+class GetWorkflows(Message, frozen=True, kw_only=True):
+    """Workflows in one of these states (all when empty), newest first, at most `limit`."""
+
+    states: list[str] = []
+    limit: int = 100
+
+
+class Workflows(Message, frozen=True, kw_only=True):
+    """Those found, newest first."""
+
+    rows: list[WorkflowRow]
+    more: bool = False
+
+
+class GetExchanges(Message, frozen=True, kw_only=True):
+    """What every exchange has for each receiver."""
+
+
+class Exchanges(Message, frozen=True, kw_only=True):
+    """By exchange, in tree order; the first thousand."""
+
+    rows: list[LineRow]
+    more: bool = False
+
+
+class GetAlarms(Message, frozen=True, kw_only=True):
+    """All open alarms."""
+
+
+class OpenAlarms(Message, frozen=True, kw_only=True):
+    """In the order of their opening."""
+
+    rows: list[AlarmRow]
+    more: bool = False
+
+
+class GetHealth(Message, frozen=True, kw_only=True):
+    """All subjects of the health checks."""
+
+
+class HealthOfSubjects(Message, frozen=True, kw_only=True):
+    """By name."""
+
+    rows: list[HealthRow]
+    more: bool = False
+
+
+class GetMeetings(Message, frozen=True, kw_only=True):
+    """Locks, elections, barriers and ballots that somebody takes part in."""
+
+
+class Meetings(Message, frozen=True, kw_only=True):
+    """By kind, each in order of beginning; the first thousand."""
+
+    rows: list[MeetingRow]
     more: bool = False
 
 
@@ -507,11 +764,18 @@ class Lift(Message, frozen=True, kw_only=True):
     key: str = ""
 
 
+class Acknowledge(Message, frozen=True, kw_only=True):
+    """Say that somebody knows of an open alarm."""
+
+    alarm: int
+    key: str = ""
+
+
 class CircuitAct(Message, frozen=True, kw_only=True):
-    """Trip, reset or disable a circuit."""
+    """Trip, reset or disable a circuit, or let it only watch."""
 
     name: str
-    act: Literal["trip", "reset", "disable"]
+    act: Literal["trip", "reset", "disable", "metrics-only"]
     key: str = ""
 
 
@@ -580,10 +844,22 @@ class CircuitsUpdate(Update, frozen=True, kw_only=True):
     rows: list[CircuitRow] = []
 
 
+class PoliciesUpdate(Update, frozen=True, kw_only=True):
+    """`gone` are names."""
+
+    rows: list[PolicyRow] = []
+
+
 class BusUpdate(Update, frozen=True, kw_only=True):
     """`gone` are subscription ids."""
 
     rows: list[SubscriptionRow] = []
+
+
+class AlarmsUpdate(Update, frozen=True, kw_only=True):
+    """`gone` are ids, as text."""
+
+    rows: list[AlarmRow] = []
 
 
 class EventsUpdate(Update, frozen=True, kw_only=True):
@@ -618,6 +894,15 @@ METHODS: Final[dict[str, Method]] = {
     "state": Method(GetState, AgentState),
     "circuits": Method(GetCircuits, Circuits),
     "queues": Method(GetQueues, Queues),
+    "workflows": Method(GetWorkflows, Workflows),
+    "exchanges": Method(GetExchanges, Exchanges),
+    "meetings": Method(GetMeetings, Meetings),
+    "alarms": Method(GetAlarms, OpenAlarms),
+    "health": Method(GetHealth, HealthOfSubjects),
+    "subscriptions": Method(GetSubscriptions, Subscriptions),
+    "subscription": Method(SubscriptionAct, Done, Rights.RW),
+    "dead_letters": Method(GetDeadLetters, DeadLetters),
+    "dead_letter": Method(DeadLetterAct, Done, Rights.RW),
     "events": Method(GetEvents, Events),
     "process": Method(GetProcess, ProcessRow),
     "why": Method(Why, Explanation),
@@ -625,6 +910,7 @@ METHODS: Final[dict[str, Method]] = {
     "restart": Method(Restart, Done, Rights.RW),
     "stop": Method(Stop, Done, Rights.RW),
     "circuit": Method(CircuitAct, Done, Rights.RW),
+    "acknowledge": Method(Acknowledge, Done, Rights.RW),
     "call": Method(Call, CallResult, Rights.RW),
     "shutdown": Method(Shutdown, Done, Rights.RW),
     "inject": Method(Inject, Done, Rights.CHAOS),
@@ -637,7 +923,9 @@ NOTICES: Final[dict[str, type[Update]]] = {
     "tree.update": TreeUpdate,
     "agents.update": AgentsUpdate,
     "circuits.update": CircuitsUpdate,
+    "policies.update": PoliciesUpdate,
     "bus.update": BusUpdate,
+    "alarms.update": AlarmsUpdate,
     "events.update": EventsUpdate,
     "process.update": ProcessUpdate,
 }

@@ -9,29 +9,55 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from treewarden.bus import durable_id
 from treewarden.exits import Crash, Fault, Killed, describe
 
 from .protocol import (
     AgentRow,
+    AlarmRow,
     CircuitRow,
     CollectionRow,
+    DeadLetterRow,
     EventRow,
     FaultRow,
+    HealthRow,
+    LayerRow,
+    LineRow,
+    MeetingRow,
     NodeRow,
     PlanRow,
     PointRow,
+    PolicyRow,
     Raw,
     SubscriptionRow,
+    WorkflowRow,
 )
 
 if TYPE_CHECKING:
-    from treewarden.agents import AgentStatistics
-    from treewarden.bus import SubscriptionStatistics
+    from collections.abc import Iterator, Mapping
+
+    from treewarden.agents import AgentStatistics, DeadLetter
+    from treewarden.bus import DurableStatistics, SubscriptionStatistics
+    from treewarden.coordination import (
+        BallotStatistics,
+        BarrierStatistics,
+        ElectionStatistics,
+        ExchangeStatistics,
+        LineStatistics,
+        LockStatistics,
+    )
     from treewarden.exits import Exit
     from treewarden.injection import InjectionPoint, Loaded
-    from treewarden.resilience import CircuitStatistics
-    from treewarden.store import Collection, FaultRecord, JournalEntry
+    from treewarden.monitors import Alarm, SubjectHealth
+    from treewarden.resilience import CircuitStatistics, PolicyStatistics
+    from treewarden.store import (
+        Collection,
+        FaultRecord,
+        JournalEntry,
+        StoredSubscription,
+    )
     from treewarden.supervision import NodeStatistics, Report
+    from treewarden.workflows import WorkflowStatus
 
 
 def fault_row(fault: Fault) -> FaultRow:
@@ -119,6 +145,35 @@ def plan_row(loaded: Loaded) -> PlanRow:
     )
 
 
+def alarm_row(alarm: Alarm) -> AlarmRow:
+    """An open alarm."""
+    return AlarmRow(
+        id=alarm.id,
+        name=alarm.name,
+        severity=alarm.severity.value,
+        message=alarm.message,
+        opened_at_ns=alarm.opened_at_ns,
+        updated_at_ns=alarm.updated_at_ns,
+        count=alarm.count,
+        subject=alarm.subject,
+        value=alarm.value,
+        acknowledged_by=alarm.acknowledged_by,
+    )
+
+
+def health_row(subject: SubjectHealth) -> HealthRow:
+    """A subject and its last check."""
+    return HealthRow(
+        subject=subject.subject,
+        status=subject.status.value,
+        reason=subject.reason,
+        since_ns=subject.since_ns,
+        checks=subject.checks,
+        failures=subject.failures,
+        late=subject.late,
+    )
+
+
 def circuit_row(circuit: CircuitStatistics) -> CircuitRow:
     """A circuit and its window."""
     return CircuitRow(
@@ -127,15 +182,76 @@ def circuit_row(circuit: CircuitStatistics) -> CircuitRow:
         since_ns=circuit.since_ns,
         window_calls=circuit.window_calls,
         window_failures=circuit.window_failures,
+        window_slow=circuit.window_slow,
+        in_a_row=circuit.in_a_row,
         threshold=circuit.threshold,
-        retry_after=circuit.retry_after if circuit.state == "open" else None,
+        # Zero for circuits that let calls through: nothing to wait for.
+        retry_after=circuit.retry_after or None,
+        probes=circuit.probes,
+        half_open_calls=circuit.half_open_calls,
+        probe_successes=circuit.probe_successes,
+        success_threshold=circuit.success_threshold,
         calls=circuit.calls,
         succeeded=circuit.succeeded,
         failed=circuit.failed,
         rejected=circuit.rejected,
         not_counted=circuit.not_counted,
+        in_flight=circuit.in_flight,
+        slow=circuit.slow,
+        timed_out=circuit.timed_out,
         opened=circuit.opened,
+        openings=circuit.openings,
         last_error=circuit.last_error,
+    )
+
+
+def policy_row(policy: PolicyStatistics) -> PolicyRow:
+    """A policy and its layers."""
+    return PolicyRow(
+        name=policy.name,
+        calls=policy.calls,
+        succeeded=policy.succeeded,
+        failed=policy.failed,
+        cancelled=policy.cancelled,
+        in_flight=policy.in_flight,
+        layers=[
+            LayerRow(
+                layer=layer.value,
+                numbers=dict(_numbers(msgspec.to_builtins(statistics, str_keys=True))),
+            )
+            for layer, statistics in policy.layers
+        ],
+    )
+
+
+def _numbers(
+    record: Mapping[str, object], within: str = ""
+) -> Iterator[tuple[str, str | int | float | None]]:
+    """What a record says, one level deep: `budget.spent`."""
+    for name, value in record.items():
+        if name == "since":
+            continue  # on a clock that nobody else has; `since_ns` says it too
+        match value:
+            case dict():
+                yield from _numbers(value, f"{within}{name}.")
+            case str() | int() | float() | None:
+                yield f"{within}{name}", value
+            case _:
+                yield f"{within}{name}", str(value)
+
+
+def workflow_row(status: WorkflowStatus) -> WorkflowRow:
+    """A workflow, for whoever lists them."""
+    return WorkflowRow(
+        id=status.id,
+        name=status.name,
+        version=status.version,
+        state=status.state,
+        steps_over=status.steps_over,
+        attempts=status.attempts,
+        reason=status.reason,
+        begun_at_ns=status.begun_at_ns,
+        ended_at_ns=status.ended_at_ns,
     )
 
 
@@ -146,6 +262,65 @@ def collection_row(collection: Collection) -> CollectionRow:
         name=collection.name,
         kind=collection.kind,
         items=collection.committed,
+    )
+
+
+def line_row(exchange: ExchangeStatistics, line: LineStatistics) -> LineRow:
+    """What an exchange has for one receiver."""
+    return LineRow(
+        exchange=exchange.path,
+        receiver=line.receiver,
+        circuit=line.circuit,
+        stalled=line.stalled,
+        pending=line.pending,
+        capacity=exchange.capacity,
+        accepted=line.accepted,
+        delivered=line.delivered,
+        failed=line.failed,
+        dropped=line.dropped,
+        withdrawn=line.withdrawn,
+        refused=line.refused,
+        attempts=line.attempts,
+        last_error=line.last_error,
+    )
+
+
+def lock_row(lock: LockStatistics) -> MeetingRow:
+    """A lock that somebody holds."""
+    return MeetingRow(
+        kind="lock",
+        name=lock.name,
+        number=lock.token,
+        waiting=lock.waiting,
+        holder=lock.holder,
+    )
+
+
+def election_row(election: ElectionStatistics) -> MeetingRow:
+    """An office that somebody has or wants."""
+    return MeetingRow(
+        kind="election",
+        name=election.name,
+        number=election.term,
+        waiting=len(election.candidates),
+        holder=election.leader,
+    )
+
+
+def barrier_row(barrier: BarrierStatistics) -> MeetingRow:
+    """A barrier that somebody waits at."""
+    return MeetingRow(
+        kind="barrier",
+        name=barrier.name,
+        number=barrier.parties,
+        waiting=len(barrier.arrived),
+    )
+
+
+def ballot_row(ballot: BallotStatistics) -> MeetingRow:
+    """A vote that is not decided."""
+    return MeetingRow(
+        kind="ballot", name=ballot.name, number=ballot.needed, waiting=ballot.voted
     )
 
 
@@ -161,6 +336,62 @@ def subscription_row(subscription: SubscriptionStatistics) -> SubscriptionRow:
         delivered=subscription.delivered,
         dropped=subscription.dropped,
         pending=subscription.pending,
+        dropped_by={str(one): n for one, n in subscription.dropped_by.items()},
+        refused=subscription.refused,
+        last_fault=subscription.last_fault,
+    )
+
+
+def durable_row(one: DurableStatistics) -> SubscriptionRow:
+    """A durable subscription's account."""
+    return SubscriptionRow(
+        id=one.id,
+        pattern=one.pattern,
+        owner=one.owner,
+        capacity=one.capacity,
+        published=one.published,
+        delivered=one.delivered,
+        dropped=one.dropped,
+        pending=one.pending,
+        dropped_by={str(reason): n for reason, n in one.dropped_by.items()},
+        durable=True,
+        members=one.members,
+        cursor=one.cursor,
+        lag=one.lag,
+        leased=one.leased,
+        waiting=one.waiting,
+        redelivered=one.redelivered,
+        last_fault=one.last_fault,
+    )
+
+
+def idle_row(one: StoredSubscription, position: int) -> SubscriptionRow:
+    """A durable subscription that nobody takes events of."""
+    return SubscriptionRow(
+        id=durable_id(*one.key),
+        pattern=one.pattern,
+        owner=one.owner,
+        durable=True,
+        members=0,
+        cursor=one.cursor,
+        lag=max(0, position - one.cursor),
+        last_fault="" if one.sound else "its row is damaged",
+    )
+
+
+def letter_row(letter: DeadLetter) -> DeadLetterRow:
+    """A message or event that was given up."""
+    return DeadLetterRow(
+        number=letter.number,
+        path=letter.path,
+        operation=letter.operation,
+        attempts=letter.attempts,
+        reason=letter.reason,
+        at_ns=letter.at_ns,
+        sender=letter.sender,
+        subscription=letter.subscription,
+        # What a message said is its agent's own; an event was told to everybody.
+        content=Raw(letter.arguments) if letter.subscription else Raw(b"null"),
     )
 
 

@@ -15,6 +15,7 @@ from treewarden import (
     SupervisorSpec,
 )
 
+from .census import Census
 from .crew import Crew
 from .document import absolute
 from .fetcher import Pace
@@ -25,7 +26,7 @@ from .lookout import Lookout
 from .pages import SITES, index_of, library_folder, render_library
 from .progress import Progress
 from .sites import serve_site
-from .web import Web
+from .web import GUEST_MANNERS, OWN_MANNERS, Web
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -65,7 +66,7 @@ def application(
     store = config.store_path(NAME)
     ports: Ports = {}
     seeds = tuple(map(index_of, SITES))
-    web = Web(ports)
+    web = Web(ports, OWN_MANNERS)
     return Application(
         NAME,
         [
@@ -97,7 +98,9 @@ def _guest(config: Config, url: str, pages: int) -> Application:
     host = re.sub(r"[^A-Za-z0-9.-]+", "-", urlsplit(seed).netloc)
     name = f"{NAME}-{host}"[:64]
     scope = Scope(seeds=(seed,), limit=pages)
-    crawl = _crawl(Web({}), config.store_path(name), scope, _GUEST_PACE, 1)
+    crawl = _crawl(
+        Web({}, GUEST_MANNERS), config.store_path(name), scope, _GUEST_PACE, 1
+    )
     return Application(name, crawl)
 
 
@@ -112,7 +115,7 @@ def _crawl(
     web: Web, store: Path, scope: Scope, pace: Pace, fetchers: int
 ) -> list[ChildSpec]:
     return [
-        ChildSpec("web", web.connect),
+        ChildSpec("census", Census),
         ChildSpec("indexer", Indexer, args=(Index(index_path(store)),)),
         ChildSpec("frontier", Frontier, args=(scope,)),
         ChildSpec("fetchers", DynamicSupervisorSpec(max_children=fetchers)),

@@ -9,17 +9,28 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import trio
 
-from treewarden import Agent, AgentError, Backoff, CircuitOpen, NotRunning, StoreError
+from treewarden import (
+    Agent,
+    AgentError,
+    Backoff,
+    Buffered,
+    BulkheadFull,
+    BusError,
+    HttpRefused,
+    NotRunning,
+    StoreError,
+)
 
 from .document import absolute, read_page
 from .frontier import Errand, Frontier
 from .indexer import Indexer
-from .web import AGENT, TROUBLE
+from .web import AGENT, REJECTED, TROUBLE
 
 if TYPE_CHECKING:
-    from treewarden import AgentRef
+    from treewarden import AgentRef, HttpResponse
 
-    from .web import Answer, Web
+    from .document import Page
+    from .web import Web
 
 _BACKOFF: Final = Backoff(initial=0.2, maximum=2.0, factor=2.0, jitter=0.5)
 _IDLE_SECONDS: Final = 0.25
@@ -66,7 +77,7 @@ class Fetcher(Agent[FetcherState]):
         """One address, then the next in a while."""
         try:
             rest = await self._turn()
-        except (AgentError, StoreError, NotRunning) as error:
+        except (AgentError, BusError, StoreError, NotRunning) as error:
             # Whoever was to answer is being healed. What this fetcher holds goes back
             # to the queue when it asks for more.
             self.label = f"waiting: {error}"
@@ -80,15 +91,18 @@ class Fetcher(Agent[FetcherState]):
             self.label = "idle"
             return _IDLE_SECONDS
         self.label = errand.url
-        # A request cannot be taken back: what led to it is on disk first.
-        await self.runtime.store.settled()
         try:
             await self._fetch(errand, frontier)
             return max(self._pace.between, self._patience(errand.url))
-        except CircuitOpen as rejection:
-            delay = rejection.retry_after or _BACKOFF.maximum
+        except REJECTED as rejection:
+            delay = _BACKOFF.maximum
+            if not isinstance(rejection, BulkheadFull):
+                delay = rejection.retry_after or delay
             await frontier.call(Frontier.give_back, self.path, errand.url, delay)
             return _REJECTED_SECONDS
+        except HttpRefused:
+            # Too long for us, and the next time too.
+            await frontier.call(Frontier.skip, self.path, errand.url, [])
         except TROUBLE:
             await self._failed(errand, frontier)
         return self._pace.between
@@ -105,17 +119,31 @@ class Fetcher(Agent[FetcherState]):
             await frontier.call(Frontier.skip, self.path, url, [])
             return
         answer = await self._web.get(url)
-        if answer.status != 200 or "html" not in answer.kind:
+        kind = answer.headers.get("Content-Type", "")
+        if answer.status != 200 or "html" not in kind:
             links = _moved(url, answer)
             await frontier.call(Frontier.skip, self.path, url, links)
             return
         page, found = await trio.to_thread.run_sync(
-            read_page, url, answer.body, limiter=_READING
+            read_page, url, answer.text, limiter=_READING
         )
-        await self.runtime.ref("/indexer", Indexer).call(Indexer.add, page)
+        if not await self._index(page):
+            await frontier.call(Frontier.give_back, self.path, url, _BACKOFF.maximum)
+            return
         await frontier.call(Frontier.done, self.path, url, list(found))
         self.state.fetched += 1
         self.state.last = url
+
+    async def _index(self, page: Page) -> bool:
+        """Whether the page is in the index for certain.
+
+        What the exchange has buffered, because the indexer is in trouble, will be; but if
+        the process dies before, it will not. So its address stays on the list, and the
+        index takes it once, whoever brings it first.
+        """
+        indexer = self.runtime.ref("/indexer", Indexer)
+        sent = await self.runtime.exchange.send(indexer, Indexer.add, page)
+        return not isinstance(sent, Buffered)
 
     def _patience(self, url: str) -> float:
         """Seconds that the site itself wants between two requests."""
@@ -131,6 +159,6 @@ class Fetcher(Agent[FetcherState]):
         await frontier.call(Frontier.give_back, self.path, errand.url, delay)
 
 
-def _moved(url: str, answer: Answer) -> list[str]:
+def _moved(url: str, answer: HttpResponse) -> list[str]:
     target = absolute(url, answer.location) if answer.location else None
     return [target] if target is not None else []

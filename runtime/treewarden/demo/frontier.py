@@ -4,7 +4,8 @@ Why nothing is lost and nothing indexed twice, whenever the process dies. An add
 leased, not removed. Its page is committed to the index first; only then does the fetcher
 say `done`, and one commit removes the address and adds what its page links to. A death
 before that commit leaves the address in the queue: it is fetched again, and the index,
-which takes an address once, changes nothing. A death after it leaves nothing to do.
+which takes an address once, changes nothing. A death after it leaves nothing to do. The
+same commit announces the page (`INDEXED`), so there is one event for each.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from urllib.parse import urlsplit
 import msgspec
 
 from treewarden import Agent, DurableQueue
+
+INDEXED: Final = "page.indexed"
+"""The topic of `Indexed`."""
 
 # A fetcher that is alive asks again long before; this is for one that is gone for good.
 _LEASE_SECONDS: Final = 30.0
@@ -43,22 +47,33 @@ class Errand(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int
 
 
+class Indexed(msgspec.Struct, frozen=True, kw_only=True):
+    """A page is in the index: where it is, on which host, how many addresses it links to."""
+
+    url: str
+    host: str
+    links: int
+
+
 class Account(msgspec.Struct, frozen=True, kw_only=True):
     """Where a crawl stands, in addresses: found = done + skipped + pending.
 
-    `held` of those that are pending are with a fetcher now.
+    `held` of those that are pending are with a fetcher now; `announced` of those that are
+    done were told of in an event (all, unless the store is from before there were any).
     """
 
     found: int
     pending: int
     held: int
     skipped: int
+    announced: int
 
 
 class FrontierState(msgspec.Struct):
     """Counters of the whole crawl, and who holds which address."""
 
     done: int = 0
+    announced: int = 0
     skipped: int = 0
     given_back: int = 0
     held: dict[str, str] = msgspec.field(default_factory=dict)
@@ -101,6 +116,9 @@ class Frontier(Agent[FrontierState]):
         """The page is in the index, and this is what it links to."""
         if await self._settle(fetcher, url):
             self.state.done += 1
+            host = urlsplit(url).netloc
+            self.state.announced += 1
+            self.publish(INDEXED, Indexed(url=url, host=host, links=len(links)))
         await self._find(links)
 
     async def skip(self, fetcher: str, url: str, links: list[str]) -> None:
@@ -122,6 +140,7 @@ class Frontier(Agent[FrontierState]):
             pending=len(self.pending),
             held=len(self.state.held),
             skipped=self.state.skipped,
+            announced=self.state.announced,
         )
 
     async def _settle(self, fetcher: str, url: str) -> bool:

@@ -21,6 +21,7 @@ from treewarden import (
 )
 
 from .application import PAGES, application
+from .census import Census
 from .frontier import Account, Frontier
 from .index import indexed
 from .pages import library_folder, read_library
@@ -40,7 +41,7 @@ _HEALING_SECONDS: Final = 10.0
 _WAIT_SECONDS: Final = 40.0
 
 
-_NOTHING: Final = Account(found=0, pending=0, held=0, skipped=0)
+_NOTHING: Final = Account(found=0, pending=0, held=0, skipped=0, announced=0)
 
 
 @dataclass(slots=True)
@@ -70,24 +71,30 @@ class Verdict:
     """How a run ended, in pages; what is still to be fetched is not lost.
 
     `lost` were found, or are served by the sites, and are neither in the index nor to be
-    fetched any more.
+    fetched any more. `miscounted` is how far the census is from what it was told of; as
+    long as there is something to fetch nobody can say.
     """
 
     indexed: int
     lost: int
     twice: int
+    miscounted: int
     complete: bool
 
     def status(self, *, cut_short: bool) -> int:
         """The exit status: 0, or 1 when something is wrong or was to be finished."""
-        wrong = self.lost or self.twice or not (self.complete or cut_short)
-        return 1 if wrong else 0
+        wrong = self.lost or self.twice or self.miscounted
+        return 1 if wrong or not (self.complete or cut_short) else 0
 
 
 def judge(
-    account: Account, urls: frozenset[str], twice: int, served: frozenset[str]
+    account: Account,
+    urls: frozenset[str],
+    twice: int,
+    served: frozenset[str],
+    counted: int,
 ) -> Verdict:
-    """Compare the frontier's account with the index, and with what the sites serve.
+    """Compare the frontier's account with index and census, and with what sites serve.
 
     A page that is indexed and not yet settled counts on both sides, hence the `max`.
     """
@@ -95,7 +102,11 @@ def judge(
     missing = account.found - account.skipped - account.pending - len(urls)
     unfound = len(served - urls) if complete else 0
     return Verdict(
-        indexed=len(urls), lost=max(missing, unfound, 0), twice=twice, complete=complete
+        indexed=len(urls),
+        lost=max(missing, unfound, 0),
+        twice=twice,
+        miscounted=abs(account.announced - counted) if complete else 0,
+        complete=complete,
     )
 
 
@@ -111,9 +122,9 @@ def headless(
     Blocks; call it from the main thread. `url` and `pages` are `application`'s.
 
     It ends when everything is indexed, or `seconds` after it is ready. 0: nothing is
-    lost or indexed twice, what was crashed has healed, and the crawl is complete if it
-    was not cut short. SIGTERM ends it with 0, SIGINT with 130; a later run goes on where
-    it was.
+    lost, indexed twice or miscounted, what was crashed has healed, and the crawl is
+    complete if it was not cut short. SIGTERM ends it with 0, SIGINT with 130; a later run
+    goes on where it was.
 
     Raises:
         What `open_runtime` raises, and ConfigError for a `url` that is none.
@@ -161,10 +172,15 @@ async def _headless(
     if run.signal is not None:
         return 130 if run.signal == signal.SIGINT else 0
     served = read_library(library_folder()).urls() if own_sites else frozenset[str]()
-    verdict = judge(run.account, *indexed(store), served)
+    counted = sum(run.census.values())
+    verdict = judge(run.account, *indexed(store), served, counted)
     _say(
         f"pages indexed {verdict.indexed} · {run.broken()} · "
         f"lost {verdict.lost}, indexed twice {verdict.twice}"
+    )
+    _say(
+        f"pages counted {counted} at {len(run.census)} sites · "
+        f"miscounted {verdict.miscounted}"
     )
     return verdict.status(cut_short=not run.done) or int(run.healed < run.injected)
 
@@ -178,6 +194,7 @@ class _Run:
     breaks: list[tuple[float, str]]
     wants_circuit: bool
     account: Account = _NOTHING
+    census: dict[str, int] = field(default_factory=dict)
     circuits: CircuitCount = field(default_factory=CircuitCount)
     injected: int = 0
     healed: int = 0
@@ -197,6 +214,7 @@ class _Run:
                 await self._break(now - began)
                 self.done = self._is_done(now - began)
                 if self.done:
+                    await self._count()
                     return
                 with trio.move_on_after(_LOOK_SECONDS):
                     self.signal = await anext(signals)
@@ -223,6 +241,15 @@ class _Run:
         with contextlib.suppress(AgentError, StoreError):
             frontier = self.runtime.ref("/frontier", Frontier)
             self.account = await frontier.call(Frontier.account)
+
+    async def _count(self) -> None:
+        """Read the census, once the last events have reached it."""
+        with trio.move_on_after(_HEALING_SECONDS):
+            while sum(self.census.values()) < self.account.announced:
+                with contextlib.suppress(AgentError, StoreError):
+                    census = self.runtime.ref("/census", Census)
+                    self.census = await census.call(Census.counts)
+                await trio.sleep(_LOOK_SECONDS / 10)
 
     def _report(self, after: float) -> None:
         account = self.account

@@ -7,10 +7,10 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from treewarden import Agent, CircuitOpen, NotRunning
+from treewarden import Agent, NotRunning
 
 from .pages import DOMAIN
-from .web import TROUBLE, robots_url
+from .web import REJECTED, TROUBLE, robots_url
 
 if TYPE_CHECKING:
     from .web import Web
@@ -57,6 +57,6 @@ class Lookout(Agent[LookoutState]):
     async def _is_up(self, url: str) -> bool:
         try:
             await self._web.get(robots_url(url))
-        except (CircuitOpen, NotRunning, *TROUBLE):
+        except (NotRunning, *REJECTED, *TROUBLE):
             return False
         return True

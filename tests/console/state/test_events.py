@@ -81,6 +81,12 @@ def test_reports_are_told_in_words(canned: Any) -> None:
     ]
 
 
+def test_what_is_rolled_back_is_told_as_that_and_not_as_a_crash(canned: Any) -> None:
+    ended = "rolled back: treewarden.errors.StoreBroken: the disk is full"
+    report = canned.event(7, 0, "supervision.exited", source="/x", exit=ended)
+    assert str(tell(report)) == "rollback /x StoreBroken: the disk is full"
+
+
 def test_an_unknown_report_is_told_as_it_is(canned: Any) -> None:
     report = canned.event(7, 0, "quota.low", source="/x", left=3)
     assert str(tell(report)) == "quota /x low  left 3"

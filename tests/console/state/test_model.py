@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from treewarden.control.protocol import AgentsUpdate, EventsUpdate, TreeUpdate
+import msgspec
+
+from treewarden.control.protocol import (
+    AgentsUpdate,
+    AlarmsUpdate,
+    BusUpdate,
+    DeadLetters,
+    EventsUpdate,
+    Subscriptions,
+    TreeUpdate,
+)
 from treewarden_console.state import Model
 
 
@@ -105,3 +115,47 @@ def test_a_held_picture_stands_still(canned: Any) -> None:
     model.apply(TreeUpdate(sequence=2, gone=["/indexer"]), 106.0)
     assert "/indexer" in still.nodes.rows
     assert still.seconds_since(canned.ago(0), 300.0) == 5.0
+
+
+def test_a_durable_subscription_is_idle_until_somebody_takes_its_events(
+    canned: Any,
+) -> None:
+    model = live(canned)
+    idle = canned.idle_subscription()
+    model.take_subscriptions(Subscriptions(rows=[*canned.subscriptions(), idle]))
+    assert list(model.idle.rows) == ["reports"]
+    assert len(model.all_subscriptions()) == 4
+    taken = msgspec.structs.replace(idle, members=1, published=3, delivered=3)
+    model.apply(BusUpdate(sequence=2, rows=[taken]), 101.0)
+    assert model.all_subscriptions()["reports"] == taken
+
+
+def test_a_held_picture_keeps_its_policies_subscriptions_and_letters(
+    canned: Any,
+) -> None:
+    model = live(canned)
+    model.take_letters(DeadLetters(rows=canned.letters(), more=True))
+    still = model.still(101.0)
+    model.take_letters(DeadLetters(rows=[]))
+    model.apply(BusUpdate(sequence=2, gone=["subscription-2"]), 102.0)
+    assert list(still.letters.rows) == ["7", "9"]
+    assert still.more_letters
+    assert len(still.all_subscriptions()) == 3
+    assert set(still.policies.rows) == {"site:healthy", "site:dying"}
+    assert not model.more_letters
+    assert not model.letters.rows
+
+
+def test_alarms_come_and_go_and_are_forgotten_with_their_run(canned: Any) -> None:
+    model = live(canned)
+    model.take()
+    model.apply(canned.alarms(), 101.0)
+    assert list(model.alarms.rows) == ["1", "2", "3"]
+    assert model.take().alarms
+    assert not model.take()
+    still = model.still(101.0)
+    model.apply(AlarmsUpdate(sequence=2, gone=["2"]), 102.0)
+    assert (list(model.alarms.rows), len(still.alarms.rows)) == (["1", "3"], 3)
+    other = msgspec.structs.replace(canned.welcome().runtime, boot="other")
+    model.welcome(msgspec.structs.replace(canned.welcome(), runtime=other), 103.0)
+    assert not model.alarms.rows

@@ -22,16 +22,21 @@ from treewarden import (
     Application,
     ChildSpec,
     DynamicSupervisorSpec,
+    MailboxPolicy,
     SupervisorSpec,
 )
-from treewarden.cli.claims import unclaimed
+from treewarden.cli.claims import Claims
 from treewarden.cli.commands import app
 from treewarden.store import (
+    Belonging,
     DurableMap,
     DurableQueue,
     StagedEvent,
     StateWrite,
+    StoredMessage,
     Unit,
+    insert_letter,
+    insert_message,
     open_store,
 )
 
@@ -203,7 +208,7 @@ def test_state_that_nobody_claims_is_listed() -> None:
         ("/many/1", "Anything"),
         ("/system/thing", "Thing"),
     ]
-    assert unclaimed(tree, states) == [
+    assert Claims(tree).unclaimed(states) == [
         "the state of /group/inner is of type Other, and the agent there stores as"
         " Counter; set its store_as, or move the state",
         "nobody claims the state of /gone (Counter);"
@@ -211,9 +216,68 @@ def test_state_that_nobody_claims_is_listed() -> None:
     ]
 
 
+class Clerk(Agent[Total]):
+    """Something else to claim."""
+
+    pending: DurableQueue[int]
+    mailbox = MailboxPolicy(durable=True)
+
+
+def test_belongings_that_nobody_claims_are_listed() -> None:
+    tree = Application(
+        "shop",
+        [
+            ChildSpec("clerk", Clerk),
+            ChildSpec("counter", Counter),
+            ChildSpec("many", DynamicSupervisorSpec()),
+        ],
+    )
+
+    def belonging(path: str, what: str, name: str = "", rows: int = 2) -> Belonging:
+        return Belonging(path=path, what=what, name=name, rows=rows)
+
+    claimed = [
+        belonging("/clerk", "queue", "pending"),
+        belonging("/clerk", "durable mailbox"),
+        belonging("/counter", "dead letters"),
+        belonging("/many/1", "map", "pages"),
+        belonging("/system/x", "subscription", "x"),
+    ]
+    unclaimed = [
+        belonging("/clerk", "map", "pages"),
+        belonging("/counter", "durable mailbox"),
+        belonging("/gone", "queue", "pending", 1),
+        belonging("/gone", "dead letters"),
+    ]
+    assert Claims(tree).unclaimed([], claimed + unclaimed) == [
+        "the agent at /clerk does not declare the map pages, which has 2 items",
+        "2 messages wait for the agent at /counter, whose mailbox is not durable any more",
+        "nobody claims the queue pending of /gone (1 row);"
+        " `treewarden db rename /gone NEW` moves all of it",
+        "nobody claims the dead letters of /gone (2 rows);"
+        " `treewarden db rename /gone NEW` moves all of it",
+    ]
+
+
+MESSAGE = StoredMessage(
+    seq=1, path="/other", id="m", operation="add", arguments=b"{}", sender="", at_ns=5
+)
+
+
 def test_check_asks_the_application_what_it_claims(
-    db: Db, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    db: Db, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    async def leave_messages() -> None:
+        async with open_store(file, application="shop") as store:
+            unit = Unit("/other")
+            unit.writes = [
+                insert_message(MESSAGE),
+                *insert_letter(MESSAGE, 2, 3, 5, "crashed"),
+            ]
+            store.hand_over(unit)
+            await store.wait(unit)
+
+    trio.run(leave_messages)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "db_claims_case.py").write_text(
         "from treewarden import Application\napp = Application('shop', [])\n"
@@ -221,6 +285,10 @@ def test_check_asks_the_application_what_it_claims(
     output = db("check", "--app", "db_claims_case:app", status=1).output
     assert "nobody claims the state of /counter (Counter)" in output
     assert "nobody claims the state of /other (Counter)" in output
+    assert "nobody claims the queue pending of /other (1 row)" in output
+    assert "nobody claims the map pages of /other (1 row)" in output
+    assert "nobody claims the durable mailbox of /other (1 row)" in output
+    assert "nobody claims the dead letters of /other (1 row)" in output
 
 
 # --- which file -------------------------------------------------------------------------

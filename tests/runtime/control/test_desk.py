@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -18,10 +19,13 @@ from treewarden import (
     ChildSpec,
     Config,
     NameUnknown,
+    Policy,
+    RateLimit,
     SupervisorSpec,
     open_runtime,
 )
 from treewarden.control import Client, Desk
+from treewarden.control.session import split_rows
 from treewarden.errors import NotAllowed, Outdated
 
 if TYPE_CHECKING:
@@ -95,6 +99,86 @@ async def test_rows_that_did_not_change_are_the_same_objects(tmp_path: Path) -> 
         after = desk.rows(wire.Topic.TREE)
         assert after["/chain/a"] is before["/chain/a"]
         assert after["/one"] != before["/one"]
+
+
+async def test_the_numbers_of_a_policy_are_told_as_they_are_and_as_they_change(
+    tmp_path: Path,
+) -> None:
+    async with desk_of(tmp_path) as (runtime, desk):
+        circuit = runtime.circuits.circuit("site")
+        limit = RateLimit(rate=20, burst=5)
+        policy = Policy(name="site", circuit=circuit, rate=limit, bulkhead=4)
+        assert desk.rows(wire.Topic.POLICIES) == {}
+        runtime.policies.add(policy)
+        before = desk.version(wire.Topic.POLICIES)
+        await policy.call(trio.lowlevel.checkpoint)
+        assert desk.version(wire.Topic.POLICIES) > before
+        [row] = desk.rows(wire.Topic.POLICIES).values()
+        assert isinstance(row, wire.PolicyRow)
+        assert (row.calls, row.succeeded, row.in_flight) == (1, 1, 0)
+        told = msgspec.json.decode(msgspec.json.encode(row), type=wire.PolicyRow)
+        circuit_row, rate, bulkhead = (one.numbers for one in told.layers)
+        assert circuit_row["state"] == "closed"
+        assert "since" not in circuit_row, "an instant of trio's clock says nothing"
+        assert rate["limit"] == "5 at once, then 20 a 1 s"
+        assert bulkhead["limit"] == 4
+        assert isinstance(bulkhead["limit"], int)
+        answer = await desk.perform("circuits", wire.GetCircuits(), ALICE)
+        assert isinstance(answer, wire.Circuits)
+        assert answer.policies == [row]
+
+
+async def test_open_alarms_are_told_as_they_change(tmp_path: Path) -> None:
+    async with desk_of(tmp_path) as (runtime, desk):
+        topic = wire.Topic.ALARMS
+        assert desk.rows(topic) == {}
+        before = desk.version(topic)
+        runtime.alarms.open("noise", "/one", message="it hums")
+        assert desk.version(topic) > before
+        [(key, row)] = desk.rows(topic).items()
+        assert isinstance(row, wire.AlarmRow)
+        assert (key, row.subject, row.count) == (f"{row.id}", "/one", 1)
+        version = desk.version(topic)
+        assert desk.version(topic) == version, "nothing happened"
+        assert desk.rows(topic)[key] is row
+        await desk.perform("acknowledge", wire.Acknowledge(alarm=row.id), ALICE)
+        [later] = desk.rows(topic).values()
+        assert isinstance(later, wire.AlarmRow)
+        assert later.acknowledged_by == "alice"
+        runtime.alarms.clear("noise", "/one")
+        assert desk.rows(topic) == {}
+
+
+async def test_as_many_alarms_as_there_can_be_are_told_in_several_frames(
+    tmp_path: Path,
+) -> None:
+    async with desk_of(tmp_path) as (runtime, desk):
+        for number in range(1000):
+            runtime.alarms.open("noise", f"/{number}", message="☃" * 300)
+        answer = await desk.perform("alarms", wire.GetAlarms(), ALICE)
+        assert isinstance(answer, wire.OpenAlarms)
+        assert len(msgspec.json.encode(answer)) > wire.MAX_FRAME_BYTES
+        parts = list(split_rows(answer))
+        assert all(
+            len(msgspec.json.encode(part)) < wire.MAX_FRAME_BYTES for part in parts
+        )
+        told = [row for part in parts for row in part.rows]
+        assert told == answer.rows
+
+
+async def test_what_is_left_of_an_open_time_is_told_anew_each_second(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with desk_of(tmp_path) as (runtime, desk):
+        runtime.circuits.circuit("site").trip()
+        now = 100.0
+        clock = SimpleNamespace(monotonic=lambda: now)
+        monkeypatch.setattr("treewarden.control.desk.time", clock)
+        before = desk.version(wire.Topic.CIRCUITS)
+        now = 100.9
+        assert desk.version(wire.Topic.CIRCUITS) == before
+        now = 101.0
+        assert desk.version(wire.Topic.CIRCUITS) == before + 1
 
 
 async def test_the_state_shown_is_the_committed_one(tmp_path: Path) -> None:

@@ -30,7 +30,10 @@ async def open_frontier(
 
 
 def account(*, found: int, pending: int, held: int = 0, skipped: int = 0) -> Account:
-    return Account(found=found, pending=pending, held=held, skipped=skipped)
+    done = found - pending - skipped
+    return Account(
+        found=found, pending=pending, held=held, skipped=skipped, announced=done
+    )
 
 
 async def test_an_address_is_found_once_however_often_it_is_linked(

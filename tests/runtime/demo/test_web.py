@@ -2,9 +2,14 @@ from __future__ import annotations
 
 import pytest
 
-from treewarden.demo.web import AGENT, Answer, robots, robots_url
+from treewarden import HttpResponse
+from treewarden.demo.web import AGENT, robots, robots_url
 
 URL = "http://example.org/private/page?q=1"
+
+
+def answer(status: int, body: str) -> HttpResponse:
+    return HttpResponse(url=URL, status=status, headers={}, body=body.encode())
 
 
 @pytest.mark.parametrize(
@@ -20,13 +25,13 @@ URL = "http://example.org/private/page?q=1"
     ],
 )
 def test_the_rules_of_a_site_are_obeyed(status: int, body: str, allowed: bool) -> None:
-    rules = robots(Answer(status=status, kind="text/plain", body=body))
+    rules = robots(answer(status, body))
     assert rules.can_fetch(AGENT, URL) is allowed
 
 
 def test_the_wait_that_a_site_asks_for_is_known() -> None:
     body = "User-agent: *\nCrawl-delay: 7"
-    rules = robots(Answer(status=200, kind="text/plain", body=body))
+    rules = robots(answer(200, body))
     assert float(rules.crawl_delay(AGENT) or 0) == 7
 
 

@@ -1,0 +1,49 @@
+"""The second line counts what is wrong, as loud as it is news."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from treewarden.control.protocol import AlarmsUpdate
+from treewarden_console.state import Model
+from treewarden_console.widgets import Tone, alarms
+
+WIDE, SMALL = 120, 80
+
+
+def told(*rows: Any) -> Model:
+    model = Model()
+    model.apply(AlarmsUpdate(sequence=1, full=True, rows=list(rows)), 100.0)
+    return model
+
+
+def test_without_alarms_nothing_is_said() -> None:
+    assert alarms(told(), WIDE) == []
+
+
+def test_what_somebody_acknowledged_does_not_shout(canned: Any) -> None:
+    known = canned.alarm(1, "critical", acknowledged_by="ada")
+    spans = alarms(told(known, canned.alarm(2)), WIDE)
+    assert ("1 critical", Tone.MUTED) in spans
+    assert ("1 warning", Tone.WORRY) in spans
+    assert "".join(text for text, _ in spans) == "! 2 alarms: 1 critical, 1 warning  "
+
+
+@pytest.mark.parametrize(
+    ("severities", "tone"),
+    [
+        ([("warning", ""), ("critical", "")], Tone.BAD),
+        ([("warning", ""), ("critical", "ada")], Tone.WORRY),
+        ([("warning", "ada"), ("critical", "ada")], Tone.MUTED),
+    ],
+)
+def test_where_room_is_short_the_worst_that_is_news_gives_the_tone(
+    canned: Any, severities: list[tuple[str, str]], tone: Tone
+) -> None:
+    rows = [
+        canned.alarm(number, severity, acknowledged_by=by)
+        for number, (severity, by) in enumerate(severities)
+    ]
+    assert alarms(told(*rows), SMALL)[0] == ("! 2 alarms", tone)
