@@ -25,7 +25,7 @@ cut := \# --- development only ---
 help:
 	@echo "make demo         crawl the standard library's documentation, with a console to watch it heal"
 	@echo "make console      attach a console to the runtime that is running (ARGS: see treewarden attach --help)"
-	@echo "make test         every test, in random order"
+	@echo "make test         every test, in random order, on every core (ARGS: see pytest --help)"
 	@echo "make soak         kills, faults and random histories, many more of them (SOAK: times as many; SEED)"
 	@echo "make sabotage     break one promise after the other, and see a test turn red (ARGS: words of names)"
 	@echo "make lint         format, lint, types, import layers"
@@ -74,14 +74,22 @@ console: $(VENV)/run.stamp
 
 # --- developing it ----------------------------------------------------------------------
 
+# A process for each core; tests/conftest.py says who runs when, so they are dealt out
+# one by one. In one process, with what tests print: ARGS="-n0 -s".
+workers := -n auto --maxprocesses 4 --maxschedchunk 1
+
 test: $(VENV)/dev.stamp
-	@$(python) -m pytest $(ARGS)
+	@$(python) -m pytest $(workers) $(ARGS)
 
 SOAK ?= 10
+soaked := $(patsubst %,tests/system/test_%.py,kill points disk_faults slow_disk transaction_kill) \
+  tests/runtime/agents/test_transaction_flaws.py \
+  $(addprefix tests/runtime/,store bus resilience coordination)
 
+# In one process, since it prints how much was tried; and nothing that takes long hangs.
 soak: $(VENV)/dev.stamp
-	@SOAK=$(SOAK) HYPOTHESIS_PROFILE=soak $(python) -m pytest -s \
-	  $(or $(ARGS),tests/system/test_kill.py tests/system/test_points.py tests/system/test_disk_faults.py tests/system/test_transaction_kill.py tests/runtime/agents/test_transaction_flaws.py tests/runtime/store)
+	@SOAK=$(SOAK) HYPOTHESIS_PROFILE=soak \
+	  $(python) -m pytest -s -o faulthandler_timeout=0 $(or $(ARGS),$(soaked))
 
 sabotage: $(VENV)/dev.stamp
 	@$(python) -m tests.sabotage $(ARGS)
@@ -94,9 +102,10 @@ lint: $(VENV)/dev.stamp
 
 # BEAM rows need elixir as well; what is missing is named and fails nothing.
 bench: $(VENV)/run.stamp $(VENV)/peers.stamp
-	@failed=0; for script in agents registry supervision store collections; do \
+	@failed=0; for script in agents registry supervision store collections bus resilience; do \
 	  ANCHOR_PYTHON_PYKKA_CALLS=$(peers)/bin/python ANCHOR_PYTHON_PYTHON_SUPERVISION=$(peers)/bin/python \
-	  ANCHOR_PYTHON_PERSISTENCE_PEERS=$(peers)/bin/python \
+	  ANCHOR_PYTHON_PERSISTENCE_PEERS=$(peers)/bin/python ANCHOR_PYTHON_BREAKERS=$(peers)/bin/python \
+	  ANCHOR_PYTHON_BUSES=$(peers)/bin/python \
 	  $(python) tests/benchmarks/bench_$$script.py --compare $(ARGS) || failed=1; \
 	done; exit $$failed
 

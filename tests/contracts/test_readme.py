@@ -75,13 +75,13 @@ def readme(root: Path) -> str:
 
 
 def test_each_program_of_the_readme_prints_what_the_readme_says(
-    readme: str, tmp_path: Path
+    readme: str, short_folder: Path
 ) -> None:
     found = programs(readme)
     assert found
     for number, program in enumerate(found):
         assert program.outputs, f"nothing says what this prints:\n{program.code}"
-        home = tmp_path / str(number)
+        home = short_folder / str(number)
         home.mkdir()
         (home / "program.py").write_text(program.code, encoding="utf-8")
         for expected in program.outputs:

@@ -10,19 +10,23 @@ off, and nobody was ever born while an earlier incarnation of the same path was 
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import trio
 
 from treewarden.agents.monitor import Monitor
 from treewarden.supervision import Directory, Node, current_life
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    import trio
 
     from treewarden.agents import Down
     from treewarden.supervision import Life
+
+    AllTasks = Callable[[], Iterator[trio.lowlevel.Task]]
 
 BEGINNINGS = {"supervision.started", "supervision.restarted"}
 
@@ -30,7 +34,8 @@ BEGINNINGS = {"supervision.started", "supervision.restarted"}
 class Books:
     """What the trees of one test did, and what of it must not have been."""
 
-    def __init__(self) -> None:
+    def __init__(self, all_tasks: AllTasks) -> None:
+        self._all_tasks = all_tasks
         self.opened: list[Directory] = []
         self.begun: Counter[tuple[int, str, int]] = Counter()
         self.ended: Counter[tuple[int, str, int]] = Counter()
@@ -59,7 +64,9 @@ class Books:
         def removed(directory: Directory, node: Node) -> None:
             remove(directory, node)
             if node is directory.root:
-                left = [task.name for task in _tasks() if _tree(task) is directory]
+                left = [
+                    task.name for task in self._all_tasks() if _tree(task) is directory
+                ]
                 if left:
                     self._violations.append(f"TRI-01: tasks are left: {left}")
 
@@ -142,25 +149,15 @@ class Books:
                 yield f"TRI-04: a monitor of {monitor.path} had {times} notices"
 
 
-def _tasks() -> Iterator[trio.lowlevel.Task]:
-    root = trio.lowlevel.current_root_task()
-    pending = [root] if root is not None else []
-    while pending:
-        task = pending.pop()
-        yield task
-        for nursery in task.child_nurseries:
-            pending.extend(nursery.child_tasks)
-
-
 def _tree(task: trio.lowlevel.Task) -> Directory | None:
     life = task.context.get(current_life)
     return life.node.parent.directory if life is not None else None
 
 
 @pytest.fixture(autouse=True)
-def balanced_books() -> Iterator[Books]:
+def balanced_books(new_books: Callable[[], Books]) -> Iterator[Books]:
     """The invariants of supervision, held after each test of the runtime."""
-    books = Books()
+    books = new_books()
     with pytest.MonkeyPatch.context() as patch:
         books.keep(patch)
         yield books
@@ -168,6 +165,6 @@ def balanced_books() -> Iterator[Books]:
 
 
 @pytest.fixture(scope="session")
-def new_books() -> type[Books]:
+def new_books(all_tasks: AllTasks) -> Callable[[], Books]:
     """For tests that break an invariant on purpose, and keep books of their own."""
-    return Books
+    return partial(Books, all_tasks)

@@ -26,6 +26,7 @@ from treewarden import (
     open_runtime,
     open_supervisor,
 )
+from treewarden.testing import wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -85,11 +86,25 @@ async def test_the_system_stands_before_the_application(tmp_path: Path) -> None:
             "/system/edge",
             "/system/pools",
             "/system/transactions",
+            "/system/circuits",
+            "/system/limits",
+            "/system/cache",
+            "/system/exchange",
+            "/system/monitors",
+            "/system/monitors/tasks",
+            "/system/monitors/crew",
+            "/system/monitors/signals",
+            "/system/monitors/readings",
+            "/system/programs",
+            "/system/http",
             "/system/telemetry",
             "/system/heartbeat",
             "/system/watchdog",
             "/application",
             "/a",
+            "/workflows",
+            "/workflows/running",
+            "/workflows/recovery",
         ]
         assert all(node.state == "running" for node in runtime.tree().nodes)
 
@@ -184,6 +199,7 @@ async def test_giving_up_cancels_the_block_and_comes_out_bare(tmp_path: Path) ->
         async with open_runtime(pads("a"), config=config(tmp_path)) as runtime:
             # The application gives up after its budget, then the root after its own.
             for _ in range(100):
+                await wait_until(lambda: runtime.directory.find("/a") is not None)
                 with pytest.raises(AgentCrashed):
                     await runtime.ref("a", Pad).call(Pad.fail)
                 await wait_all_tasks_blocked()

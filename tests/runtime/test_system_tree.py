@@ -52,11 +52,25 @@ PARTS = [
     ("/system/edge", "permanent", FOR_EVER),
     ("/system/edge/pools", "permanent", FOR_EVER),
     ("/system/edge/transactions", "permanent", 5.0),
+    ("/system/edge/circuits", "permanent", 5.0),
+    ("/system/edge/limits", "permanent", 5.0),
+    ("/system/edge/cache", "permanent", 5.0),
+    ("/system/edge/exchange", "permanent", 5.0),
+    ("/system/edge/monitors", "permanent", FOR_EVER),
+    ("/system/edge/monitors/tasks", "permanent", FOR_EVER),
+    ("/system/edge/monitors/crew", "permanent", 5.0),
+    ("/system/edge/monitors/signals", "permanent", 5.0),
+    ("/system/edge/monitors/readings", "permanent", 5.0),
+    ("/system/edge/programs", "permanent", 5.0),
+    ("/system/edge/http", "permanent", FOR_EVER),
     ("/system/edge/telemetry", "permanent", 4.0),
     ("/system/edge/heartbeat", "permanent", 5.0),
     ("/system/edge/watchdog", "permanent", 5.0),
     ("/system/edge/control", "permanent", 5.0),
     ("/application", "permanent", FOR_EVER),
+    ("/workflows", "permanent", FOR_EVER),
+    ("/workflows/running", "permanent", FOR_EVER),
+    ("/workflows/recovery", "permanent", 5.0),
 ]
 
 # Supervisors of the runtime's own: (path, strategy, restarts, in seconds).
@@ -65,7 +79,12 @@ BUDGETS = [
     ("/system", "rest_for_one", 0, 5.0),
     ("/system/edge", "one_for_one", 3, 5.0),
     ("/system/edge/pools", "dynamic", 3, 5.0),
+    ("/system/edge/monitors", "rest_for_one", 3, 5.0),
+    ("/system/edge/monitors/tasks", "dynamic", 3, 5.0),
+    ("/system/edge/http", "dynamic", 3, 5.0),
     ("/application", "one_for_one", 3, 5.0),
+    ("/workflows", "rest_for_one", 3, 5.0),
+    ("/workflows/running", "dynamic", 3, 5.0),
 ]
 
 NO_CHILDREN = Application("app", [])
@@ -338,7 +357,14 @@ async def test_f50_the_stop_is_the_start_backwards_and_the_system_outlives_its_u
         await trio.testing.wait_all_tasks_blocked()
     started = [path for topic, path in heard if topic == "supervision.started"]
     ended = [path for topic, path in heard if topic == "supervision.exited"]
-    parents = {"/system", "/system/edge", "/application", "/group"}
+    parents = {
+        "/system",
+        "/system/edge",
+        "/system/monitors",
+        "/application",
+        "/group",
+        "/workflows",
+    }
     assert sorted(started) == sorted(ended)
     leaves = [path for path in started if path not in parents]
     assert leaves == [
@@ -346,6 +372,16 @@ async def test_f50_the_stop_is_the_start_backwards_and_the_system_outlives_its_u
         "/system/bus",
         "/system/pools",
         "/system/transactions",
+        "/system/circuits",
+        "/system/limits",
+        "/system/cache",
+        "/system/exchange",
+        "/system/monitors/tasks",
+        "/system/monitors/crew",
+        "/system/monitors/signals",
+        "/system/monitors/readings",
+        "/system/programs",
+        "/system/http",
         "/system/telemetry",
         "/system/heartbeat",
         "/system/watchdog",
@@ -353,6 +389,8 @@ async def test_f50_the_stop_is_the_start_backwards_and_the_system_outlives_its_u
         "/first",
         "/group/inner",
         "/last",
+        "/workflows/running",
+        "/workflows/recovery",
     ]
     assert [path for path in ended if path not in parents] == leaves[::-1]
     assert ended.index("/application") < ended.index("/system/control")
@@ -368,7 +406,8 @@ async def test_s48_the_system_is_ready_before_the_first_child_and_until_the_last
     def look() -> None:
         nodes = current_runtime().tree().nodes
         system = [node for node in nodes if node.path.startswith("/system")]
-        assert len(system) == len(PARTS) - 1
+        parts = [path for path, *_ in PARTS if path.startswith("/system")]
+        assert len(system) == len(parts)
         seen.append({node.state for node in system})
 
     async def looks() -> None:
@@ -420,6 +459,8 @@ def _fault() -> treewarden.Fault:
 
 
 EVERYTHING = {path.replace("/edge/", "/") for path, *_ in PARTS} | {"/pad"}
+MONITORS = {path for path in EVERYTHING if path.startswith("/system/monitors")}
+WORKFLOWS = {"/workflows", "/workflows/running", "/workflows/recovery"}
 FALLS = [
     # A part that others stand on takes everything along: decision 0002.
     ("/system/store", EVERYTHING),
@@ -429,11 +470,21 @@ FALLS = [
     # Parts that nobody stands on fail alone, and the application fails above the system.
     ("/system/pools", {"/system/pools"}),
     ("/system/transactions", {"/system/transactions"}),
+    ("/system/circuits", {"/system/circuits"}),
+    ("/system/limits", {"/system/limits"}),
+    ("/system/cache", {"/system/cache"}),
+    ("/system/exchange", {"/system/exchange"}),
+    ("/system/programs", {"/system/programs"}),
+    ("/system/http", {"/system/http"}),
+    ("/system/monitors", MONITORS),
     ("/system/telemetry", {"/system/telemetry"}),
     ("/system/heartbeat", {"/system/heartbeat"}),
     ("/system/watchdog", {"/system/watchdog"}),
     ("/system/control", {"/system/control"}),
-    ("/application", {"/application", "/pad"}),
+    ("/application", {"/application", "/pad", *WORKFLOWS}),
+    ("/workflows", WORKFLOWS),
+    ("/workflows/running", {"/workflows/running", "/workflows/recovery"}),
+    ("/workflows/recovery", {"/workflows/recovery"}),
     ("/pad", {"/pad"}),
 ]
 
@@ -493,7 +544,19 @@ async def test_h28_what_each_part_is_for_works_again_after_it_was_killed(
     app = Application("app", [ChildSpec("pad", Pad)])
     async with open_runtime(app, config=config(tmp_path)) as runtime:
         pad = runtime.ref("pad", Pad)
-        for part in ("pools", "telemetry", "heartbeat", "watchdog", "control", "store"):
+        for part in (
+            "pools",
+            "circuits",
+            "limits",
+            "cache",
+            "exchange",
+            "monitors",
+            "telemetry",
+            "heartbeat",
+            "watchdog",
+            "control",
+            "store",
+        ):
             await killed(runtime, f"/system/{part}")
             await pad.call(Pad.write, part)
             assert await pad.call(Pad.read) == part

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
 import outcome
 
 from treewarden.agents import AgentBody, AgentRef, Reply, Request, orders, outbox
@@ -30,8 +31,7 @@ DOUBLES: Final = Area("tests/runtime/agents")
 )
 def rings_are_not_looked_for(replace: Replace) -> None:
     """Agents with full mailboxes wait for each other for ever."""
-    for owner in (outbox, bodies):
-        replace(owner, "closes_a_ring", lambda sender, target: sender is target)
+    replace(outbox, "closes_a_ring", lambda sender, target: sender is target)
 
 
 @DOUBLES.breaks(
@@ -47,13 +47,13 @@ def every_wait_is_a_ring(replace: Replace) -> None:
 )
 def suspension_is_only_shown(replace: Replace) -> None:
     """The tree says suspended, and messages are handled all the same."""
-    honest = AgentBody.suspend
+    honest = orders.suspend
 
-    def suspend(self: AgentBody) -> None:
-        honest(self)
-        self._suspended = None
+    def suspend(body: AgentBody) -> None:
+        honest(body)
+        body.suspended = None
 
-    replace(AgentBody, "suspend", suspend)
+    replace(orders, "suspend", suspend)
 
 
 @DOUBLES.breaks(
@@ -61,7 +61,7 @@ def suspension_is_only_shown(replace: Replace) -> None:
 )
 def a_replaced_state_waits_its_turn(replace: Replace) -> None:
     """Pitfall 69: an operator's state goes through the mailbox: a suspended agent never gets it."""
-    replace(AgentBody, "order", AgentBody.accept)
+    replace(orders, "order", AgentBody.accept)
 
 
 @DOUBLES.breaks(
@@ -70,11 +70,11 @@ def a_replaced_state_waits_its_turn(replace: Replace) -> None:
 def a_wrong_state_is_taken(replace: Replace) -> None:
     """What an operator sends is not checked; the agent crashes on it."""
 
-    def encode_state(self: AgentBody, state: object) -> bytes:
-        codec = self._class.codec
-        return codec.encode(state, self.node.path) if codec is not None else b"null"
+    def encode_state(body: AgentBody, state: object) -> bytes:
+        codec = body.agent_class.codec
+        return codec.encode(state, body.node.path) if codec is not None else b"null"
 
-    replace(AgentBody, "encode_state", encode_state)
+    replace(orders, "encode_state", encode_state)
 
 
 @DOUBLES.breaks(
@@ -98,7 +98,7 @@ def messages_are_not_redacted(replace: Replace) -> None:
     """The message of a crash is kept as it came."""
 
     def message(_: Redaction, envelope: Envelope) -> bytes:
-        return bodies._ENCODE([*envelope.args, envelope.kwargs])
+        return msgspec.json.encode([*envelope.args, envelope.kwargs])
 
     replace(Redaction, "message", message)
 
@@ -118,7 +118,7 @@ def a_deferred_answer_leaves_at_once(replace: Replace) -> None:
 @DOUBLES.breaks(caught_by="test_reply.py::test_a_crash_answers_what_was_put_off")
 def owed_answers_are_forgotten(replace: Replace) -> None:
     """A crash or a stop leaves those hanging whose answer was put off."""
-    replace(AgentBody, "_fail_owed", lambda self, error: self._tied.owed.clear())
+    replace(AgentBody, "_fail_owed", lambda self, error: self.tied.owed.clear())
 
 
 @DOUBLES.breaks(
@@ -129,9 +129,9 @@ def owed_answers_are_kept_for_ever(replace: Replace) -> None:
 
     def account(self: AgentBody, staged: Any) -> None:
         if staged.deferred is not None:
-            self._tied.owed[staged.deferred] = None
+            self.tied.owed[staged.deferred] = None
         for envelope, _ in staged.replies:
-            self._tied.owed.pop(envelope, None)
+            self.tied.owed.pop(envelope, None)
 
     replace(AgentBody, "_account", account)
 

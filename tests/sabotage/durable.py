@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from treewarden.agents import AgentBody, durable
+from treewarden.agents import AgentBody, durable, request_id
+from treewarden.agents import body as bodies
 from treewarden.agents.durable import DurableBody, DurableEnvelope, Inbox
 from treewarden.store import Store, delete_message
 from treewarden.store.applied import CommittedRanges
@@ -176,7 +177,7 @@ def a_start_that_does_not_wait_for_the_disk(replace: Replace) -> None:
 )
 def ids_are_not_kept(replace: Replace) -> None:
     """What was applied is not remembered."""
-    replace(AgentBody, "_note_applied", lambda *_: None)
+    replace(bodies, "note_applied", lambda *_: None)
 
 
 @DOUBLES.breaks(
@@ -200,7 +201,7 @@ def asked_again_it_happens_again(replace: Replace) -> None:
     async def applied(_: AgentBody, id_: str) -> None:
         return
 
-    replace(AgentBody, "applied", applied)
+    replace(request_id, "applied", applied)
 
 
 @DOUBLES.breaks(
@@ -211,12 +212,12 @@ def numbers_are_not_kept(replace: Replace) -> None:
     replace(CommittedRanges, "write", lambda *_: None)
 
 
-_seal = AgentBody._seal
+_seal = AgentBody.seal
 
 
 @DOUBLES.swaps(
     AgentBody,
-    "_seal",
+    "seal",
     caught_by="test_write_through.py::test_f15_all_fields_are_kept_however_they_were_changed",
 )
 def f15_only_what_a_call_changes_is_kept(
@@ -225,6 +226,6 @@ def f15_only_what_a_call_changes_is_kept(
     """F15: the hook that keeps the state is not wired to ticks and bad ends."""
     if envelope.is_call:
         return _seal(self, envelope, payload)
-    self._state_bytes = payload
-    staged, self._staged = self._staged, None
+    self.memory.latest = payload
+    staged, self.staged = self.staged, None
     return None, staged

@@ -94,14 +94,14 @@ def an_old_link_ends_a_new_life(replace: Replace) -> None:
 
 
 @DOUBLES.swaps(
-    AgentBody,
+    Ties,
     "_take_back",
     caught_by=(
         "test_monitor.py::test_a_notice_that_waits_is_taken_back_with_its_monitor",
         "test_monitor.py::test_a_notice_is_for_the_incarnation_that_watched",
     ),
 )
-def a_notice_that_comes_after_all(self: AgentBody, envelope: Envelope) -> None:
+def a_notice_that_comes_after_all(self: Ties, envelope: Envelope) -> None:
     """MON-04, MON-09: what waits already is handled, whoever asked for it."""
 
 
@@ -124,11 +124,11 @@ def nobody_moves_up(self: Mailbox) -> None:
 
 
 @DOUBLES.swaps(
-    AgentBody,
+    Ties,
     "when_idle",
     caught_by="test_unasked.py::test_a_message_calls_off_what_waits_for_silence",
 )
-def silence_that_a_message_does_not_break(self: AgentBody, *what: Any) -> Timer:
+def silence_that_a_message_does_not_break(self: Ties, *what: Any) -> Timer:
     """MSG-22: an idle timeout that is a timer like any other."""
     return self.send_after(*what)
 
@@ -165,11 +165,11 @@ def only_an_exception_is_a_crash(replace: Replace) -> None:
 
 
 @DOUBLES.swaps(
-    AgentBody,
-    "_keep_crash",
+    bodies,
+    "keep_crash",
     caught_by="test_endings.py::test_a_failed_goodbye_is_kept_with_the_state_and_the_last_message",
 )
-def a_failed_goodbye_that_is_forgotten(self: AgentBody, *_: object) -> None:
+def a_failed_goodbye_that_is_forgotten(body: AgentBody, *_: object) -> None:
     """END-08, MSG-11: the exit is all that is known of it."""
 
 

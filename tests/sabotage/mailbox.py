@@ -10,7 +10,9 @@ from treewarden.agents import AgentBody, release
 from treewarden.agents import body as bodies
 from treewarden.agents.envelope import Envelope
 from treewarden.agents.mailbox import Admission, Mailbox
+from treewarden.agents.memory import Memory
 from treewarden.agents.operation import Operation
+from treewarden.agents.staged import Staged
 
 from .double import Area
 
@@ -34,7 +36,6 @@ def a_late_comer_overtakes_the_line(self: Mailbox, envelope: Envelope) -> _Offer
     """Who comes late takes the room that somebody stands in line for."""
     if len(self.items) < self.capacity:
         self.items.append(envelope)
-        self.accepted += 1
         return Admission.ACCEPTED, None
     return _offer(self, envelope)
 
@@ -103,26 +104,26 @@ def the_message_in_hand_goes_to_the_end(self: Mailbox, envelope: Envelope) -> No
     self.taken -= 1
 
 
-_init_release = release.Release.__init__
+_Release = release.Release
 
 
 @DOUBLES.swaps(
-    release.Release,
-    "__init__",
+    bodies,
+    "Release",
     caught_by="test_body.py::test_no_answer_leaves_before_its_commit",
 )
 def an_answer_before_its_commit(
-    self: Any,
     body: AgentBody,
+    epoch: int,
     unit: Any,
     staged: Any,
     envelope: Envelope,
     reply: object,
-) -> None:
+) -> Any:
     """The answer leaves before its commit."""
-    _init_release(self, body, unit, staged, envelope, reply)
     if envelope.is_call:
         envelope.answer(outcome.Value(reply))
+    return _Release(body, epoch, unit, staged, envelope, reply)
 
 
 _end = AgentBody._end_incarnation
@@ -148,7 +149,7 @@ def messages_are_lost_at_a_crash(self: AgentBody) -> None:
 def the_outbox_is_lost_at_a_crash(self: AgentBody) -> None:
     """A crash takes along what was committed and not delivered."""
     _end(self)
-    self._outbox.clear()
+    self.outbox.clear()
 
 
 _commit_failed = AgentBody.commit_failed
@@ -161,7 +162,7 @@ _commit_failed = AgentBody.commit_failed
 )
 def the_epoch_is_ignored(self: AgentBody, error: StoreError, epoch: int) -> None:
     """What was doomed before undoes what came after."""
-    _commit_failed(self, error, self.epoch)
+    _commit_failed(self, error, self.memory.epoch)
 
 
 @DOUBLES.swaps(
@@ -173,37 +174,45 @@ def memory_ahead_of_the_disk(self: AgentBody, error: StoreError, epoch: int) -> 
     """Memory stays ahead of the disk."""
 
 
-@DOUBLES.swaps(
-    bodies,
-    "undecided",
-    caught_by="test_body.py::test_what_builds_on_a_failed_commit_fails_with_it",
-)
-def what_builds_on_a_failed_commit_is_kept(*units: Any) -> tuple[Any, ...]:
-    """What builds on a failed commit is kept."""
-    return ()
-
-
-_stage_cast = AgentBody.stage_cast
+_seal = AgentBody.seal
 
 
 @DOUBLES.swaps(
     AgentBody,
-    "stage_cast",
+    "seal",
+    caught_by="test_body.py::test_what_builds_on_a_failed_commit_fails_with_it",
+)
+def what_builds_on_a_failed_commit_is_kept(
+    self: AgentBody, envelope: Envelope, payload: bytes
+) -> Any:
+    """What builds on a failed commit is kept."""
+    unit, staged = _seal(self, envelope, payload)
+    if unit is not None:
+        unit.needs = ()
+    return unit, staged
+
+
+_cast = Staged.cast
+
+
+@DOUBLES.swaps(
+    Staged,
+    "cast",
     caught_by="test_body.py::test_a_staged_cast_leaves_with_its_commit_only",
 )
-def a_cast_before_its_commit(self: AgentBody, *what: Any) -> None:
+def a_cast_before_its_commit(self: Staged, *what: Any) -> None:
     """A cast leaves before the commit of its handler."""
-    _stage_cast(self, *what)
-    body, envelope = self._stage().casts.pop()
+    _cast(self, *what)
+    body, envelope = self.casts.pop()
     body.accept_or_lose(envelope)
 
 
 @DOUBLES.swaps(
-    AgentBody,
-    "_reset_state",
+    Memory,
+    "reset",
     caught_by="test_ref.py::test_a_refusal_is_an_answer_and_its_changes_go_back",
 )
-def a_refusal_that_keeps_its_changes(self: AgentBody) -> None:
+def a_refusal_that_keeps_its_changes(self: Memory) -> None:
     """What a refused handler changed stays."""
 
 

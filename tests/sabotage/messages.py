@@ -173,6 +173,6 @@ async def a_handler_in_the_middle_of_another(
 ) -> Any:
     """Pitfall 67: a plain handler runs at once, whatever the agent is waiting for."""
     body = self.resolve()
-    if body.found(operation, args, kwargs).is_async or body._agent is None:
+    if body.found(operation, args, kwargs).is_async or body.agent is None:
         return await _call(self, operation, *args, **kwargs)
-    return operation(body._agent, *args, **kwargs)
+    return operation(body.agent, *args, **kwargs)

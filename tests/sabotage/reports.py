@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 import outcome
@@ -16,7 +17,7 @@ from treewarden.supervision.supervisor import Supervisor
 from .double import Area
 
 if TYPE_CHECKING:
-    from treewarden.exits import Exit
+    from treewarden.exits import Exit, Fault
     from treewarden.supervision import Report
     from treewarden.supervision.node import Life, Node
 
@@ -46,6 +47,19 @@ def a_crash_is_told_twice(self: Supervisor, one: Node, life: Life) -> None:
 def every_end_is_an_error(told: Report) -> int:
     """Pitfall 71: the log of a good night is red."""
     return logging.ERROR
+
+
+@DOUBLES.swaps(
+    node,
+    "replace",
+    caught_by=(
+        "test_rolled_back.py::test_it_is_logged_as_a_warning_and_counted_as_no_crash",
+        "test_rolled_back.py::test_why_says_what_was_rolled_back_and_finds_nothing_that_failed",
+    ),
+)
+def a_full_disk_that_crashes_everybody(fault: Fault, **_: bool) -> Fault:
+    """What was rolled back is told, and kept, as a fault of its own."""
+    return fault
 
 
 _crashed = node._crashed
@@ -128,5 +142,6 @@ _hand_over = Subscription._hand_over
 )
 def a_subscriber_that_fails_its_publisher(self: Subscription, sink: Any) -> bool:
     """Pitfall 66: what one of them raises comes out of `publish`."""
-    sink(self._items[0])
+    assert isinstance(self.items, deque)
+    sink(self.items[0])
     return _hand_over(self, sink)

@@ -10,8 +10,9 @@ from treewarden.clock import wall_ns
 from treewarden.errors import RestoreError
 from treewarden.runtime import Runtime
 from treewarden.store import database as databases
-from treewarden.store import store as stores
+from treewarden.store import loading
 from treewarden.store.faults import FaultTrimmer
+from treewarden.store.loading import StateLoader
 from treewarden.store.pruning import Pruning
 from treewarden.store.retention import Horizon
 from treewarden.store.snapshots import load_state
@@ -34,6 +35,7 @@ DOUBLES: Final = Area("tests")
 
 _load = Store.load
 _report = Runtime._report
+_load_ahead = StateLoader.load
 _note_size = Store._note_size
 
 
@@ -65,7 +67,7 @@ def a_store_that_is_restarted_under_its_users(
 
 
 @DOUBLES.swaps(
-    stores,
+    loading,
     "load_state",
     caught_by="runtime/agents/test_identity.py::test_f15_two_types_with_one_path_do_not_share_a_state",
 )
@@ -92,6 +94,18 @@ async def an_empty_start_for_what_cannot_be_read(
         return await _load(self, path, store_as)
     except RestoreError:
         return None
+
+
+@DOUBLES.swaps(
+    StateLoader,
+    "load",
+    caught_by="runtime/store/test_loading.py::test_what_is_read_ahead_is_never_an_earlier_state",
+)
+async def a_reading_ahead_that_never_grows_old(
+    self: StateLoader, path: str, store_as: str, as_of: int | None
+) -> StoredState | None:
+    """An agent starts from a state that it had before."""
+    return await _load_ahead(self, path, store_as, 0)
 
 
 @DOUBLES.swaps(

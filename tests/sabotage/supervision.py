@@ -6,6 +6,7 @@ A stop without any deadline is not among them: nothing would end it, its test ne
 from __future__ import annotations
 
 import time
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
@@ -30,6 +31,7 @@ from .double import Area
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from contextvars import Context
 
     from .double import Replace
 
@@ -484,3 +486,41 @@ def only_the_first_deadline_is_kept(self: Patience) -> None:
     first = self._queue.popleft()
     if first.is_wanted:
         first.expire(self.seconds)
+
+
+# --- starts that wait for nothing -----------------------------------------------------
+
+_begin = Supervisor._begin
+_shared = copy_context()
+
+
+@DOUBLES.swaps(
+    Supervisor,
+    "_begin",
+    caught_by="test_at_once.py::test_a_child_that_never_starts_again_leaves_the_others_their_turns",
+)
+def a_turn_without_an_end(self: Supervisor, one: Node) -> Life:
+    """One attempt after the other, and nobody else runs meanwhile."""
+    self._begun = 0
+    return _begin(self, one)
+
+
+@DOUBLES.swaps(
+    supervisor,
+    "copy_context",
+    caught_by="test_at_once.py::test_what_a_start_leaves_in_its_context_is_there_for_that_incarnation_alone",
+)
+def one_context_for_all() -> Context:
+    """What one child leaves in its context is there for the next."""
+    return _shared
+
+
+@DOUBLES.swaps(
+    node,
+    "_end",
+    caught_by="test_at_once.py::test_the_entries_of_a_life_that_failed_at_once_are_gone",
+)
+def an_end_that_nobody_hears_of(life: Life, exit_: Exit) -> None:
+    """A life that never came to a task leaves what it had registered."""
+    life.exit = exit_
+    life.ended = True

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
-from treewarden.agents import participants, transaction
-from treewarden.agents.body import AgentBody
+from treewarden.agents import participants, release, transaction
 from treewarden.agents.participants import Participants
 from treewarden.agents.seat import Seat
 from treewarden.agents.transaction import Transaction
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterable
 
+    from treewarden.agents.operation import Operation
     from treewarden.agents.ref import AgentRef
     from treewarden.errors import StoreError
     from treewarden.store import LoggedTransaction
@@ -44,11 +44,11 @@ def a_name_that_promises_too_much(replace: Replace) -> None:
 
 
 @DOUBLES.swaps(
-    AgentBody,
-    "undo_part",
+    Seat,
+    "_undo",
     caught_by=f"{_FLAWS}::test_f02_whichever_operation_fails_everything_is_as_it_was",
 )
-def what_was_done_stays_done(self: AgentBody) -> None:
+def what_was_done_stays_done(self: Seat) -> None:
     """F02: a transaction that failed leaves the state that it came to."""
 
 
@@ -62,12 +62,12 @@ def inverses_oldest_first(inverses: list[Any]) -> tuple[Any, ...]:
     return tuple(inverses)
 
 
-_hand_over = transaction._hand_over
+_hand_over = release.hand_over
 
 
 @DOUBLES.swaps(
     transaction,
-    "_hand_over",
+    "hand_over",
     caught_by=(
         f"{_FLAWS}::test_f04_whichever_row_cannot_be_written_all_of_it_goes_back",
         f"{_TRANSACTION}::test_one_unit_holds_all_of_it",
@@ -170,7 +170,7 @@ def memory_that_keeps_what_the_disk_has_lost(
 ) -> None:
     """After a failed commit the participants go on from what is not in the file."""
     for seat, part in parts:
-        seat.place.committed(part, whole)
+        seat.place.memory.committed_by(part, whole)
     self._decided, self._error = True, error
     if self._waiter is not None:
         trio.lowlevel.reschedule(self._waiter)
@@ -179,14 +179,14 @@ def memory_that_keeps_what_the_disk_has_lost(
 @DOUBLES.breaks(caught_by=f"{_FLAWS}::test_f07_every_reader_sees_exactly_one_token")
 def a_half_that_is_seen(replace: Replace) -> None:
     """F07: a participant counts as committed as soon as it was changed."""
-    kept = AgentBody.keep_part
+    honest = Seat._keep
 
-    def keep_part(self: AgentBody) -> Any:
-        payload, staged = kept(self)
-        self._committed = payload
-        return payload, staged
+    def keep(self: Seat, operation: Operation, value: object) -> object:
+        reply = honest(self, operation, value)
+        self.place.memory.committed = self.payload
+        return reply
 
-    replace(AgentBody, "keep_part", keep_part)
+    replace(Seat, "_keep", keep)
 
 
 _seats = transaction._seats
@@ -243,3 +243,17 @@ def events_sorted_by_agent(replace: Replace) -> None:
         return settle(self, whole)
 
     replace(Transaction, "_seal", seal)
+
+
+@DOUBLES.breaks(
+    caught_by=f"{_TRANSACTION}::test_a_participant_that_is_asked_nothing_stays_as_it_was_and_is_free_again"
+)
+def a_seat_that_nobody_took_is_sealed(replace: Replace) -> None:
+    """What an idle participant never came to do counts as its newest state."""
+    honest = Seat.seal
+
+    def seal(self: Seat) -> Unit | None:
+        self.taken = True
+        return honest(self)
+
+    replace(Seat, "seal", seal)

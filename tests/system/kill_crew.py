@@ -7,15 +7,17 @@ the child runs the whole application on `FOLDER/db` until somebody ends it; noth
 loaded but Python's modules when it forks, so that a life begins with opening the store.
 What is said, one line and one write each:
 
-    born PID            the fork is there
-    found CLERK COUNT   what a clerk knows when the run begins
-    ready               everybody is up; calls begin
-    done CLERK COUNT    a call was answered
-    dead                the child is gone; an empty line of input has it buried
-    buried STATUS       and this was its exit status
+    born PID                the fork is there
+    found ROLE NUMBER COUNT how much was done when the run begins
+    ready                   everybody is up; work begins
+    done ROLE NUMBER COUNT  so much is done, and acknowledged
+    dead                    the child is gone; an empty line of input has it buried
+    buried STATUS           and this was its exit status
 
-A clerk's call takes an item off its queue, puts a new one, counts, publishes an event and
-tells the tally. A timer ticks meanwhile and publishes too.
+There are three roles. A clerk's call takes an item off its queue, puts a new one, counts,
+publishes an event and tells the tally; a timer ticks meanwhile and publishes too. A mover
+moves money between two purses of its own, in a transaction. A teller sends numbers to the
+hearer, whose mailbox is durable: they are acknowledged when they are accepted.
 """
 
 from __future__ import annotations
@@ -25,17 +27,31 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import trio
 
-from treewarden import Agent, Application, ChildSpec, Config, DurableQueue, run
+from treewarden import (
+    Agent,
+    Application,
+    ChildSpec,
+    Config,
+    DurableQueue,
+    MailboxPolicy,
+    run,
+)
 from treewarden.runtime import current_runtime
 
-CLERKS = 20
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+CLERKS, MOVERS, TELLERS = 20, 4, 4
 # In each queue, between any two calls.
 ITEMS = 5
 TICK_SECONDS = 0.02
+# In each purse at first.
+STAKE = 1000
 
 
 class Done(msgspec.Struct):
@@ -82,6 +98,39 @@ class Tally(Agent[Seen]):
         self.state.by_path[path] = self.state.by_path.get(path, 0) + 1
 
 
+class Purse(msgspec.Struct):
+    money: int = STAKE
+    moves: int = 0
+
+
+class Account(Agent[Purse]):
+    def move(self, amount: int) -> int:
+        self.state.money += amount
+        self.state.moves += 1
+        self.publish("account.moved", self.state.moves)
+        return self.state.moves
+
+    def known(self) -> int:
+        return self.state.moves
+
+
+class Heard(msgspec.Struct):
+    by_teller: dict[str, int] = {}
+
+
+class Hearer(Agent[Heard]):
+    # A message is begun again after each kill; none is to be given up.
+    mailbox = MailboxPolicy(capacity=50, durable=True, max_attempts=1000)
+
+    async def hear(self, teller: str, number: int) -> None:
+        # Out of order, or twice: it is never right again.
+        follows = number == self.state.by_teller.get(teller, 0) + 1
+        self.state.by_teller[teller] = number if follows else -1
+
+    def known(self, teller: str) -> int:
+        return self.state.by_teller.get(teller, 0)
+
+
 class Starts(msgspec.Struct):
     starts: int = 0
 
@@ -98,33 +147,81 @@ def say(line: str) -> None:
     os.write(1, line.encode() + b"\n")
 
 
-async def load(*, task_status: trio.TaskStatus[None]) -> None:
-    """Call every clerk, one call at a time each, until the run ends."""
-    clerks = [
-        current_runtime().ref(f"/clerk-{number}", Clerk) for number in range(CLERKS)
-    ]
-    for number, clerk in enumerate(clerks):
-        say(f"found {number} {await clerk.call(Clerk.known)}")
+async def clerk(number: int) -> AsyncIterator[int]:
+    """What is done at first, and then each time."""
+    ref = current_runtime().ref(f"/clerk-{number}", Clerk)
+    yield await ref.call(Clerk.known)
+    while True:
+        yield await ref.call(Clerk.step)
 
-    async def drive(number: int) -> None:
-        while True:
-            say(f"done {number} {await clerks[number].call(Clerk.step)}")
+
+async def mover(number: int) -> AsyncIterator[int]:
+    """The same, of transactions."""
+    runtime = current_runtime()
+    source, target = (
+        runtime.ref(f"/purse-{number}-{side}", Account) for side in ("a", "b")
+    )
+    yield await source.call(Account.known)
+    while True:
+        async with runtime.transaction(source, target) as tx:
+            await tx.call(source, Account.move, -1)
+            moves = await tx.call(target, Account.move, 1)
+        yield moves
+
+
+async def teller(number: int) -> AsyncIterator[int]:
+    """The same, of messages."""
+    hearer = current_runtime().ref("/hearer", Hearer)
+    # Behind all that waits in the mailbox.
+    count = await hearer.call(Hearer.known, str(number))
+    yield count
+    while True:
+        count += 1
+        await hearer.cast(Hearer.hear, str(number), count)
+        yield count
+
+
+ROLES = {clerk: CLERKS, mover: MOVERS, teller: TELLERS}
+
+
+async def load(*, task_status: trio.TaskStatus[None]) -> None:
+    """Everybody works, one thing at a time each, until the run ends."""
+    working = [
+        (f"{role.__name__} {number}", role(number))
+        for role, count in ROLES.items()
+        for number in range(count)
+    ]
+    for name, work in working:
+        say(f"found {name} {await anext(work)}")
+
+    async def drive(name: str, work: AsyncIterator[int]) -> None:
+        async for count in work:
+            say(f"done {name} {count}")
 
     async with trio.open_nursery() as nursery:
-        for number in range(CLERKS):
-            nursery.start_soon(drive, number)
+        for name, work in working:
+            nursery.start_soon(drive, name, work)
         task_status.started()
         say("ready")
 
 
 def application(agents: int) -> Application:
-    """Clerks, the tally, as many neighbours as there are to be, and the load."""
-    neighbours = range(agents - CLERKS - 1)
+    """All of them, as many neighbours as there are to be, and the load."""
+    workers = [
+        ChildSpec("tally", Tally),
+        ChildSpec("hearer", Hearer),
+        *(ChildSpec(f"clerk-{number}", Clerk) for number in range(CLERKS)),
+        *(
+            ChildSpec(f"purse-{number}-{side}", Account)
+            for number in range(MOVERS)
+            for side in ("a", "b")
+        ),
+    ]
+    neighbours = range(agents - len(workers))
     return Application(
         "kill",
         [
-            ChildSpec("tally", Tally),
-            *(ChildSpec(f"clerk-{number}", Clerk) for number in range(CLERKS)),
+            *workers,
             *(ChildSpec(f"neighbour-{number}", Neighbour) for number in neighbours),
             ChildSpec("load", load),
         ],

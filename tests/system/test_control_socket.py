@@ -86,9 +86,9 @@ class Forest:
 
 
 @pytest.fixture
-def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+def home(monkeypatch: pytest.MonkeyPatch, short_folder: Path) -> Path:
     """A user's runtime folder with nothing in it."""
-    folder = tmp_path / "run"
+    folder = short_folder / "run"
     folder.mkdir(mode=0o700)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
     return folder

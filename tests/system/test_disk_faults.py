@@ -72,11 +72,12 @@ async def test_whatever_fails_of_a_disk_costs_nothing_acknowledged_and_is_told(
             assert fates.count("clean") >= len(ERRORS)
 
 
-@pytest.mark.parametrize("number", ERRORS)
+@pytest.mark.alone
+@pytest.mark.parametrize("number", [*ERRORS, errno.EROFS])
 async def test_a_disk_that_is_well_again_is_noticed_within_a_second(
     library: Path, tmp_path: Path, number: int
 ) -> None:
-    """A4: degraded at once, and well again without anybody's call."""
+    """A4, A6: degraded at once, and well again without anybody's call."""
     [line] = await on_disk(library, tmp_path, "heal", str(number))
     degraded, well = map(float, line.split())
     assert degraded < 1.0

@@ -40,7 +40,7 @@ SELDOM = (
 """Points of which the first reach is taken: another may not come in the same life."""
 
 
-ALONE = ("store.migrate.", "store.restore.", "store.step")
+ALONE = ("store.migrate.", "store.restore.", "store.step", "telemetry.")
 """Points that the lives of other points hardly pass."""
 FIRST = "store.flush stall 1"
 """The first life of a chain makes its file, and so passes other places than the next."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -28,7 +29,7 @@ def mistaken(replace):
     replace(RestartWindow, "no_such_thing", None)
 
 def hangs(replace):
-    subprocess.Popen(["sleep", "1234.5"])
+    subprocess.Popen(["sleep", sys.argv[2]])
     time.sleep(1000)
 
 breaks = dict(forgets=forgets, harmless=harmless, mistaken=mistaken, hangs=hangs)
@@ -41,9 +42,13 @@ sys.exit(runner.main([name]))
 """
 
 
+# What a double leaves behind; no other process has these words.
+_SLEEP = f"{os.getpid()}.125"
+
+
 def run(name: str) -> tuple[int, list[str]]:
     done = subprocess.run(
-        [sys.executable, "-c", _PROGRAM, name],
+        [sys.executable, "-c", _PROGRAM, name, _SLEEP],
         cwd=_ROOT,
         capture_output=True,
         text=True,
@@ -75,7 +80,7 @@ def test_a_double_that_nobody_notices_fails_the_run(name: str, why: str) -> None
     status, lines = run(name)
     assert lines[-2:] == [f"NOT CAUGHT  this one {name}: {why}", "0 passed, 1 failed"]
     assert status == 1
-    left = subprocess.run(["pgrep", "-f", "sleep 1234.5"], check=False)
+    left = subprocess.run(["pgrep", "-f", f"sleep {_SLEEP}"], check=False)
     assert left.returncode == 1
 
 

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import inspect
-import random
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from trio.testing import MockClock, wait_all_tasks_blocked
+from trio.testing import wait_all_tasks_blocked
 
 from treewarden.exits import Fault
 from treewarden.supervision import ChildSpec, Directory, SupervisorSpec, open_tree
 from treewarden.work import Pool, PoolPolicy
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from treewarden.supervision import Report, SupervisorRef
 
-# These work with threads, processes or a store, which no clock of ours can hurry.
-IN_REAL_TIME = {"test_pool_kinds.py", "test_pools.py"}
-
+    AllTasks = Callable[[], Iterator[trio.lowlevel.Task]]
 
 _FAULT = Fault(type="Injected", message="on purpose")
 
@@ -37,7 +32,8 @@ class Yard:
 
     boom = Boom
 
-    def __init__(self) -> None:
+    def __init__(self, all_tasks: AllTasks) -> None:
+        self._all_tasks = all_tasks
         self.directory = Directory()
         self.root: SupervisorRef | None = None
         self.reports: list[Report] = []
@@ -92,7 +88,7 @@ class Yard:
         policy = PoolPolicy(size=size, kind=kind, queue=queue)
         spec = ChildSpec("p", Pool, args=(policy,), shutdown=shutdown)
         self.directory.reporter = self.reports.append
-        before = set(_all_tasks())
+        before = set(self._all_tasks())
         pool = Pool(self.directory, "/p")
         try:
             async with open_tree(
@@ -100,7 +96,7 @@ class Yard:
             ) as self.root:
                 yield pool
         finally:
-            left = [task.name for task in _all_tasks() if task not in before]
+            left = [task.name for task in self._all_tasks() if task not in before]
             if left:
                 self._violations.append(f"TRI-01: tasks are left: {left}")
             if self.inside:
@@ -139,46 +135,9 @@ class _Present:
         self.yard.ended.append(self.name)
 
 
-def _all_tasks() -> Iterator[trio.lowlevel.Task]:
-    root = trio.lowlevel.current_root_task()
-    pending = [root] if root is not None else []
-    while pending:
-        task = pending.pop()
-        yield task
-        for nursery in task.child_nurseries:
-            pending.extend(nursery.child_tasks)
-
-
-def run_in_virtual_time(
-    main: Callable[[], Awaitable[None]],
-    *,
-    clock: trio.abc.Clock | None = None,
-    instruments: Sequence[trio.abc.Instrument] = (),
-) -> None:
-    """trio.run on a clock that jumps, with the order of trio's batches fixed by a seed."""
-    # pytest-randomly seeds `random` before each test, so that a failure can be repeated.
-    trio._core._run._r.seed(random.getrandbits(64))
-    clock = clock or MockClock(autojump_threshold=0)
-    trio.run(main, clock=clock, instruments=instruments)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The async tests of this folder run in virtual time, where that is possible."""
-    here = Path(__file__).parent
-    for item in items:
-        function = getattr(item, "function", None)
-        if (
-            here in item.path.parents
-            and item.path.name not in IN_REAL_TIME
-            and inspect.iscoroutinefunction(function)
-        ):
-            marker = pytest.mark.trio(run=run_in_virtual_time)
-            item.add_marker(marker, append=False)
-
-
 @pytest.fixture
-def yard() -> Iterator[Yard]:
+def yard(all_tasks: AllTasks) -> Iterator[Yard]:
     """A pool and scripted work; the invariants are checked after the test."""
-    yard = Yard()
+    yard = Yard(all_tasks)
     yield yard
     assert yard.violations() == []

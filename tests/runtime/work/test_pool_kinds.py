@@ -17,6 +17,8 @@ from treewarden.work import Failed, results
 if TYPE_CHECKING:
     from tests.runtime.work.conftest import Yard
 
+pytestmark = pytest.mark.real_time
+
 
 async def test_a_thread_pool_runs_plain_functions_off_the_loop(yard: Yard) -> None:
     async with yard.open(size=2, kind="thread") as pool:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from treewarden import Runtime
 
+pytestmark = pytest.mark.real_time
+
 
 class Total(msgspec.Struct):
     value: int = 0
@@ -38,7 +40,7 @@ class Teller(Agent[Total]):
 
 async def read_committed(runtime: Any, path: str) -> int:
     body = runtime.directory.resolve(path).body
-    return msgspec.json.decode(body._committed, type=Total).value
+    return msgspec.json.decode(body.memory.committed, type=Total).value
 
 
 def running(tmp_path: Path, children: Sequence[ChildSpec] = ()) -> Any:

@@ -12,13 +12,15 @@ two others, with other errors.
 
     python faults.py FOLDER heal ERRNO
 
-Every sync fails until a call has; then the disk is well, and nobody calls. The seconds until
-the store says that it is degraded, and until it says that it is well, are printed.
+Every sync fails until a call has (every write, when the disk is read-only); what was answered
+can still be read. Then the disk is well, and nobody calls. The seconds until the store says
+that it is degraded, and until it says that it is well, are printed.
 """
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import shutil
 import sys
@@ -158,11 +160,13 @@ async def heal(file: Path, number: int) -> tuple[float, float]:
     async with open_runtime(application(), config=config) as runtime:
         clerk = runtime.ref("clerk", Clerk)
         await clerk.call(Clerk.step)
-        disk.disk_fail(b"sync", 1, number, 1_000_000)
+        kind = b"write" if number == errno.EROFS else b"sync"
+        disk.disk_fail(kind, 1, number, 1_000_000)
         began = time.monotonic()
         with suppress(StoreBroken):
             await clerk.call(Clerk.step)
         degraded = await _until(runtime, "degraded", began)
+        assert await clerk.call(Clerk.known) == (1, 1)
         await trio.sleep(2.5 * TROUBLED_SECONDS)  # it tries, in vain
         disk.disk_fail(b"", 0, 0, 0)
         return degraded, await _until(runtime, "ok", time.monotonic())

@@ -85,6 +85,7 @@ class Disk:
 
     synced: dict[str, bytearray] = field(default_factory=dict)
     pending: dict[str, list[Step]] = field(default_factory=dict)
+    _marks: dict[str, int] = field(default_factory=dict)
 
     def take(self, step: Step) -> None:
         """Go on by one step."""
@@ -104,6 +105,7 @@ class Disk:
         for one in self.pending[name]:
             apply(content, one)
         self.pending[name].clear()
+        self._marks.pop(name, None)
 
     def image(self, name: str, how: str, chance: random.Random) -> bytes | None:
         """What `name` may hold: `nothing` of what is pending, some `whole`, or `torn`."""
@@ -118,6 +120,14 @@ class Disk:
             elif how != "nothing":
                 exists |= _perhaps(content, step, how, chance)
         return bytes(content) if exists else None
+
+    def mark(self, name: str, content: bytes | None) -> int:
+        """A number for what `name` may hold; where there is no doubt, computed once."""
+        if self.pending.get(name):
+            return _mark(content)
+        if name not in self._marks:
+            self._marks[name] = _mark(content)
+        return self._marks[name]
 
 
 def _perhaps(content: bytearray, step: Step, how: str, chance: random.Random) -> bool:
@@ -190,7 +200,7 @@ def _clerk(connection: sqlite3.Connection, path: str) -> tuple[int, list[int], i
         " ORDER BY position",
         (path,),
     )
-    published = [json.loads(payload) for (payload,) in events]
+    published = [int(payload) for (payload,) in events]
     (left,) = connection.execute(
         "SELECT count(*) FROM queue_item WHERE path = ?", (path,)
     ).fetchone()
@@ -223,7 +233,8 @@ def run(log: Path, wanted: int, seed: int, *, until_wrong: bool = False) -> Verd
                 }
                 if image[DATABASE] is None:
                     continue
-                mark = (sum(answered.values()), *map(_mark, image.values()))
+                marks = [disk.mark(name, content) for name, content in image.items()]
+                mark = (sum(answered.values()), *marks)
                 if mark in seen:
                     continue
                 seen.add(mark)

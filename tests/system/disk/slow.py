@@ -2,7 +2,7 @@
 
     python slow.py FOLDER slow MILLISECONDS         callers that the store has room for
     python slow.py FOLDER flooded MILLISECONDS      more than it has room for
-    python slow.py FOLDER locked
+    python slow.py FOLDER locked SECONDS            or until every caller has failed
 
 To be run on the disk of `disk.c`. A heartbeat notes how late each of its beats is, first
 while nothing happens and then under load; callers note how long each answer took. What was
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import math
 import os
 import sqlite3
 import subprocess
@@ -77,9 +78,9 @@ async def call_for_ever(
     number: int,
     answers: list[float],
     failures: list[float],
-    until_failed: bool = False,
+    until: float = math.inf,
 ) -> None:
-    """One caller; the seconds of each call, answered or failed."""
+    """One caller, to its first failure after `until`; the seconds of each call."""
     counter = runtime.ref(f"counter-{number % AGENTS}", Counter)
     while True:
         began = time.perf_counter()
@@ -87,14 +88,14 @@ async def call_for_ever(
             await counter.call(Counter.add)
         except StoreBroken:
             failures.append(time.perf_counter() - began)
-            if until_failed:
+            if trio.current_time() >= until:
                 return
         else:
             answers.append(time.perf_counter() - began)
 
 
-async def measure(folder: Path, milliseconds: int) -> dict[str, Any]:
-    """Idle, then loaded for a while; `milliseconds` 0 is the file that is locked."""
+async def measure(folder: Path, way: str, number: int) -> dict[str, Any]:
+    """Idle, then loaded for a while, or locked out."""
     idle: list[float] = []
     loaded: list[float] = []
     answers: list[float] = []
@@ -117,15 +118,15 @@ async def measure(folder: Path, milliseconds: int) -> dict[str, Any]:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(watch)
             nursery.start_soon(beat, loaded)
-            if milliseconds:
-                ctypes.CDLL(os.environ["LD_PRELOAD"]).disk_slow(milliseconds)
-                for number in range(CALLERS):
+            if way == "locked":
+                await be_locked_out(runtime, folder, number, answers, failures)
+            else:
+                ctypes.CDLL(os.environ["LD_PRELOAD"]).disk_slow(number)
+                for caller in range(CALLERS):
                     nursery.start_soon(
-                        call_for_ever, runtime, number, answers, failures
+                        call_for_ever, runtime, caller, answers, failures
                     )
                 await trio.sleep(LOADED_SECONDS)
-            else:
-                await be_locked_out(runtime, folder, answers, failures)
             nursery.cancel_scope.cancel()
         after = runtime.store.statistics()
         ctypes.CDLL(os.environ["LD_PRELOAD"]).disk_slow(0)
@@ -150,7 +151,11 @@ async def measure(folder: Path, milliseconds: int) -> dict[str, Any]:
 
 
 async def be_locked_out(
-    runtime: Runtime, folder: Path, answers: list[float], failures: list[float]
+    runtime: Runtime,
+    folder: Path,
+    seconds: float,
+    answers: list[float],
+    failures: list[float],
 ) -> None:
     """Call while another process has the file, and a little longer."""
     holder = await trio.lowlevel.open_process(
@@ -161,9 +166,10 @@ async def be_locked_out(
     )
     assert holder.stdout is not None
     await holder.stdout.receive_some()
+    until = trio.current_time() + seconds
     async with trio.open_nursery() as nursery:
         for number in range(CALLERS):
-            nursery.start_soon(call_for_ever, runtime, number, answers, failures, True)
+            nursery.start_soon(call_for_ever, runtime, number, answers, failures, until)
     holder.kill()
     await holder.wait()
     with trio.move_on_after(0.5):
@@ -174,11 +180,10 @@ async def be_locked_out(
 
 def main() -> None:
     """Measure and print."""
-    folder = Path(sys.argv[1])
-    if sys.argv[2] == "flooded":
+    folder, way, number = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+    if way == "flooded":
         treewarden.store.store.QUEUE_UNITS = QUEUE_UNITS  # type: ignore[misc] # see its comment
-    milliseconds = int(sys.argv[3]) if sys.argv[2] != "locked" else 0
-    found = trio.run(measure, folder, milliseconds)
+    found = trio.run(measure, folder, way, number)
     with sqlite3.connect(folder / "db") as connection:
         rows = connection.execute("SELECT payload FROM agent_state")
         found["stored"] = sum(json.loads(payload)["value"] for (payload,) in rows)
