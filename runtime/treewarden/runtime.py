@@ -34,11 +34,12 @@ from .agents import (
     current_body,
     open_transaction,
 )
-from .bus import Bus, Decided
+from .bus import Bus, StoreJournal
 from .clock import wall_ns
 from .config import Config
 from .control import ControlServer, Desk, Vitals, report_payload, socket_path
 from .control.protocol import Rights, RuntimeRow
+from .coordination import Barriers, Elections, Exchange, Locks, Quorums
 from .errors import (
     ChildStartFailed,
     ConfigError,
@@ -46,20 +47,30 @@ from .errors import (
     NameUnknown,
     NotRunning,
     ShuttingDown,
-    StoreBusy,
     StoreError,
 )
+from .exits import is_rolled_back
+from .gateways import Http, Programs
 from .injection import Injections
+from .monitors import (
+    Alarms,
+    Health,
+    Monitors,
+    Performance,
+    Resources,
+)
 from .registry import Registry
-from .resilience import Circuits, Transition
+from .resilience import Cache, Circuits, Limits, Policies, Transition
 from .store import (
     Level,
     Retention,
-    StagedEvent,
     Store,
     Unit,
     forget_child,
+    forget_policy_state,
+    keep_policy_state,
     load_children,
+    load_policy_states,
     open_store,
     remember_child,
 )
@@ -105,13 +116,14 @@ from .telemetry import (
     new_context,
 )
 from .work import Pools, SerialOperation, SerialOutcome, execute_serially
+from .workflows import Workflows
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable
+    from collections.abc import AsyncIterator, Callable, Hashable, Iterable
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
-    from .exits import Fault
+    from .exits import Exit, Fault
 
 A = TypeVar("A", bound=Agent[Any])
 
@@ -121,6 +133,10 @@ _FEWER_GC = 5000
 _BEAT = 0.25
 # Reports that come before the store is up (its own start) wait here for it.
 _EARLY_REPORTS = 256
+# Circuits' transitions that wait for the bus's turn; older ones are dropped.
+_TRANSITIONS = 1000
+# After a failed commit, until what a policy wants kept is tried again.
+_WRITE_AGAIN = 1.0
 
 _current: ContextVar[Runtime | None] = ContextVar("treewarden_runtime", default=None)
 
@@ -147,8 +163,18 @@ class Runtime:
         self.directory = Directory()
         self.telemetry = Telemetry()
         self.vitals = Vitals()
+        self._kept_circuits = _PolicyRows(self, "circuit", self._later)
         self.circuits = Circuits(
-            clock=trio.current_time, on_transition=self._circuit_moved
+            clock=trio.current_time,
+            on_transition=self._circuit_moved,
+            memory=self._kept_circuits,
+            spans=self.telemetry.spans,
+        )
+        self.policies = Policies()
+        self._kept_limits = _PolicyRows(self, "limiter", self._later)
+        self.limits = Limits(memory=self._kept_limits)
+        self.cache: Cache[Hashable, Any] = Cache(
+            name="runtime", on_unavailable=self._cache_missed
         )
         self.injections = Injections(
             self._breakable,
@@ -159,13 +185,46 @@ class Runtime:
         )
         self.registry: Registry[AgentRef[Any]] = Registry()
         self.pools = Pools(self.directory, "/system/pools")
+        self.exchange = Exchange(self.directory, "/system/exchange")
+        self.programs = Programs(telemetry=self.telemetry)
+        self.http = Http(
+            self.directory,
+            "/system/http",
+            circuits=self.circuits,
+            limits=self.limits,
+            policies=self.policies,
+            telemetry=self.telemetry,
+        )
+        self.locks = Locks()
+        self.barriers = Barriers()
+        self.elections = Elections()
+        self.quorums = Quorums()
+        self.monitors = Monitors(
+            self.directory,
+            "/system/monitors",
+            registry=self.registry,
+            record=self._monitors_news,
+            signal=self._signal_news,
+            lag=lambda: self.vitals.loop_lag,
+            disk=lambda: self.store_file,
+        )
         self.surroundings = Surroundings(
             telemetry=self.telemetry, runtime=self, dead_letter=self._dead_letter
         )
-        self.dead_letters = DeadLetters(lambda: self.store, self.directory)
+        self.dead_letters = DeadLetters(
+            lambda: self.store, self.directory, lambda: self.surroundings.bus
+        )
         self.participants = Participants(lambda: self.store, self._transaction_news)
+        self.workflows = Workflows(
+            self.directory,
+            "/workflows",
+            store=lambda: self.store,
+            open_transaction=self.transaction,
+            tell=self._workflow_news,
+        )
         self.directory.services = self.surroundings
         self.directory.transparent = frozenset({"/", "/application", "/system/edge"})
+        self.directory.yielding = ("/system/", "/workflows/")
         self.directory.memory = _StoreMemory(self)
         self.directory.reporter = self._report
         self.control: ControlServer | None = None
@@ -204,6 +263,26 @@ class Runtime:
         if self.surroundings.bus is None:
             raise NotRunning("the bus is not running")
         return self.surroundings.bus
+
+    @property
+    def health(self) -> Health:
+        """Checks of agents, and of whatever else can be asked."""
+        return self.monitors.health
+
+    @property
+    def resources(self) -> Resources:
+        """Gauges with limits, and tokens for what takes from them."""
+        return self.monitors.resources
+
+    @property
+    def performance(self) -> Performance:
+        """How long operations take."""
+        return self.monitors.performance
+
+    @property
+    def alarms(self) -> Alarms:
+        """What is wrong now."""
+        return self.monitors.alarms
 
     @overload
     def ref(self, name: str | ChildInfo, agent_type: type[A]) -> AgentRef[A]: ...
@@ -318,11 +397,13 @@ class Runtime:
     # --- the trees ---------------------------------------------------------------------------
 
     def root_spec(self) -> SupervisorSpec:
-        """The system first, then the application."""
+        """The system first, then the application, then what works with both."""
         return SupervisorSpec(
             [
                 ChildSpec("system", self._system()),
                 ChildSpec("application", self.app.supervisor()),
+                # Their steps call the application's agents: stopped before these.
+                ChildSpec("workflows", self.workflows.supervisor()),
             ],
             strategy="rest_for_one",
             intensity=Intensity(3, 5.0),
@@ -347,6 +428,13 @@ class Runtime:
         children = [
             ChildSpec("pools", DynamicSupervisorSpec()),
             ChildSpec("transactions", self.participants.run),
+            ChildSpec("circuits", self._circuits_part),
+            ChildSpec("limits", self.limits.run),
+            ChildSpec("cache", self.cache.run),
+            ChildSpec("exchange", Exchange),
+            ChildSpec("monitors", self.monitors.spec()),
+            ChildSpec("programs", self.programs.serve),
+            ChildSpec("http", DynamicSupervisorSpec()),
             ChildSpec("telemetry", self._telemetry_part, shutdown=4.0),
             ChildSpec("heartbeat", self._heartbeat),
             ChildSpec("watchdog", self._watchdog),
@@ -385,6 +473,8 @@ class Runtime:
         ) as store:
             self.surroundings.store = store
             self.store_file = path
+            await self._kept_circuits.load(store)
+            await self._kept_limits.load(store)
             store.delay_reports(self._later)
             while self._early:
                 topic, payload, source, trace, fault = self._early.popleft()
@@ -397,15 +487,29 @@ class Runtime:
     def _later(self, seconds: float, callback: Callable[[], None]) -> None:
         self.directory.timers.at(trio.current_time() + seconds, callback)
 
-    @asynccontextmanager
-    async def _bus_part(self) -> AsyncIterator[Bus]:
-        bus = Bus(_StoreJournal(self.store), inside_handler=_inside, hold=_hold)
+    async def _bus_part(self, *, task_status: trio.TaskStatus[Bus]) -> None:
+        bus = Bus(
+            StoreJournal(self.store),
+            inside_handler=_inside,
+            hold=_hold,
+            store=self.store,
+            news=self._bus_news,
+        )
         self.surroundings.bus = bus
+        task_status.started(bus)
         try:
-            yield bus
+            await bus.serve()
         finally:
             self.surroundings.bus = None
             bus.close()
+
+    async def _circuits_part(self, *, task_status: trio.TaskStatus[None]) -> None:
+        """Tell the bus of transitions; from here, and not from the calls they end."""
+        with self.circuits.listen(_TRANSITIONS) as transitions:
+            task_status.started()
+            async for moved in transitions:
+                topic = f"circuit.{moved.new}"
+                self.bus.signal(topic, _transition_payload(moved), source=moved.name)
 
     @asynccontextmanager
     async def _telemetry_part(self) -> AsyncIterator[None]:
@@ -436,7 +540,12 @@ class Runtime:
             directory=self.directory,
             surroundings=self.surroundings,
             circuits=self.circuits,
+            policies=self.policies,
             injections=self.injections,
+            dead_letters=self.dead_letters,
+            places=self,
+            workflows=self.workflows,
+            monitors=self.monitors,
             vitals=self.vitals,
             stop=self.stop,
             record=self._operator,
@@ -519,7 +628,7 @@ class Runtime:
         if report.topic == "supervision.restarted":
             self._restart_span(report)
         elif report.topic == "supervision.exited" and report.exit is not None:
-            kind = type(report.exit).__name__.lower()
+            kind = _exit_kind(report.exit)
             self._exits[kind] = self._exits.get(kind, 0) + 1
         if self.telemetry.logs.enabled:
             self.telemetry.logs.defer(log_record, report)
@@ -552,26 +661,33 @@ class Runtime:
     def _circuit_moved(self, moved: Transition) -> None:
         move = (moved.name, moved.new.value)
         self._moves[move] = self._moves.get(move, 0) + 1
-        self.record(
-            "circuit." + moved.new,
-            {
-                "circuit": moved.name,
-                "from": moved.old,
-                "reason": moved.reason,
-                "calls": moved.window_calls,
-                "failures": moved.window_failures,
-                "by": moved.by,
-            },
-            source=moved.name,
-        )
+        topic = f"circuit.{moved.new}"
+        self.record(topic, _transition_payload(moved), source=moved.name)
 
     def _dead_letter(self, path: str, operation: str, reason: str) -> None:
         self.vitals.dead_letters += 1
         payload = {"operation": operation, "reason": reason}
         self._note("agent.dead_letter", partial(msgspec.json.encode, payload), path)
 
+    def _bus_news(self, topic: str, payload: dict[str, object]) -> None:
+        self._note(topic, partial(msgspec.json.encode, payload), "/system/bus")
+
+    def _monitors_news(self, topic: str, payload: dict[str, Any], source: str) -> None:
+        self.record(topic, payload, source=source)
+
+    def _signal_news(self, topic: str, payload: dict[str, Any], source: str) -> None:
+        self.bus.signal(topic, payload, source=source)
+
+    def _cache_missed(self, operation: str) -> None:
+        self.record("cache.closed", {"operation": operation}, source="/system/cache")
+
     def _transaction_news(self, topic: str, payload: dict[str, object]) -> None:
         self.record(topic, payload, source="/system/transactions")
+
+    def _workflow_news(self, topic: str, payload: dict[str, Any]) -> None:
+        self.record(topic, payload, source="/workflows")
+        if self.surroundings.bus is not None:
+            self.bus.signal(topic, payload, source="/workflows")
 
     def _injected(self, fault: Fault, by: str) -> None:
         self.record(
@@ -655,14 +771,22 @@ class Runtime:
         return [({}, self.bus.statistics().dropped)]
 
     def _pending(self) -> list[tuple[dict[str, str], float]]:
-        subscriptions = self.bus.statistics().subscriptions
-        return [({"pattern": one.pattern}, one.pending) for one in subscriptions]
+        found = self.bus.statistics()
+        rows: list[tuple[str, float]] = [
+            *((one.pattern, one.pending) for one in found.subscriptions),
+            *((one.pattern, one.pending) for one in found.durable),
+        ]
+        return [({"pattern": pattern}, pending) for pattern, pending in rows]
 
     def _states(self) -> list[tuple[dict[str, str], float]]:
         return [
             ({"circuit": one.name, "state": one.state.value}, 1)
             for one in self.circuits.statistics()
         ]
+
+
+def _exit_kind(exit_: Exit) -> str:
+    return "rolled_back" if is_rolled_back(exit_) else type(exit_).__name__.lower()
 
 
 def _encoded(report: Report) -> bytes:
@@ -685,33 +809,6 @@ class _Breakable:
             supervisor.crash(fault)
         else:
             life.fail(fault)
-
-
-class _StoreJournal:
-    """The bus's journal, kept by the store."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-
-    async def wait_room(self) -> None:
-        await self._store.wait_room()
-
-    def append_nowait(
-        self, topic: str, payload: bytes, source: str, trace: str, decided: Decided
-    ) -> None:
-        if not self._store.has_room:
-            raise StoreBusy("the store's write queue is full; nothing was published")
-        event = StagedEvent(
-            topic=topic, payload=payload, at_ns=wall_ns(), source=source, trace=trace
-        )
-        unit = Unit(source)
-        unit.events = [event]
-        unit.release.append(
-            lambda error: decided(
-                error if error is not None else (event.position, event.at_ns)
-            )
-        )
-        self._store.hand_over(unit)
 
 
 class _StoreMemory:
@@ -745,6 +842,90 @@ class _StoreMemory:
             self._runtime.store.hand_over(unit)
         except (NotRunning, StoreError) as error:
             decided(error)
+
+
+class _PolicyRows:
+    """What the policies of one kind keep, in the store that runs at the time."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        kind: str,
+        later: Callable[[float, Callable[[], None]], None],
+    ) -> None:
+        self._runtime = runtime
+        self._kind = kind
+        self._later = later
+        self._states: dict[str, bytes] = {}
+        self._loaded = False
+        # Names whose row is not what it should be: a commit failed.
+        self._unwritten: set[str] = set()
+
+    async def load(self, store: Store) -> None:
+        """Read what earlier runs kept, once: what this one knows since is newer.
+
+        A damaged row is worth nothing: it is reported, and the policy begins anew.
+        """
+        if self._loaded:
+            return
+        question = partial(load_policy_states, kind=self._kind)
+        found = await store.read(question)
+        self._loaded = True
+        for name, state in found.items():
+            if state is not None:
+                self._states[name] = state
+            else:
+                self._runtime.record(f"{self._kind}.unreadable", {"name": name})
+                self.keep(name, None)
+
+    def kept(self, name: str) -> bytes | None:
+        return self._states.get(name)
+
+    def keep(self, name: str, state: bytes | None) -> None:
+        if state is None:
+            self._states.pop(name, None)
+        else:
+            self._states[name] = state
+        self._write(name)
+
+    def _write(self, name: str) -> None:
+        state = self._states.get(name)
+        unit = Unit(f"/system/{self._kind}")
+        unit.writes = [
+            forget_policy_state(self._kind, name)
+            if state is None
+            else keep_policy_state(self._kind, name, state)
+        ]
+        unit.release.append(partial(self._decided, name))
+        try:
+            self._runtime.store.hand_over(unit)
+        except (NotRunning, StoreError) as error:
+            self._decided(name, error)
+
+    def _decided(self, name: str, error: Exception | None) -> None:
+        if error is None:
+            self._unwritten.discard(name)
+            return
+        if not self._unwritten:
+            self._later(_WRITE_AGAIN, self._write_again)
+        self._unwritten.add(name)
+
+    def _write_again(self) -> None:
+        names, self._unwritten = self._unwritten, set()
+        for name in names:
+            self._write(name)
+
+
+def _transition_payload(moved: Transition) -> dict[str, Any]:
+    return {
+        "circuit": moved.name,
+        "from": moved.old,
+        "reason": moved.reason,
+        "calls": moved.window_calls,
+        "failures": moved.window_failures,
+        "slow": moved.window_slow,
+        "by": moved.by,
+    }
 
 
 def _inside() -> bool:

@@ -121,6 +121,10 @@ class PoolBody:
 
     # --- as a body -------------------------------------------------------------------------
 
+    def begin(self, life: Life) -> Exit | None:
+        """Nothing: all of it takes a task."""
+        return None
+
     async def run(self, life: Life) -> Exit | None:
         """One incarnation; all work that it accepted ends with it."""
         self._life = life
