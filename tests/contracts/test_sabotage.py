@@ -53,6 +53,18 @@ def test_every_test_that_a_double_names_exists() -> None:
     assert lost == []
 
 
+def test_what_every_double_breaks_is_there() -> None:
+    lost = []
+
+    def look(owner: object, attribute: str, _: object) -> None:
+        if not hasattr(owner, attribute):
+            lost.append(f"{owner!r} has no {attribute}")
+
+    for double in ALL.values():
+        double.breaks(look)
+    assert lost == []
+
+
 def test_every_pitfall_has_a_double_or_a_reason() -> None:
     """Spec section 5: the 79 mistakes of a naive implementation."""
     pitfalls = _pitfalls()

@@ -75,7 +75,7 @@ def an_exit_that_is_always_normal(self: Any) -> Exit:
 
 @DOUBLES.swaps(
     importable,
-    "_hints",
+    "hints_of",
     caught_by="runtime/supervision/test_importable.py::test_arguments_arrive_as_the_function_says",
 )
 def arguments_that_lose_their_types(function: object) -> dict[str, Any]:
