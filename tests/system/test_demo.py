@@ -19,7 +19,8 @@ import sys
 from pathlib import Path
 from treewarden import Config
 from treewarden.demo import headless
-sys.exit(headless(Config(store=Path(sys.argv[1]), socket=False)))
+seconds = float(sys.argv[2]) if sys.argv[2:] else None
+sys.exit(headless(Config(store=Path(sys.argv[1]), socket=False), seconds=seconds))
 """
 SUMMARY = re.compile(
     r"pages indexed (\d+) · circuits opened (\d+), closed (\d+) · "
@@ -36,11 +37,13 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {**kept, "HOME": home, "XDG_CACHE_HOME": f"{home}/.cache"}
 
 
-async def run_demo(folder: Path, environment: dict[str, str]) -> tuple[int, str]:
-    """Run it to its end; status and output."""
+async def run_demo(
+    folder: Path, environment: dict[str, str], *seconds: str
+) -> tuple[int, str]:
+    """Run it to its end, or for so many seconds; status and output."""
     with trio.fail_after(100):
         result = await trio.run_process(
-            [sys.executable, "-c", HEADLESS, str(folder / "demo.db")],
+            [sys.executable, "-c", HEADLESS, str(folder / "demo.db"), *seconds],
             env=environment,
             capture_stdout=True,
             stderr=subprocess.STDOUT,
@@ -106,6 +109,11 @@ async def test_the_demo_killed_three_times_at_random_loses_nothing_and_ends_well
     verdict, sentence = await judge(tmp_path)
     assert verdict == 0, sentence
     assert f"indexed {pages}," in sentence
+
+    # Cut short before its own end, it still looks what the census has.
+    status, output = await run_demo(tmp_path, environment, "0.5")
+    assert status == 0, output
+    assert f"pages counted {pages} at 4 sites · miscounted 0" in output
 
 
 @pytest.mark.parametrize("phase", [b"state in", b"to go"], ids=["starting", "crawling"])

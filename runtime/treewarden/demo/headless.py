@@ -214,10 +214,11 @@ class _Run:
                 await self._break(now - began)
                 self.done = self._is_done(now - began)
                 if self.done:
-                    await self._count()
-                    return
+                    break
                 with trio.move_on_after(_LOOK_SECONDS):
                     self.signal = await anext(signals)
+            if self.signal is None:
+                await self._count()
 
     def broken(self) -> str:
         """What went wrong and came right again, for the summary."""
