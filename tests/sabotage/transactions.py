@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
+import treewarden
 from treewarden.agents import participants, release, transaction
 from treewarden.agents.participants import Participants
 from treewarden.agents.seat import Seat
 from treewarden.agents.transaction import Transaction
-from treewarden.runtime import Runtime
 from treewarden.store import Unit, Verdict
 from treewarden.store import writer as writers
 from treewarden.work import SerialOutcome, serial
@@ -40,7 +40,7 @@ _PARTICIPANTS = "runtime/agents/test_participants.py"
 )
 def a_name_that_promises_too_much(replace: Replace) -> None:
     """F01: the old name is kept for what rolls nothing back."""
-    Runtime.atomic_transaction = Runtime.execute_serial_operations  # type: ignore[attr-defined]
+    replace(treewarden, "__all__", [*treewarden.__all__, "execute_atomic_operations"])
 
 
 @DOUBLES.swaps(
