@@ -18,7 +18,9 @@ from treewarden.supervision.turns import Turns
 from .double import Area
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    from treewarden.supervision import ChildSpec
 
 DOUBLES: Final = Area("tests/runtime/supervision")
 
@@ -221,13 +223,17 @@ def ready_as_often_as_one_likes(self: Life, value: object = None) -> None:
 
 @DOUBLES.swaps(
     Turns,
-    "poke",
-    caught_by="test_node.py::test_children_see_the_trees_context_and_not_the_callers",
+    "instead",
+    caught_by=(
+        "test_node.py::test_children_see_the_trees_context_and_not_the_callers",
+        "test_at_once.py::test_a_start_sees_nothing_of_the_context_of_whoever_asks_for_it",
+    ),
 )
-def children_in_their_callers_context(self: Turns) -> None:
+def children_in_their_callers_context(
+    self: Turns, step: Callable[..., Any], *args: Any
+) -> Any:
     """Pitfall 30: a service that was started by a request belongs to it for ever."""
-    if not self._running and self._coroutine is not None:
-        self._step(None)
+    return step(*args)
 
 
 _post = Supervisor._post
@@ -258,33 +264,33 @@ def a_stop_before_the_first_step_is_not_heard(self: TaskBody, life: Life) -> Non
         life.scope.cancel()
 
 
-_ask = Supervisor.ask
+_start_child = Supervisor.start_child
 
 
 @DOUBLES.swaps(
     Supervisor,
-    "ask",
+    "start_child",
     caught_by="test_supervisor_stops.py::test_nothing_starts_once_the_stop_has_begun",
 )
 async def a_start_into_a_closed_nursery(
-    self: Supervisor, run: Any, *, about: str | None = None
-) -> Any:
+    self: Supervisor, spec: ChildSpec
+) -> Node | None:
     """Pitfall 27: what trio says is what the user gets."""
     if self._stop_wanted:
         raise RuntimeError("Nursery is closed to new arrivals")
-    return await _ask(self, run, about=about)
+    return await _start_child(self, spec)
 
 
 @DOUBLES.swaps(
     Supervisor,
-    "ask",
+    "start_child",
     caught_by="test_supervisor_stops.py::test_nothing_starts_once_the_stop_has_begun",
 )
 async def a_start_that_is_accepted_and_never_happens(
-    self: Supervisor, run: Any, *, about: str | None = None
-) -> Any:
+    self: Supervisor, spec: ChildSpec
+) -> Node | None:
     """Pitfall 39: while it stops, a supervisor says yes to everybody."""
-    return None if self._stop_wanted else await _ask(self, run, about=about)
+    return None if self._stop_wanted else await _start_child(self, spec)
 
 
 _lay_down = Supervisor._lay_down

@@ -110,7 +110,7 @@ _keep = Supervisor._keep
 def a_budget_for_each_child(self: Supervisor, spec: ChildSpec) -> Node:
     """Pitfall 3: each child has a budget of its own."""
     kept = _keep(self, spec)
-    kept.window = kept.window or RestartWindow(self.spec.intensity)
+    kept.budget = kept.budget or self.spec.intensity
     return kept
 
 
@@ -171,7 +171,7 @@ _start_failed = Supervisor._start_failed
 )
 def a_failed_attempt_is_counted_twice(self: Supervisor, one: Node, error: Any) -> None:
     """Pitfall 7: a failed attempt is counted when it fails and when it is repeated."""
-    (one.window or self.window).admit(trio.current_time(), one.id)
+    self.window_of(one).admit(trio.current_time(), one.id)
     _start_failed(self, one, error)
 
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from functools import partial
+from itertools import repeat
+from typing import TYPE_CHECKING, Any, Final
 
 from trio.lowlevel import current_task
 
+from treewarden.supervision import tree
 from treewarden.supervision.supervisor import Supervisor
 from treewarden.supervision.turns import Turns
 
 from .double import Area
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from contextvars import Context
 
-    from treewarden.supervision.node import Life
+    from treewarden.supervision.node import Life, Node
+    from treewarden.supervision.spec import ChildSpec
 
 DOUBLES: Final = Area("tests/runtime/supervision")
 
@@ -54,3 +59,43 @@ def a_life_in_the_context_of_the_last_one(
     """TA-10: what one incarnation has set, the next one finds."""
     heir = _ended(self, life)
     return (heir[0], current_task().context) if heir is not None else None
+
+
+# --- starts in their caller's turn ----------------------------------------------------------
+
+
+@DOUBLES.swaps(
+    Turns,
+    "instead",
+    caught_by="test_at_once.py::test_what_a_start_asks_of_its_supervisor_comes_after_it",
+)
+def two_decisions_at_a_time(self: Turns, step: Callable[..., Any], *args: Any) -> Any:
+    """While one child is begun, the supervisor turns to the next."""
+    assert self._task is not None
+    return self._task.context.copy().run(step, *args)
+
+
+@DOUBLES.swaps(
+    tree,
+    "cycle",
+    caught_by="test_at_once.py::test_whoever_starts_many_gives_way_every_32nd_time",
+)
+def starts_that_give_way_to_nobody(_: object) -> Iterator[bool]:
+    """Whoever starts 10,000 children is everybody's delay."""
+    return repeat(False)
+
+
+@DOUBLES.swaps(
+    Supervisor,
+    "start_child",
+    caught_by="test_at_once.py::test_a_start_that_fails_is_over_before_anything_else_is_done",
+)
+async def a_start_that_is_seen_through_later(
+    self: Supervisor, spec: ChildSpec
+) -> Node | None:
+    """What came while it was begun is done first."""
+    node, life = self._turns.instead(self._add_at_once, spec)
+    if life.is_up:
+        return node
+    answer: Node | None = await self.ask(partial(self._come_up, node, life))
+    return answer

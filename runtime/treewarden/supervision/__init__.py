@@ -6,6 +6,7 @@ of the specification: two scopes a child, an exception barrier, ordered and shie
 """
 
 from .cause import Cause, CauseKind
+from .collector import Collector
 from .importable import hints_of
 from .intensity import Intensity, RestartWindow
 from .node import (
@@ -23,7 +24,7 @@ from .node import (
 from .partition import PartitionSupervisorSpec
 from .ref import ChildCounts, ChildInfo, SupervisorRef, open_supervisor, open_tree
 from .remembered import Memory
-from .report import InHand, Report, crash_of, log_record
+from .report import EXITED, RESTARTED, InHand, Report, crash_of, log_record
 from .report_log import ReportLog, ReportLogStatistics
 from .spec import (
     Application,
@@ -55,7 +56,9 @@ from .tree import (
 from .watchdog import Blocked, Watchdog, WatchdogStatistics
 
 __all__ = [
+    "EXITED",
     "IGNORE",
+    "RESTARTED",
     "Application",
     "AutoShutdown",
     "Blocked",
@@ -64,6 +67,7 @@ __all__ = [
     "ChildCounts",
     "ChildInfo",
     "ChildSpec",
+    "Collector",
     "Directory",
     "DynamicSupervisorSpec",
     "Ignore",

@@ -20,7 +20,11 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import trio
 from msgspec.structs import replace
-from trio.lowlevel import cancel_shielded_checkpoint, current_task
+from trio.lowlevel import (
+    cancel_shielded_checkpoint,
+    current_task,
+    disable_ki_protection,
+)
 
 from treewarden.clock import wall_ns
 from treewarden.exits import Crash, Exit, Fault, Killed, Normal, Shutdown
@@ -30,7 +34,7 @@ if TYPE_CHECKING:
     from contextvars import Context
 
     from .cause import Cause
-    from .intensity import RestartWindow
+    from .intensity import Intensity, RestartWindow
     from .spec import ChildSpec
     from .timers import Timer
     from .tree import Directory
@@ -206,6 +210,11 @@ class Life:
         """Whether anybody is to be told of the end."""
         return bool(self._watchers)
 
+    @property
+    def is_up(self) -> bool:
+        """Whether it has started: ready, not over again, not to be ignored."""
+        return self.ready and not self.ended and self.value is not IGNORE
+
     def started(self, value: object = None) -> None:
         """The incarnation is usable; whoever starts it goes on."""
         if self.ready:
@@ -282,6 +291,7 @@ class Node:
     __slots__ = (
         "attempts",
         "body",
+        "budget",
         "cause",
         "id",
         "incarnation",
@@ -316,6 +326,9 @@ class Node:
         self.started_at_ns: int | None = None
         self.last_exit: Exit | None = None
         self.cause: Cause | None = None
+        # A budget of its own, and what counts against it; that is made when the first
+        # restart does, for most nodes never have one.
+        self.budget: Intensity | None = None
         self.window: RestartWindow | None = None
         self.label = ""
         # Restarts in a row, for the backoff; and the one that is due, if one is.
@@ -415,12 +428,18 @@ def begin(node: Node, life: Life) -> None:
     """
     current_life.set(life)
     try:
-        exit_ = node.body.begin(life)
+        exit_ = _begin_body(node, life)
     except BaseException as error:  # noqa: BLE001 - the exception barrier
         # Nobody's cancellation can reach what never waits: it is the child's own.
         exit_ = _exit_by(node, life, error) or _crashed(node, life, error)
     if exit_ is not None:
         _end(life, exit_)
+
+
+@disable_ki_protection
+def _begin_body(node: Node, life: Life) -> Exit | None:
+    # The child's own code may be interrupted, as in its task.
+    return node.body.begin(life)
 
 
 def _over(node: Node, life: Life, exit_: Exit) -> tuple[Life, Context] | None:

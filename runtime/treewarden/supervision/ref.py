@@ -78,6 +78,8 @@ class SupervisorRef:
         One that ignored its start is kept as stopped, or not at all (None) when it is
         temporary or the supervisor dynamic. A cancelled caller does not cancel the start.
 
+        Checks for cancellation each time and gives way at least every 32nd.
+
         Raises:
             AlreadyStarted, AlreadyPresent: the id is taken.
             ChildStartFailed, StartTimeout: it did not start; nothing is kept.
@@ -90,7 +92,7 @@ class SupervisorRef:
             raise TypeError(f"start_child takes a ChildSpec, not {spec!r}")
         refuse_forgetful(spec.start, self.directory.memory)
         supervisor = self._supervisor()
-        node: Node | None = await supervisor.ask(lambda: supervisor.add(spec))
+        node = await supervisor.start_child(spec)
         if supervisor.remembered is not None:
             await _written_or_stopped(supervisor, spec.id)
         return child_info(node) if node is not None else None
@@ -371,8 +373,11 @@ async def open_tree(
         ChildStartFailed: a child did not start; those before it were stopped.
         IntensityExceeded: the root gave up; the block was cancelled.
         NotRunning: a supervisor is to remember its children, and there is no store.
+        RuntimeError: it is no trio that runs here.
         KeyboardInterrupt, SystemExit: one came out of a child.
     """
+    if not trio.lowlevel.in_trio_run():
+        raise RuntimeError("treewarden runs on trio; say trio.run(main)")
     if current_life.get() is not None:
         raise CallingSelf("a child cannot open a tree of its own; give it to ChildSpec")
     host = Host(directory if directory is not None else Directory())

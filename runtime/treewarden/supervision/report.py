@@ -28,7 +28,7 @@ from treewarden.exits import (
 )
 from treewarden.telemetry import LogRecord, Severity, SpanContext
 
-from .cause import Cause
+from .cause import Cause, CauseKind
 from .node import Kind
 from .spec import ChildSpec
 from .strategy import Restart
@@ -120,6 +120,60 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     stopping: bool = False
     in_hand: InHand | None = None
     budget: tuple[int, int, float] | None = None
+
+    def encode(self) -> bytes:
+        """As it goes into the journal: JSON, without what every entry has."""
+        if self.topic == STARTED and self.exit is None and self.cause is None:
+            # Ten thousand of them may come in a second.
+            return b'{"incarnation":%d}' % self.incarnation
+        return _to_json(_content(self))
+
+
+class _Budget(msgspec.Struct, frozen=True, gc=False):
+    spent: int
+    limit: int
+    period: float
+
+
+class _Content(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
+    """The journal's words for a report; what says nothing is left out."""
+
+    incarnation: int
+    exit: str | None = None
+    where: str | None = None
+    cause: CauseKind | None = None
+    origin: str | None = None
+    by: str = ""
+    took_down: tuple[str, ...] = ()
+    budget: _Budget | None = None
+    stopping: bool = False
+    operation: str | None = None
+    sender: str | None = None
+    detail: str = ""
+
+
+_to_json: Final = msgspec.json.Encoder().encode
+
+
+def _content(report: Report) -> _Content:
+    exit_, cause, doing = report.exit, report.cause, report.in_hand
+    content = _Content(
+        incarnation=report.incarnation,
+        stopping=report.stopping and isinstance(exit_, (Crash, Killed)),
+        detail=report.detail,
+    )
+    if exit_ is not None:
+        content.exit = describe(exit_)
+    if isinstance(exit_, Crash):
+        content.where = exit_.fault.where()
+    if cause is not None:
+        content.cause, content.origin = cause.kind, cause.origin
+        content.by, content.took_down = cause.by, cause.took_down
+    if report.budget is not None:
+        content.budget = _Budget(*report.budget)
+    if doing is not None and doing.operation:
+        content.operation, content.sender = doing.operation, doing.sender
+    return content
 
 
 class _Crashes(Protocol):

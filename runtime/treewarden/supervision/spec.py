@@ -215,7 +215,7 @@ class Application:
 
     def __post_init__(self) -> None:
         """Refuse what a supervisor refuses, and ids that the system tree has."""
-        check_id(self.name)
+        check_id(self.name, "an application's name")
         try:
             valid_name(self.name, "an application")
         except ConfigError as error:
@@ -238,13 +238,13 @@ RESERVED: Final = frozenset({"system", "application", "workflows"})
 """Ids that an application's own children cannot have: they are the runtime's."""
 
 
-def check_id(id_: object) -> None:
+def check_id(id_: object, what: str = "a child's id") -> None:
     """Refuse an id that cannot be a word of a path."""
     if not isinstance(id_, str):
-        raise TypeError(f"a child's id must be a str, not {id_!r}")
+        raise TypeError(f"{what} must be a str, not {id_!r}")
     if not _ID.fullmatch(id_):
         raise ValueError(
-            f"a child's id must be 1 to 128 of A-Z a-z 0-9 _ . : @ + - "
+            f"{what} must be 1 to 128 of A-Z a-z 0-9 _ . : @ + - "
             f"and begin with a letter, digit or _, not {id_!r}"
         )
 

@@ -9,7 +9,9 @@ planned by `strategy` and `intensity`; here it is only carried out.
 The coroutine goes on in the turn of whoever has news for it (`turns`): in a dying child's
 last step it decides on the restart, in a new child's first it hears that it is ready. It
 awaits nothing but `news()`. A child that is restarted at once keeps its task; and what
-starts without waiting, as most agents do, is up when that turn ends.
+starts without waiting, as most agents do, is up when that turn ends. Whoever asks for a
+start while the coroutine waits for whatever comes next begins the child in its place
+(`start_child`): that is most of the work, and nothing is handed over and back.
 
 Nothing can cancel a supervisor's task: the whole tree stands behind the root's shield, and
 a stop is a message. So the order of stopping holds also when the program around the tree
@@ -26,17 +28,8 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
-import outcome
 import trio
-from trio.lowlevel import (
-    Abort,
-    Task,
-    cancel_shielded_checkpoint,
-    checkpoint_if_cancelled,
-    current_task,
-    reschedule,
-    wait_task_rescheduled,
-)
+from trio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled
 
 from treewarden.clock import wall_ns
 from treewarden.errors import (
@@ -98,6 +91,7 @@ from .strategy import (
 )
 from .turns import Turns, news
 from .whereabouts import whereabouts
+from .wish import Wish
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -114,23 +108,6 @@ _STUCK_FIRST = 1.0
 _STUCK_LAST = 60.0
 # After so many starts in one turn the next is left to the child's task: others run first.
 _IN_ONE_TURN = 128
-
-
-class _Command:
-    """Somebody's wish; its answer goes to the task that waits for it, if one still is."""
-
-    __slots__ = ("result", "run", "task")
-
-    def __init__(self, run: Callable[[], Awaitable[Any]]) -> None:
-        self.run = run
-        self.task: Task | None = None
-        self.result: outcome.Outcome[Any] | None = None
-
-    def answer(self, result: outcome.Outcome[Any]) -> None:
-        self.result = result
-        task, self.task = self.task, None
-        if task is not None:
-            reschedule(task, result)
 
 
 class _Retry:
@@ -171,7 +148,7 @@ class Supervisor:
         self._recalled: list[Recalled] = []
         self._recalling = trio.CancelScope()
         self.window = RestartWindow(spec.intensity)
-        self._inbox: deque[Life | _Command | _Retry] = deque()
+        self._inbox: deque[Life | Wish | _Retry] = deque()
         self._turns = Turns()
         # Whose end is told in this very turn, and the life that its task goes on with.
         self._ending: Life | None = None
@@ -182,6 +159,10 @@ class Supervisor:
         self._injected: Fault | None = None
         self._exit = Shutdown()
         self._order = 0
+        # Whether it waits for whatever comes next, and for nothing in particular; and a
+        # start that somebody has begun meanwhile, to be seen through before all else.
+        self._is_at_rest = False
+        self._half_done: Wish | None = None
         # Starts in this turn.
         self._begun = 0
         self._alarm: Timer | None = None
@@ -212,7 +193,7 @@ class Supervisor:
             life.deadline = trio.current_time() + seconds
             life.timer = self._at(life.deadline, partial(self._cut_off, life.node))
 
-    def _post(self, event: Life | _Command | _Retry) -> None:
+    def _post(self, event: Life | Wish | _Retry) -> None:
         self._inbox.append(event)
         self.poke()
 
@@ -257,6 +238,7 @@ class Supervisor:
         self._killing = life.killed
         self._injected = None
         self._exit = Shutdown()
+        self._is_at_rest = False
         if self.remembered is not None:
             await self._recall(self.remembered)
         try:
@@ -353,18 +335,23 @@ class Supervisor:
                 return self._injected
             if not self._inbox:
                 self._begun = 0
+                self._is_at_rest = True
                 await news()
+                self._is_at_rest = False
+                if self._half_done is not None:
+                    half_done, self._half_done = self._half_done, None
+                    await half_done.carry_out()
                 continue
             failure = await self._take(self._inbox.popleft())
             if failure is not None:
                 return failure
         return None
 
-    async def _take(self, event: Life | _Command | _Retry) -> Exception | None:
+    async def _take(self, event: Life | Wish | _Retry) -> Exception | None:
         if isinstance(event, Life):
             return None if event.consumed else await self._child_ended(event)
-        if isinstance(event, _Command):
-            await self._obey(event)
+        if isinstance(event, Wish):
+            await event.carry_out()
             return None
         return await self._try_again(event)
 
@@ -375,11 +362,9 @@ class Supervisor:
         path = self.directory.path_below(self.path, spec.id)
         node = Node(spec, path, self, self._order)
         node.body = _make_body(node, self.directory)
-        intensity = spec.intensity
-        if intensity is None and isinstance(self.spec, DynamicSupervisorSpec):
-            intensity = self.spec.child_intensity
-        if intensity is not None:
-            node.window = RestartWindow(intensity)
+        node.budget = spec.intensity
+        if node.budget is None and isinstance(self.spec, DynamicSupervisorSpec):
+            node.budget = self.spec.child_intensity
         self.children[spec.id] = node
         self.directory.add(node)
         return node
@@ -421,14 +406,29 @@ class Supervisor:
             ChildStartFailed, StartTimeout: the task is gone when this is raised.
             ShuttingDown: a stop came first.
         """
+        life = self._launch(node)
+        if not life.is_up:
+            # Most are: no coroutine for those.
+            await self._wait_up(node, life)
+
+    def _launch(self, node: Node) -> Life:
+        """Begin its next life, which may be up by then."""
         if self._changed:
             self._make_changed(node)
         places.CHILD_START.reach()
         self._set(node, NodeState.STARTING)
         life = self._begin(node)
+        if life.is_up:
+            self._set(node, NodeState.RUNNING)
+        return life
+
+    async def _wait_up(self, node: Node, life: Life) -> None:
         in_time = await self._wait_ready(life, node.spec.start_timeout)
         if life.ready:
-            await self._became_ready(node, life)
+            if life.value is IGNORE:
+                await self._ignored(node, life)
+            elif not life.ended:
+                self._set(node, NodeState.RUNNING)
             return
         await self._end(node)
         self._lay_down(node, life)
@@ -488,13 +488,10 @@ class Supervisor:
                 alarm.cancel()
             self._alarm = self._at(deadline, self.poke)
 
-    async def _became_ready(self, node: Node, life: Life) -> None:
-        if life.value is IGNORE:
-            await self._end(node)
-            self._lay_down(node, life)
-            self._let_go(node, Normal())
-        elif not life.ended:
-            self._set(node, NodeState.RUNNING)
+    async def _ignored(self, node: Node, life: Life) -> None:
+        await self._end(node)
+        self._lay_down(node, life)
+        self._let_go(node, Normal())
 
     def _lay_down(self, node: Node, life: Life) -> None:
         """The life is over and dealt with."""
@@ -580,6 +577,14 @@ class Supervisor:
             self._lay_down(node, life)
             self._report_exit(node, life)
 
+    def window_of(self, node: Node) -> RestartWindow:
+        """What a restart of this child counts against: its own budget, or everybody's."""
+        if node.budget is None:
+            return self.window
+        if node.window is None:
+            node.window = RestartWindow(node.budget)
+        return node.window
+
     # --- when a child has ended ----------------------------------------------------------
 
     async def _child_ended(self, life: Life) -> Exception | None:
@@ -627,8 +632,7 @@ class Supervisor:
         backoff = node.spec.backoff
         if backoff is not None:
             _count_attempt(node, now, backoff)
-        window = node.window or self.window
-        if not window.admit(now, node.id):
+        if not self.window_of(node).admit(now, node.id):
             return self._spent(node, cause)
         if backoff is None and self.strategy is Strategy.ONE_FOR_ONE:
             # Nearly all restarts: what follows is on the way of every one of them.
@@ -657,7 +661,7 @@ class Supervisor:
     def _spent(self, node: Node, cause: Cause) -> Exception | None:
         """The budget is spent: the child's own, or the supervisor's."""
         fault = cause.exit.fault if isinstance(cause.exit, Crash) else None
-        if node.window is not None:
+        if node.budget is not None:
             self._rest(node, cause.exit, NodeState.FAILED)
             self.directory.report(
                 "supervision.failed",
@@ -791,7 +795,7 @@ class Supervisor:
 
     def _budget(self, node: Node | None = None) -> tuple[int, int, float]:
         """Restarts that count at this moment, of a child's own budget if it has one."""
-        window = (node.window if node is not None else None) or self.window
+        window = self.window_of(node) if node is not None else self.window
         budget = window.budget
         return window.spent(trio.current_time()), budget.limit, budget.period
 
@@ -809,28 +813,69 @@ class Supervisor:
             NotRunning, ShuttingDown, CallingSelf: it would never be executed.
         """
         await checkpoint_if_cancelled()
+        self._refuse(about)
+        wish = Wish(run)
+        self._post(wish)
+        return await wish.wait()
+
+    async def start_child(self, spec: ChildSpec) -> Node | None:
+        """Have a child added, as `ask` for `add` does, but by the caller if that is free.
+
+        A child that is up when it has been begun costs no pass of the loop; every 32nd
+        gives way to other tasks. What else there is to wait for, the supervisor waits for,
+        before it does another thing.
+
+        Raises:
+            What `ask` and `add` do.
+        """
+        await checkpoint_if_cancelled()
+        self._refuse(None)
+        if self._is_free:
+            try:
+                node, life = self._turns.instead(self._add_at_once, spec)
+            except Exception:
+                # Whoever tries again and again lets others run.
+                await cancel_shielded_checkpoint()
+                raise
+            if life.is_up:
+                if self._inbox:
+                    self.poke()
+                if next(self.directory.gives_way):
+                    await cancel_shielded_checkpoint()
+                return node
+            self._half_done = wish = Wish(partial(self._come_up, node, life))
+            self.poke()
+        else:
+            wish = Wish(partial(self.add, spec))
+            self._post(wish)
+        added: Node | None = await wish.wait()
+        return added
+
+    @property
+    def _is_free(self) -> bool:
+        """Whether a child may be begun for it: it waits, and has nothing else to do."""
+        at_rest = self._is_at_rest and self._injected is None
+        return at_rest and self.remembered is None
+
+    def _add_at_once(self, spec: ChildSpec) -> tuple[Node, Life]:
+        # One start, in a turn of somebody else's.
+        self._begun = 0
+        node = self._admit(spec)
+        life = self._launch(node)
+        if life.is_up:
+            self._report_started(node)
+        return node, life
+
+    def add_soon(self, spec: ChildSpec) -> None:
+        """Start a child when its turn comes; nobody waits, or hears why it was not."""
+        self._post(Wish(partial(self.add, spec)))
+
+    def _refuse(self, about: str | None) -> None:
         self._refuse_self(about)
         if self._nursery is None:
             raise NotRunning(f"supervisor {self.path} is not running")
         if self._stop_wanted:
             raise ShuttingDown(f"{self.path} is stopping")
-        command = _Command(run)
-        self._post(command)
-        if command.result is not None:
-            # Done already, so that a cancellation comes too late for it.
-            await cancel_shielded_checkpoint()
-            return command.result.unwrap()
-        command.task = current_task()
-
-        def abort(_: object) -> Abort:
-            command.task = None
-            return Abort.SUCCEEDED
-
-        return await wait_task_rescheduled(abort)
-
-    def add_soon(self, spec: ChildSpec) -> None:
-        """Start a child when its turn comes; nobody waits, or hears why it was not."""
-        self._post(_Command(lambda: self.add(spec)))
 
     def _refuse_self(self, about: str | None) -> None:
         child = self.child_of_caller()
@@ -857,23 +902,24 @@ class Supervisor:
             node = parent.node if isinstance(parent, Supervisor) else None
         return None
 
-    async def _obey(self, command: _Command) -> None:
-        try:
-            value = await command.run()
-        except Exception as error:  # noqa: BLE001 - it is the caller's to handle
-            command.answer(outcome.Error(error))
-        else:
-            command.answer(outcome.Value(value))
-
     def _refuse_waiting(self) -> None:
         for event in self._inbox:
-            if isinstance(event, _Command):
-                event.answer(outcome.Error(ShuttingDown(f"{self.path} is stopping")))
+            if isinstance(event, Wish):
+                event.refuse(ShuttingDown(f"{self.path} is stopping"))
 
     async def add(self, spec: ChildSpec) -> Node | None:
         """Start a new child (run through `ask`); None when it ignored its start."""
-        self.spec.check_child(spec)
         row = row_of(spec) if self.remembered is not None else b""
+        node = self._admit(spec)
+        if await self._come_up(node, self._launch(node)) is None:
+            return None
+        if self.remembered is not None:
+            self.remembered.keep(spec.id, row)
+        return node
+
+    def _admit(self, spec: ChildSpec) -> Node:
+        """Keep a new child, or say why not."""
+        self.spec.check_child(spec)
         present = self.children.get(spec.id)
         if present is not None and self.dynamic and present.state is NodeState.FAILED:
             self._forget(present, present.last_exit or Shutdown())
@@ -887,18 +933,18 @@ class Supervisor:
             and len(self.children) >= self.spec.max_children
         ):
             raise TooManyChildren(self.path, self.spec.max_children)
-        node = self._keep(spec)
+        return self._keep(spec)
+
+    async def _come_up(self, node: Node, life: Life) -> Node | None:
+        """Wait for a new child; None when it ignored its start and is not kept."""
         try:
-            await self._start(node)
+            if not life.is_up:
+                await self._wait_up(node, life)
         except (ChildStartFailed, ShuttingDown):
             self._forget(node, node.last_exit or Shutdown())
             raise
         self._report_started(node)
-        if spec.id not in self.children:
-            return None
-        if self.remembered is not None:
-            self.remembered.keep(spec.id, row)
-        return node
+        return node if node.id in self.children else None
 
     async def terminate(self, id_: str) -> None:
         """Stop a child; its specification stays, but a temporary or dynamic one goes."""
@@ -1000,7 +1046,7 @@ class Supervisor:
         if _made_from(before) != _made_from(spec):
             self._changed.add(node.id)
         if before.intensity != spec.intensity:
-            node.window = RestartWindow(spec.intensity) if spec.intensity else None
+            node.budget, node.window = spec.intensity, None
 
     def _make_changed(self, node: Node) -> None:
         if node.id in self._changed:

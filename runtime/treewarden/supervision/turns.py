@@ -8,19 +8,28 @@ context of the task that `run` was called in. Nobody can tell the difference but
 clock: it is one coroutine, one step at a time, and it waits only where it says so.
 
 What it must not do is await anything of trio's: that would make somebody else's task wait.
+And nobody's Ctrl-C tears a step in two: it is raised in trio's main task, a moment later.
 """
 
 from __future__ import annotations
 
 import types
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
 import outcome
-from trio.lowlevel import Abort, Task, current_task, reschedule, wait_task_rescheduled
+from trio.lowlevel import (
+    Abort,
+    Task,
+    current_task,
+    enable_ki_protection,
+    reschedule,
+    wait_task_rescheduled,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Generator
+    from collections.abc import Callable, Coroutine, Generator
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 _NEWS: Final = object()
@@ -75,12 +84,26 @@ class Turns:
             assert self._task is not None  # noqa: S101 - set with the coroutine
             self._task.context.run(self._step, None)
 
+    @enable_ki_protection
+    def instead(self, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call `step` while the coroutine waits, as if it did, and in its context.
+
+        What others have news of meanwhile it does not hear of: poke it then.
+        """
+        assert self._task is not None  # noqa: S101 - it waits
+        self._running = True
+        try:
+            return self._task.context.run(step, *args, **kwargs)
+        finally:
+            self._running = False
+
     def poke_soon(self) -> None:
         """Run its next step in the task of `run`, in trio's next pass."""
         if self._parked and self._task is not None:
             self._parked = False
             reschedule(self._task)
 
+    @enable_ki_protection
     def _step(self, error: BaseException | None) -> None:
         coroutine = self._coroutine
         assert coroutine is not None  # noqa: S101 - whoever calls it has looked

@@ -12,9 +12,15 @@ import trio
 
 from treewarden import IGNORE, Agent, AgentCrashed, AgentRef, ChildSpec, Intensity
 from treewarden.agents.operation import never_waits, run_through
-from treewarden.errors import ChildStartFailed, IntensityExceeded, UnknownChild
-from treewarden.exits import Crash, Shutdown
-from treewarden.supervision import Kind, current_life
+from treewarden.errors import (
+    AlreadyStarted,
+    ChildStartFailed,
+    IntensityExceeded,
+    ShuttingDown,
+    UnknownChild,
+)
+from treewarden.exits import Crash, Fault, Shutdown
+from treewarden.supervision import Kind, Supervisor, as_supervisor, current_life
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Generator
@@ -126,6 +132,14 @@ def address(root: SupervisorRef, path: str = "/a") -> AgentRef[Any]:
     return AgentRef(root.directory, path)
 
 
+def supervisor_at(world: World, path: str) -> Supervisor:
+    node = world.directory.find(path)
+    assert node is not None
+    supervisor = as_supervisor(node)
+    assert supervisor is not None
+    return supervisor
+
+
 # --- when ---------------------------------------------------------------------------------------
 
 
@@ -139,7 +153,84 @@ async def test_a_start_that_waits_for_nothing_is_over_in_the_turn_that_asks_for_
         info = await root.start_child(spec)
         assert info is not None
         assert (at, info.state) == ([asked], "running")
-        assert passes.count == asked + 1
+        assert passes.count == asked
+
+
+async def test_whoever_starts_many_gives_way_every_32nd_time(
+    world: World, passes: Passes
+) -> None:
+    """In whichever supervisors: a task in its turn is everybody's delay."""
+    inner = world.supervisor("inner", limit=0)
+    async with world.open(inner) as root:
+        before = passes.count
+        for number in range(160):
+            await root.start_child(prompt(world, id_=f"a-{number}"))
+            await root.supervisor("inner").start_child(prompt(world, id_=f"b-{number}"))
+        assert passes.count - before == 2 * 160 // 32
+
+
+async def test_whoever_is_refused_gives_way_each_time(
+    world: World, passes: Passes
+) -> None:
+    async with world.open(prompt(world)) as root:
+        before = passes.count
+        for _ in range(5):
+            with pytest.raises(AlreadyStarted):
+                await root.start_child(prompt(world))
+        assert passes.count - before == 5
+
+
+async def test_a_cancelled_caller_starts_nothing(world: World) -> None:
+    async with world.open() as root:
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await root.start_child(prompt(world))
+        assert scope.cancelled_caught
+        assert root.which_children() == []
+    assert world.trace == []
+
+
+async def test_what_a_start_asks_of_its_supervisor_comes_after_it(world: World) -> None:
+    """No two of its decisions overlap, whoever makes them."""
+
+    class Parent(Prompt):
+        async def on_start(self) -> None:
+            self.note("parent")
+            supervisor_at(world, "/").add_soon(prompt(world, id_="b"))
+            self.note("asked")
+
+    async with world.open() as root:
+        await root.start_child(prompt(world, Parent))
+        assert world.cut() == ["parent", "asked", "up"]
+        assert [one.path for one in world.reported("started")] == ["/a", "/b"]
+
+
+async def test_a_start_that_fails_is_over_before_anything_else_is_done(
+    world: World,
+) -> None:
+    class Failing(Prompt):
+        async def on_start(self) -> None:
+            supervisor_at(world, "/").add_soon(prompt(world, Observer, "b"))
+            raise ValueError("no")
+
+    class Observer(Prompt):
+        async def on_start(self) -> None:
+            self.note("there" if world.directory.find("/a") else "gone")
+
+    async with world.open() as root:
+        with pytest.raises(ChildStartFailed):
+            await root.start_child(prompt(world, Failing))
+        assert world.trace == ["gone"]
+
+
+async def test_a_supervisor_that_is_about_to_end_starts_nothing(world: World) -> None:
+    inner = world.supervisor("inner", limit=0)
+    async with world.open(inner, limit=9) as root:
+        supervisor_at(world, "/inner").crash(Fault(type="Broken", message="on purpose"))
+        with pytest.raises(ShuttingDown):
+            await root.supervisor("inner").start_child(prompt(world))
+        await world.settle()
+    assert world.trace == []
 
 
 async def test_a_restart_is_over_in_the_turn_of_the_crash(
@@ -204,6 +295,17 @@ async def test_what_a_start_leaves_in_its_context_is_there_for_that_incarnation_
         assert await address(root, "/b").call(Prompt.colour) == "/b"
         assert world.trace == ["none", "none", "crash", "none"]
         assert (_colour.get(), current_life.get()) == ("none", None)
+
+
+async def test_a_start_sees_nothing_of_the_context_of_whoever_asks_for_it(
+    world: World,
+) -> None:
+    """Pitfall 30: also when it is over in his turn."""
+    async with world.open() as root:
+        _colour.set("caller's")
+        await root.start_child(prompt(world, Painted))
+        assert await address(root).call(Prompt.colour) == "/a"
+        assert (world.trace, _colour.get()) == (["none"], "caller's")
 
 
 # --- how it can end -----------------------------------------------------------------------------
@@ -284,6 +386,18 @@ async def test_a_child_is_stopped_in_order_before_its_task_has_run(
         nursery.start_soon(terminate)
         await world.settle()
         assert world.cut() in (["up", "down", "terminated"], ["up", "unknown"])
+
+
+async def test_a_start_can_be_interrupted_wherever_it_runs(world: World) -> None:
+    """One that loops for ever is ended by Ctrl-C, in its caller's turn too."""
+
+    class Watched(Prompt):
+        async def on_start(self) -> None:
+            self.note(str(trio.lowlevel.currently_ki_protected()))
+
+    async with world.open(prompt(world, Watched)) as root:
+        await root.start_child(prompt(world, Watched, "b"))
+        assert world.trace == ["False", "False"]
 
 
 async def test_an_interrupt_in_a_start_stops_the_tree(world: World) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import re
 from dataclasses import dataclass, fields
@@ -19,6 +20,7 @@ from treewarden import (
     Intensity,
     MailboxPolicy,
     SupervisorSpec,
+    open_supervisor,
 )
 from treewarden.errors import ConfigError
 from treewarden.resilience import Backoff
@@ -225,7 +227,7 @@ def test_an_id_that_is_no_word_of_a_path_is_refused_and_shown(id_: str) -> None:
     shown_so = re.escape(repr(id_))
     with pytest.raises(ValueError, match=shown_so):
         ChildSpec(id_, work)
-    with pytest.raises(ValueError, match=shown_so):
+    with pytest.raises(ValueError, match=f"^an application's name .*{shown_so}"):
         Application(id_, [])
 
 
@@ -242,6 +244,15 @@ def test_an_id_that_the_runtime_needs_is_refused_to_applications(id_: str) -> No
     with pytest.raises(ValueError, match=f"'{id_}' is reserved"):
         Application("a", [child])
     assert SupervisorSpec([child]).children == (child,)
+
+
+def test_a_loop_that_is_not_trios_is_refused_by_name() -> None:
+    async def main() -> None:
+        async with open_supervisor():
+            pass
+
+    with pytest.raises(RuntimeError, match="treewarden runs on trio"):
+        asyncio.run(main())
 
 
 def test_an_id_is_there_once_among_siblings() -> None:

@@ -6,6 +6,7 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 import trio
 
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from treewarden.exits import Exit
 
 EXITED = "supervision.exited"
+STARTED = "supervision.started"
 
 
 def fault_of(error: BaseException, **fields: Any) -> Fault:
@@ -62,6 +64,47 @@ def report(topic: str = EXITED, exit_: Exit | None = None, **fields: Any) -> Rep
 
 def spec(**fields: Any) -> ChildSpec:
     return ChildSpec("a", trio.sleep_forever, **fields)
+
+
+# --- in the journal -----------------------------------------------------------------------
+
+CAUSE = Cause(
+    kind=CauseKind.GROUP, origin="/b", exit=CRASH, at_ns=4, by="me", took_down=("/c",)
+)
+
+
+@pytest.mark.parametrize(
+    ("one", "expected"),
+    [
+        (report(STARTED), {}),
+        (report(STARTED, Normal()), {"exit": "returned"}),
+        (report(EXITED, CRASH), {"exit": "crashed: ValueError: no such page"}),
+        (report(EXITED, Killed()), {"exit": "killed"}),
+        (report(EXITED, Killed(), stopping=True), {"exit": "killed", "stopping": True}),
+        (report(EXITED, Shutdown(), stopping=True), {"exit": "stopped"}),
+        (report("supervision.stuck", detail="shielded"), {"detail": "shielded"}),
+        (
+            report("supervision.restarted", cause=CAUSE, budget=(1, 3, 5.0)),
+            {
+                "cause": "group",
+                "origin": "/b",
+                "by": "me",
+                "took_down": ["/c"],
+                "budget": {"spent": 1, "limit": 3, "period": 5.0},
+            },
+        ),
+    ],
+)
+def test_the_journal_gets_what_there_is_to_say_and_nothing_else(
+    one: Report, expected: dict[str, object]
+) -> None:
+    content = msgspec.json.decode(one.encode())
+    assert content.pop("incarnation") == 2
+    if isinstance(one.exit, Crash):
+        file, _, line = content.pop("where").rpartition(":")
+        assert file == __file__
+        assert line.isdecimal()
+    assert content == expected
 
 
 # --- how bad it is ------------------------------------------------------------------------
@@ -367,6 +410,8 @@ def test_the_message_that_an_agent_crashed_with_is_shown_with_sender_and_state()
     """LOG-03"""
     one = report(exit_=CRASH, kind=Kind.AGENT, in_hand=InHand())
     assert headline(one).endswith("ValueError: no such page, handling fetch")
+    content = msgspec.json.decode(one.encode())
+    assert (content["operation"], content["sender"]) == ("fetch", "/b")
     shown = fields(one)
     assert shown["operation"] == "fetch"
     assert shown["arguments"] == '{"args":["http://example.org"]}'

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+from trio.lowlevel import currently_ki_protected
 from trio.testing import wait_all_tasks_blocked
 
 from treewarden.exits import Fault, Shutdown
@@ -74,6 +75,50 @@ async def test_a_step_runs_in_the_context_of_the_task_that_waits_for_it(
     await wait_all_tasks_blocked()
     assert found == ["listener's", "listener's too"]
     assert _whose.get() == "poker's"
+
+
+async def test_what_is_done_in_place_of_a_step_is_done_as_one(
+    nursery: trio.Nursery,
+) -> None:
+    """TA-10; and what it brings news of is for the next step."""
+    turns = Turns()
+    steps: list[str] = []
+
+    async def listen() -> None:
+        await news()
+        steps.append("listened")
+
+    async def run() -> None:
+        _whose.set("listener's")
+        await turns.run(listen())
+
+    def step(name: str) -> str:
+        steps.append(name)
+        turns.poke()
+        return _whose.get()
+
+    nursery.start_soon(run)
+    await wait_all_tasks_blocked()
+    assert turns.instead(step, "instead") == "listener's"
+    assert steps == ["instead"]
+    turns.poke()
+    assert steps == ["instead", "listened"]
+
+
+async def test_no_interrupt_is_raised_in_a_step(nursery: trio.Nursery) -> None:
+    """Half a step would leave a child that nobody waits for, or waits for in vain."""
+    turns = Turns()
+    seen: list[bool] = []
+
+    async def listen() -> None:
+        await news()
+        seen.append(currently_ki_protected())
+
+    nursery.start_soon(turns.run, listen())
+    await wait_all_tasks_blocked()
+    assert turns.instead(currently_ki_protected)
+    turns.poke()
+    assert (seen, currently_ki_protected()) == ([True], False)
 
 
 async def test_what_a_step_raises_comes_out_where_it_is_awaited(
