@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import outcome
 
-from treewarden.agents import AgentBody, AgentRef, Reply, Request, orders, outbox
+from treewarden.agents import (
+    AgentBody,
+    AgentRef,
+    Reply,
+    Request,
+    hooks,
+    orders,
+    outbox,
+)
 from treewarden.agents import body as bodies
 from treewarden.agents.envelope import Envelope
 from treewarden.agents.mailbox import Mailbox
 from treewarden.agents.monitor import Monitor
+from treewarden.agents.recent import Entry, as_record
 from treewarden.agents.redaction import Redaction
 from treewarden.agents.request import RequestEnvelope
 from treewarden.exits import Normal
@@ -54,6 +64,15 @@ def suspension_is_only_shown(replace: Replace) -> None:
         body.suspended = None
 
     replace(orders, "suspend", suspend)
+
+
+@DOUBLES.breaks(
+    caught_by="test_body_operators.py::test_what_a_handler_brings_up_is_seen_to_before_the_next_message"
+)
+def nobody_is_called_away(replace: Replace) -> None:
+    """All that waited when an agent woke is handled, whatever comes up meanwhile."""
+    never = property(lambda self: False, lambda self, value: None)
+    replace(AgentBody, "called_away", never)
 
 
 @DOUBLES.breaks(
@@ -229,3 +248,44 @@ def the_trace_is_without_end(replace: Replace) -> None:
     from collections import deque
 
     replace(bodies, "new_ring", deque)
+
+
+@DOUBLES.breaks(
+    caught_by="test_hooks.py::test_a_hook_that_is_installed_twice_is_there_once"
+)
+def a_hook_that_cannot_be_told_from_another(replace: Replace) -> None:
+    """Installed twice a hook is told twice, and can never be taken off."""
+    honest = hooks.install
+
+    def install(body: AgentBody, hook: hooks.Hook) -> None:
+        honest(body, lambda handled: hook(handled))
+
+    replace(hooks, "install", install)
+
+
+@DOUBLES.breaks(
+    caught_by="test_hooks.py::test_all_hooks_are_off_at_once_and_what_was_handled_is_still_known"
+)
+def hooks_that_are_never_off(replace: Replace) -> None:
+    """Once somebody has looked, every message pays for it."""
+    replace(hooks, "_fall_silent", lambda body, ring: None)
+
+
+@DOUBLES.breaks(
+    caught_by="test_hooks.py::test_a_hook_that_fails_is_uninstalled_and_hurts_nobody"
+)
+def a_failing_hook_takes_the_agent_along(replace: Replace) -> None:
+    """What a hook raises comes out of the agent's own loop."""
+
+    def append(self: hooks.TellingRing, entry: Entry) -> None:
+        super(hooks.TellingRing, self).append(entry)
+        for hook in tuple(self.hooks):
+            hook(as_record(entry))
+
+    replace(hooks.TellingRing, "append", append)
+
+
+@DOUBLES.breaks(caught_by="test_hooks.py::test_a_hook_is_no_part_of_a_handler")
+def a_hook_that_acts_as_its_agent(replace: Replace) -> None:
+    """What a hook stages leaves with the next message."""
+    replace(hooks, "current_body", ContextVar("another", default=None))

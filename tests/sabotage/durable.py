@@ -153,15 +153,7 @@ def once_is_every_time(replace: Replace) -> None:
 )
 def memory_takes_what_is_not_committed(replace: Replace) -> None:
     """An agent without a store's state handles what its sender may have to take back."""
-
-    def init(self: AgentBody, *arguments: Any) -> None:
-        _init(self, *arguments)
-        self.awaits_senders = False
-
-    replace(AgentBody, "__init__", init)
-
-
-_init = AgentBody.__init__
+    replace(AgentBody, "_is_early", lambda self, envelope: False)
 
 
 @DOUBLES.breaks(

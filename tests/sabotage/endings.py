@@ -94,14 +94,14 @@ def an_old_link_ends_a_new_life(replace: Replace) -> None:
 
 
 @DOUBLES.swaps(
-    Ties,
-    "_take_back",
+    AgentBody,
+    "take_back",
     caught_by=(
         "test_monitor.py::test_a_notice_that_waits_is_taken_back_with_its_monitor",
         "test_monitor.py::test_a_notice_is_for_the_incarnation_that_watched",
     ),
 )
-def a_notice_that_comes_after_all(self: Ties, envelope: Envelope) -> None:
+def a_notice_that_comes_after_all(self: AgentBody, envelope: Envelope) -> None:
     """MON-04, MON-09: what waits already is handled, whoever asked for it."""
 
 

@@ -11,8 +11,8 @@ commit, `release` what the commit sets free, `outbox` what it sent and nobody ha
 it, `request` and `reply` answers that are read or given later, `request_id` by what one is
 known for ever, `monitor` and `links` who is told, and who goes along, when somebody ends,
 `orders` what an operator has it do,
-`owner` what is somebody's for as long as he lives. `recent` is what it did lately, `crash` what is kept of
-its last moments, `message_spans` what telemetry hears, `redaction` what of all that people
+`owner` what is somebody's for as long as he lives. `recent` is what it did lately, `hooks`
+hear of that at once, `crash` is what is kept of its last moments, `message_spans` what telemetry hears, `redaction` what of all that people
 may see.
 
 `transaction` makes several of them change together: `seat` is an agent's place in it,

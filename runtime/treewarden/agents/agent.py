@@ -117,7 +117,9 @@ _OPTIONS = frozenset({*_RIGHT, "migrate"})
 class AgentClass:
     """What is worked out once for each Agent subclass; `on_start` None: not overridden.
 
-    `starts_at_once`: nothing in its start waits, unless for its state.
+    `starts_at_once`: nothing in its start waits, unless for its state. `keeps`: a cast is
+    a row of the store before it is a message. `awaits_senders`: a message waits until what
+    its sender did before is committed.
     """
 
     name: str
@@ -131,6 +133,8 @@ class AgentClass:
     on_down: Operation
     redaction: Redaction
     collections: tuple[Declaration, ...]
+    keeps: bool
+    awaits_senders: bool
 
 
 class Agent(Generic[State]):
@@ -190,6 +194,9 @@ class Agent(Generic[State]):
             on_down=Operation("on_down", cls.on_down),
             redaction=Redaction(cls, Agent),
             collections=_collections(cls),
+            keeps=cls.mailbox.durable,
+            # Memory that no commit holds cannot go back when that one fails.
+            awaits_senders=cls.persistence == "none",
         )
 
     @classmethod
@@ -573,7 +580,9 @@ class Agent(Generic[State]):
 
     def stop(self, exit: Exit | None = None) -> None:  # noqa: A002 - design.md
         """End after this handler, whose answer and changes still count."""
-        self.treewarden_body.exit_after = exit if exit is not None else Normal()
+        body = self.treewarden_body
+        body.exit_after = exit if exit is not None else Normal()
+        body.called_away = True
 
 
 def _refuse_clashes(cls: type) -> None:

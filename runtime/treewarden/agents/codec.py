@@ -85,7 +85,8 @@ class StateCodec:
             return self._decode(payload)
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise RestoreError(
-                f"the stored state of {path} cannot be read: {error}"
+                f"the stored state of {path} cannot be read: {error}; where its type"
+                " has changed, raise state_version and give it a migrate"
             ) from error
 
     def migrate(

@@ -63,12 +63,10 @@ from treewarden.store import (
     load_effects,
     load_messages,
 )
-from treewarden.supervision import raised_by_itself
 
 from .body import AgentBody
 from .envelope import Envelope
 from .mailbox import MailboxOverflow
-from .message_spans import begin_span
 from .outbox import (
     CastDelivery,
     closes_a_ring,
@@ -252,8 +250,6 @@ class RoomDelivery:
 
 class DurableBody(AgentBody):
     """The body of an agent whose mailbox is durable."""
-
-    keeps = True
 
     __slots__ = ("_inbox", "_is_read", "_line", "_loaded_to", "_reserved", "_room")
 
@@ -528,38 +524,12 @@ class DurableBody(AgentBody):
                 return exit_
         return None
 
-    def _has_else_to_do(self, life: Life) -> bool:
-        store = self.surroundings.store
-        return bool(
-            self._crash is not None
-            or self.outbox
-            or self.suspended is not None
-            or self.orders
-            or life.stopping
-            or life.injected is not None
-            or self.exit_after is not None
-            or (self.memory.newest is not None and self._is_too_far_ahead)
-            or (self.memory.newest is not None and store and not store.has_room)
-        )
-
     async def _handle(self, envelope: Envelope) -> Exit | None:
-        operation = envelope.operation
-        envelope.begun = True
-        self.in_hand = envelope
+        """One message; its row goes with what its handler does."""
         if isinstance(envelope, DurableEnvelope):
             envelope.calls, envelope.effects = 0, None
             self._inbox.take(envelope)
-        started = begin_span(envelope) if self.spans.enabled else 0
-        try:
-            value = operation.function(self.agent, *envelope.args, **envelope.kwargs)
-            if operation.is_async:
-                value = await value
-        except BaseException as error:
-            if not isinstance(error, Exception) and not raised_by_itself(error):
-                self._interrupted(envelope)
-                raise
-            return self._raised(envelope, error, started)
-        return self._returned(envelope, value, started)
+        return await super()._handle(envelope)
 
     # --- attempts ----------------------------------------------------------------------
 

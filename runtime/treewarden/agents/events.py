@@ -190,12 +190,11 @@ class DurableEvents:
         body.wake()
 
     def _empty_mailbox(self) -> None:
-        mailbox = self._body.mailbox
+        body = self._body
         for envelope in [
-            one for one in mailbox.items if isinstance(one, EventEnvelope)
+            one for one in body.mailbox.items if isinstance(one, EventEnvelope)
         ]:
-            mailbox.items.remove(envelope)
-            mailbox.taken += 1
+            body.take_back(envelope)
 
     def crashed(self, leased: LeasedEvent) -> None:
         """Only its first crash counts against the agent's budget."""

@@ -63,11 +63,19 @@ class Memory:
     def is_at_hand(self) -> bool:
         """Whether `restore` has nothing to wait for."""
         body = self._body
-        is_kept = body.agent_type.persistence == "write_through"
         return (
-            (self._is_loaded or not is_kept or body.agent_class.codec is None)
+            (self._is_loaded or not self._is_kept)
             and (self.collections is not None or not body.agent_class.collections)
             and body.node.path not in body.surroundings.undecided
+        )
+
+    @property
+    def _is_kept(self) -> bool:
+        """Whether there is a state, and the store has it."""
+        body = self._body
+        return (
+            body.agent_type.persistence == "write_through"
+            and body.agent_class.codec is not None
         )
 
     async def restore(self, agent: Agent[Any]) -> None:
@@ -77,19 +85,27 @@ class Memory:
             NotRunning: it keeps them in a store, and there is none.
             RestoreError: they cannot be read.
         """
-        await self._wait_for_predecessor()
-        codec = self._body.agent_class.codec
+        if not self.is_at_hand:
+            # At a first start, seldom later: the coroutines are as much as all the rest.
+            await self._wait_for_predecessor()
+            await self._load()
+            await self._open_collections()
+        self._give_everything(agent)
+
+    def _give_everything(self, agent: Agent[Any]) -> None:
+        agent_class = self._body.agent_class
+        codec = agent_class.codec
         if codec is None:
             agent.state = None
-        elif self._body.agent_type.persistence == "write_through":
-            if not self._is_loaded:
-                await self._load(codec)
+        elif self._is_loaded:
             self._give(agent, codec)
         else:
             self.latest = b""
             self._give(agent, codec)
             self.committed = self.latest
-        await self._attach_collections(agent)
+        opened = self.collections or _NO_COLLECTIONS
+        for declaration in agent_class.collections:
+            setattr(agent, declaration.name, opened[declaration.name])
 
     async def _wait_for_predecessor(self) -> None:
         surroundings = self._body.surroundings
@@ -97,9 +113,11 @@ class Memory:
         if unit is not None and surroundings.store is not None:
             await decided(surroundings.store, unit)
 
-    async def _load(self, codec: StateCodec) -> None:
+    async def _load(self) -> None:
         body, path = self._body, self._body.node.path
-        store = body.surroundings.store
+        codec, store = body.agent_class.codec, body.surroundings.store
+        if self._is_loaded or not self._is_kept or codec is None:
+            return
         if store is None:
             raise NotRunning(
                 f"{path} keeps its state in a store and none is running: use "
@@ -123,20 +141,18 @@ class Memory:
         # Remembered, so that a handler that changes nothing writes nothing.
         self.latest = codec.encode_first(agent.state, path)
 
-    async def _attach_collections(self, agent: Agent[Any]) -> None:
-        declared = self._body.agent_class.collections
-        if self.collections is None:
-            store, path = self._body.surroundings.store, self._body.node.path
-            opened: dict[str, Collection] = {}
-            for declaration in declared:
-                if store is None:
-                    raise NotRunning(f"{path} has durable collections and no store")
-                collection = declaration.make(store, path)
-                await collection.open()
-                opened[declaration.name] = collection
-            self.collections = opened or _NO_COLLECTIONS
-        for declaration in declared:
-            setattr(agent, declaration.name, self.collections[declaration.name])
+    async def _open_collections(self) -> None:
+        if self.collections is not None:
+            return
+        store, path = self._body.surroundings.store, self._body.node.path
+        opened: dict[str, Collection] = {}
+        for declaration in self._body.agent_class.collections:
+            if store is None:
+                raise NotRunning(f"{path} has durable collections and no store")
+            collection = declaration.make(store, path)
+            await collection.open()
+            opened[declaration.name] = collection
+        self.collections = opened or _NO_COLLECTIONS
 
     # --- after a handler ---------------------------------------------------------------------
 

@@ -33,6 +33,7 @@ def order(body: AgentBody, envelope: Envelope) -> None:
     if body.orders is NO_MESSAGES:
         body.orders = deque()
     body.orders.append(envelope)
+    body.called_away = True
     if body.blocked is not None:
         body.blocked.cancel()
     body.wake()
@@ -45,6 +46,7 @@ def suspend(body: AgentBody) -> None:
     if body.node.state is not NodeState.RUNNING:
         raise AgentDown(body.node.path, f"it is {body.node.state}")
     body.suspended = trio.Event()
+    body.called_away = True
     body.node.state = NodeState.SUSPENDED
     body.directory.touch()
     body.wake()

@@ -89,6 +89,7 @@ def _deliver(sender: AgentBody, delivery: Delivery) -> None:
         if sender.outbox is NO_DELIVERIES:
             sender.outbox = deque()
         sender.outbox.append(delivery)
+        sender.called_away = True
 
 
 def _as_event(staged: StagedEvent, payload: object) -> Event:

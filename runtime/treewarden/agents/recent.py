@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 KEPT: Final = 50
 """Messages that each agent remembers; the oldest goes."""
@@ -23,18 +26,22 @@ class Handled:
     outcome: Outcome
 
 
-Ring: TypeAlias = deque[tuple[str, str, int, Outcome]]
-"""Plain tuples, oldest first: one is written for every message."""
+Entry: TypeAlias = tuple[str, str, int, Outcome]
+"""A plain tuple: one is written for every message."""
+
+Ring: TypeAlias = deque[Entry]
+"""Oldest first."""
+
+NOTHING_YET: Final[Ring] = deque(maxlen=0)
+"""Of an agent that has handled nothing: the first message makes a ring."""
 
 
-def new_ring() -> Ring:
-    """An empty one."""
-    return deque(maxlen=KEPT)
+def new_ring(entries: Iterable[Entry] = ()) -> Ring:
+    """One that holds `entries`, or the last of them."""
+    return deque(entries, KEPT)
 
 
-def as_records(ring: Ring | None) -> tuple[Handled, ...]:
-    """What it holds, oldest first."""
-    return tuple(
-        Handled(operation=operation, sender=sender, at_ns=at_ns, outcome=outcome)
-        for operation, sender, at_ns, outcome in ring or ()
-    )
+def as_record(entry: Entry) -> Handled:
+    """An entry for those who look."""
+    operation, sender, at_ns, outcome = entry
+    return Handled(operation=operation, sender=sender, at_ns=at_ns, outcome=outcome)

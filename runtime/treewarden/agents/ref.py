@@ -42,7 +42,7 @@ from treewarden.exits import Crash, Normal, describe
 from treewarden.ids import new_id
 from treewarden.supervision import Kind
 
-from . import orders, request_id
+from . import hooks, orders, request_id
 from .body import AgentBody, AgentStatistics, current_body
 from .durable import DurableBody
 from .envelope import UNANSWERED, Envelope
@@ -154,7 +154,7 @@ class AgentRef(Generic[A]):
         if (
             not found.is_async
             and body.idle is not None
-            and not (envelope.needs and body.awaits_senders)
+            and not (envelope.needs and body.agent_class.awaits_senders)
         ):
             await checkpoint_if_cancelled()
             envelope.inline = True
@@ -262,7 +262,7 @@ class AgentRef(Generic[A]):
                 found.check(args, kwargs)
         except (KeyError, TypeError):
             found = body.found(operation, args, kwargs)
-        if body.keeps:
+        if body.agent_class.keeps:
             await _keep(body, found, args, kwargs, sender)
             return
         envelope = Envelope(found, args, kwargs)
@@ -380,6 +380,23 @@ class AgentRef(Generic[A]):
     def recent(self) -> tuple[Handled, ...]:
         """The last 50 messages that it handled, oldest first, crashes included."""
         return self.resolve().recent()
+
+    def install(self, hook: Callable[[Handled], None]) -> None:
+        """Have `hook` called with every message that it has handled from now on.
+
+        It is called in the agent's turn, right after the message and before its answer
+        leaves, so it is plain and short; one that raises is uninstalled, which is logged.
+        It stays through crashes and restarts. Installed twice is once.
+        """
+        hooks.install(self.resolve(), hook)
+
+    def uninstall(self, hook: Callable[[Handled], None]) -> None:
+        """Call `hook` no more; nothing when it is not installed."""
+        hooks.uninstall(self.resolve(), hook)
+
+    def uninstall_all(self) -> None:
+        """Call no hook any more."""
+        hooks.uninstall_all(self.resolve())
 
     def inspect(self) -> bytes:
         """The last committed state as JSON, redacted; waits for nobody."""

@@ -80,7 +80,7 @@ class Ties:
         if self.events is not None:
             self.events.let_go()
         for envelope in self.bound:
-            self._take_back(envelope)
+            self._body.take_back(envelope)
         self.bound.clear()
         for timer in self.timers:
             timer.cancel()
@@ -191,11 +191,6 @@ class Ties:
         self._body.wake()
         return envelope
 
-    def _take_back(self, envelope: Envelope) -> None:
-        moved = self._body.mailbox.remove(envelope)
-        if moved is not None and not moved.is_call:
-            moved.reply(None)
-
     def bind(self, envelope: Envelope) -> None:
         """Have it go with this incarnation: the next one sets its own timers."""
         if len(self.bound) >= self._bound_limit:
@@ -277,4 +272,4 @@ class Ties:
         """Have it handled by `on_down`; called, the answer takes it back."""
         envelope = self._send(self._body.agent_class.on_down, (down,), {})
         self.bind(envelope)
-        return partial(self._take_back, envelope)
+        return partial(self._body.take_back, envelope)

@@ -70,6 +70,9 @@ class Counter(Agent[Total]):
     async def set_own(self) -> None:
         await self.ref.replace_state(Total())
 
+    def end(self) -> None:
+        self.stop()
+
 
 class Kept(Counter):
     persistence = "write_through"
@@ -151,7 +154,7 @@ async def test_a_suspended_agent_takes_no_message_until_it_is_resumed(
     ref.suspend()
     ref.suspend()
     assert ref.statistics().doing == "suspended"
-    with pytest.raises(CallTimeout, match="it is suspended") as caught:
+    with pytest.raises(CallTimeout, match="doing: suspended") as caught:
         await ref.with_timeout(1).call(Counter.get)
     assert not caught.value.begun
     await ref.cast(Counter.add, 1)
@@ -361,6 +364,39 @@ async def test_no_more_than_fifty_messages_are_remembered(
     for _ in range(50):
         await ref.call(Counter.get)
     assert [one.operation for one in ref.recent()] == ["get"] * 50
+
+
+@pytest.mark.parametrize(
+    ("come_up", "left", "incarnation"),
+    [(Counter.hold_itself, 1, 1), (Counter.end, 0, 2)],
+    ids=["suspended", "stopped"],
+)
+async def test_what_a_handler_brings_up_is_seen_to_before_the_next_message(
+    ref: Any,
+    come_up: Callable[..., object],
+    left: int,
+    incarnation: int,
+    autojump_clock: object,
+) -> None:
+    """Though both messages were there when the agent woke."""
+    await ref.cast(come_up)
+    await ref.cast(Counter.add, 1)
+    await wait_all_tasks_blocked()
+    assert (ref.statistics().mailbox, ref.incarnation) == (left, incarnation)
+    ref.resume()
+    assert await ref.call(Counter.get) == 1
+
+
+async def test_what_comes_up_while_a_handler_waits_is_seen_to_before_the_next_message(
+    ref: Any, nursery: trio.Nursery, autojump_clock: object
+) -> None:
+    """Pitfall 69: an operator's state is there before what waited longer than he did."""
+    await ref.cast(Counter.hang, 1)
+    await ref.cast(Counter.add, 1)
+    await wait_all_tasks_blocked()
+    nursery.start_soon(ref.replace_state, Total(value=10))
+    await trio.sleep(2)
+    assert await ref.call(Counter.get) == 11
 
 
 async def test_what_a_class_redacts_is_shown_to_nobody(tmp_path: Path) -> None:

@@ -169,7 +169,7 @@ async def test_two_agents_that_wait_for_each_other_are_both_named(
     a, b = address(supervisor, "/a"), address(supervisor, "/b")
     with pytest.raises(CallTimeout) as caught:
         await a.with_timeout(60).call(Ring.ask, b, a)
-    assert str(caught.value) == ("/b did not answer ask of /a within 5 s; it is ask")
+    assert str(caught.value) == ("/b did not answer ask of /a within 5 s; doing: ask")
     assert trio.current_time() == 5
 
 

@@ -201,6 +201,17 @@ async def test_a_row_that_a_newer_class_wrote_is_refused_and_kept(
     assert on_disk(file) == ("Person", 4, {"later": True})
 
 
+async def test_a_type_that_changed_without_its_version_is_refused_with_the_remedy(
+    opened: Open, row: Any, file: Path
+) -> None:
+    before = {"first": "Ada", "last": "Lovelace", "mails": "a@x,b@y"}
+    await row("Person", 3, before)
+    async with opened(Person) as runtime:
+        assert "Expected `array`, got `str`" in refusal(runtime)
+        assert "raise state_version and give it a migrate" in refusal(runtime)
+    assert on_disk(file) == ("Person", 3, before)
+
+
 async def test_f16_a_damaged_state_is_refused_and_never_an_empty_start(
     opened: Open, row: Any, file: Path
 ) -> None:

@@ -185,7 +185,7 @@ async def test_a_call_that_is_late_says_what_the_agent_is_doing(
 ) -> None:
     """MSG-03"""
     ref = await counter(start_agents, address)
-    with pytest.raises(CallTimeout, match="it is hang") as caught:
+    with pytest.raises(CallTimeout, match="doing: hang") as caught:
         await ref.with_timeout(2).call(Counter.hang, 3)
     assert trio.current_time() == 2
     assert caught.value.begun
