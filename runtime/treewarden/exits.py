@@ -89,6 +89,16 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return f"{file}:{line}"
 
 
+def writable(text: str) -> str:
+    """`text` as UTF-8 can hold it: lone surrogates, as in odd file names, as escapes.
+
+    A record that no file takes would turn one failure into another, for ever.
+    """
+    if text.isascii():
+        return text
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def _capture(
     error: BaseException,
     path: str,
@@ -123,6 +133,7 @@ def _message(error: BaseException, depth: int = _CAUSE_DEPTH) -> str:
         text = _said(error, depth)
     except Exception:  # noqa: BLE001 - user code inside the crash path
         return f"<{type(error).__name__}.__str__ failed>"
+    text = writable(text)
     if len(text) > _MESSAGE_LIMIT:
         return f"{text[:_MESSAGE_LIMIT]}… ({len(text)} characters)"
     return text

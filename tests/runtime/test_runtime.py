@@ -95,6 +95,7 @@ async def test_the_system_stands_before_the_application(tmp_path: Path) -> None:
             "/system/monitors/crew",
             "/system/monitors/signals",
             "/system/monitors/readings",
+            "/system/monitors/deadlines",
             "/system/programs",
             "/system/http",
             "/system/telemetry",

@@ -61,6 +61,7 @@ PARTS = [
     ("/system/edge/monitors/crew", "permanent", 5.0),
     ("/system/edge/monitors/signals", "permanent", 5.0),
     ("/system/edge/monitors/readings", "permanent", 5.0),
+    ("/system/edge/monitors/deadlines", "permanent", 5.0),
     ("/system/edge/programs", "permanent", 5.0),
     ("/system/edge/http", "permanent", FOR_EVER),
     ("/system/edge/telemetry", "permanent", 4.0),
@@ -353,7 +354,7 @@ async def test_f50_the_stop_is_the_start_backwards_and_the_system_outlives_its_u
     runtime.directory.reporter = lambda report: heard.append(
         (report.topic, report.path)
     )
-    async with runtimes._open(runtime):
+    async with runtimes.running(runtime):
         await trio.testing.wait_all_tasks_blocked()
     started = [path for topic, path in heard if topic == "supervision.started"]
     ended = [path for topic, path in heard if topic == "supervision.exited"]
@@ -380,6 +381,7 @@ async def test_f50_the_stop_is_the_start_backwards_and_the_system_outlives_its_u
         "/system/monitors/crew",
         "/system/monitors/signals",
         "/system/monitors/readings",
+        "/system/monitors/deadlines",
         "/system/programs",
         "/system/http",
         "/system/telemetry",
@@ -692,7 +694,7 @@ async def reports(tmp_path: Path) -> AsyncIterator[tuple[Runtime, list[Report]]]
         tell(report)
 
     runtime.directory.reporter = hear
-    async with runtimes._open(runtime):
+    async with runtimes.running(runtime):
         yield runtime, heard
 
 

@@ -7,8 +7,8 @@ import os
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from treewarden import runtime
 from treewarden.injection import Deed, InjectionPoint, Injections, points
+from treewarden.runtime import runtime
 
 from .double import Area
 
@@ -72,7 +72,7 @@ def at_the_first_reach(armed: points.Armed) -> bool:
 
 @DOUBLES.swaps(
     runtime,
-    "_cancel_child",
+    "cancel_child",
     caught_by="test_injections.py::test_a_cancellation_kills_the_child_in_whose_turn_it_is",
 )
 def cancels_nobody() -> bool:

@@ -13,6 +13,7 @@ from treewarden.bus.subscription import Subscription
 from treewarden.errors import UnknownChild
 from treewarden.supervision import Directory, node, report
 from treewarden.supervision.supervisor import Supervisor
+from treewarden.supervision.wish import Wish
 
 from .double import Area
 
@@ -122,14 +123,14 @@ def a_child_is_looked_for(self: Supervisor, id_: str) -> Node:
 
 
 @DOUBLES.swaps(
-    Supervisor,
-    "_obey",
+    Wish,
+    "carry_out",
     caught_by=_S
     + "test_ref.py::test_a_wish_that_cannot_be_carried_out_does_not_harm_the_supervisor",
 )
-async def a_wish_that_kills(self: Supervisor, command: Any) -> None:
+async def a_wish_that_kills(self: Wish) -> None:
     """Pitfall 78: who asks for the impossible takes everybody down."""
-    command.answer(outcome.Value(await command.run()))
+    self._answer(outcome.Value(await self._run()))
 
 
 _hand_over = Subscription._hand_over

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from treewarden import runtime as runtimes
 from treewarden.agents.codec import StateCodec
 from treewarden.clock import wall_ns
 from treewarden.errors import RestoreError
-from treewarden.runtime import Runtime
+from treewarden.runtime import current_runtime, news, runtime
+from treewarden.runtime.news import News
 from treewarden.store import database as databases
 from treewarden.store import loading
 from treewarden.store.faults import FaultTrimmer
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 DOUBLES: Final = Area("tests")
 
 _load = Store.load
-_report = Runtime._report
+_report = News.report
 _load_ahead = StateLoader.load
 _note_size = Store._note_size
 
@@ -43,19 +43,19 @@ _note_size = Store._note_size
 
 
 @DOUBLES.swaps(
-    Runtime,
-    "_report",
+    News,
+    "report",
     caught_by="runtime/test_store_life.py::test_f13_three_crashes_of_an_agent_leave_the_store_as_it_was",
 )
-def a_store_of_its_users_own(self: Runtime, report: Report) -> None:
+def a_store_of_its_users_own(self: News, report: Report) -> None:
     """F13: an agent's crash takes the store with it."""
     _report(self, report)
     if report.topic == "supervision.exited" and report.path == "/one":
-        self.injections.crash("/system/store")
+        current_runtime().injections.crash("/system/store")
 
 
 @DOUBLES.swaps(
-    runtimes,
+    runtime,
     "Intensity",
     caught_by="runtime/test_store_life.py::test_f13_a_store_that_crashed_is_opened_again_before_its_users",
 )
@@ -172,7 +172,7 @@ def histories_of_the_dead(self: FaultTrimmer, connection: sqlite3.Connection) ->
 
 
 @DOUBLES.swaps(
-    runtimes,
+    news,
     "crash_of",
     caught_by="runtime/store/test_faults.py::test_s50_what_crashed_in_a_tree_is_told_by_path_and_survives_a_restart",
 )

@@ -9,6 +9,8 @@ import trio
 
 from treewarden.agents import Agent
 from treewarden.runtime import Runtime
+from treewarden.runtime import runtime as composed
+from treewarden.runtime.metrics import measure
 from treewarden.supervision import (
     ChildSpec,
     Intensity,
@@ -31,7 +33,6 @@ DOUBLES: Final = Area("tests/runtime")
 
 _edge = Runtime._edge
 _root_spec = Runtime.root_spec
-_measure = Runtime._measure
 _subscribe = Agent.subscribe
 _plan = strategy.plan_restart
 
@@ -146,11 +147,11 @@ def only_the_first_incarnation_subscribes(
 
 
 @DOUBLES.swaps(
-    Runtime,
-    "_measure",
+    composed,
+    "measure",
     caught_by="test_system_tree.py::test_h28_no_task_of_the_runtime_is_outside_the_tree",
 )
-def a_part_outside_the_tree(self: Runtime) -> None:
+def a_part_outside_the_tree(runtime: Runtime) -> None:
     """H28: a cleaner of caches that no supervisor knows."""
-    _measure(self)
+    measure(runtime)
     trio.lowlevel.spawn_system_task(trio.sleep_forever, name="cache cleaner")

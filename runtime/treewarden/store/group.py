@@ -21,26 +21,26 @@ class Group:
     """What goes into one transaction, in order.
 
     `handed_over` counts the units handed over before the first one here; each report
-    carries that count as of its making, which places it among the units.
+    has that count as of its making in `after`, which places it among the units.
     """
 
     units: list[Unit]
-    reports: list[tuple[int, StagedEvent]] = field(default_factory=list)
+    reports: list[StagedEvent] = field(default_factory=list)
     crashes: list[CrashRecord] = field(default_factory=list)
     handed_over: int = 0
 
     def steps(self) -> Iterator[Step]:
         """Units and reports in the order in which they came, then crash records."""
         reports = iter(self.reports)
-        after, report = next(reports, (0, None))
+        report = next(reports, None)
         for number, unit in enumerate(self.units, self.handed_over):
-            while report is not None and after <= number:
+            while report is not None and report.after <= number:
                 yield report
-                after, report = next(reports, (0, None))
+                report = next(reports, None)
             yield unit
-        while report is not None:
+        if report is not None:
             yield report
-            after, report = next(reports, (0, None))
+            yield from reports
         yield from self.crashes
 
 

@@ -208,9 +208,12 @@ def backup_file(file: Path, target: Path | None = None) -> Backup:
     """Copy the file, running or stopped, to `target` or beside itself; checks the copy.
 
     Raises:
-        StoreError: the file is not there or not ours, or the copy's name is taken.
+        StoreError: the file is not there or not ours, the copy's name is taken, or its
+            folder is not there.
         StoreBroken: the disk failed, or the copy does not hold together.
     """
+    if target is not None and not target.expanduser().absolute().parent.is_dir():
+        raise StoreError(f"there is no folder for {target}; make it first")
     with looking(file) as connection:
         return copy_database(connection, target or beside(existing(file), "backup"))
 

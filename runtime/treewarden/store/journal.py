@@ -9,10 +9,11 @@ journal's size is a subtraction of two rows and not a scan.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 from zlib import crc32
+
+import msgspec
 
 from .checksums import as_stored, checksum, shown, whole
 from .insert import Insert
@@ -69,13 +70,14 @@ class Head(NamedTuple):
     end_bytes: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JournalEntry:
+class JournalEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A committed event or report; `payload` is JSON.
 
     An entry whose checksum does not match is `damaged`: its payload is `null`, so that
     nobody reads a wrong value, and the entries around it stay readable.
     """
+
+    # A struct: whoever follows has one made for each report, in a quarter of the time.
 
     position: int
     topic: str

@@ -9,7 +9,7 @@ cannot be stored harms only those that build on it (`needs`).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 import msgspec
 
@@ -28,14 +28,25 @@ class StateWrite(msgspec.Struct, eq=False, gc=False):
     payload: bytes
 
 
-class StagedEvent(msgspec.Struct, eq=False):
+class Content(Protocol):
+    """What a payload is made of, when there is time for it."""
+
+    def encode(self) -> bytes:
+        """As JSON; must not raise."""
+        ...
+
+
+class StagedEvent(msgspec.Struct, eq=False, gc=False):
     """An event or report on its way into the journal.
 
     Mutable, unlike other records: the writer sets `position` once it is committed, and
-    until then it is 0. `payload` is JSON, or still to be made by `encode`, when the event
-    goes to the writer; `at_ns` is when it was staged. A `fault` is also found by its
-    source.
+    until then it is 0. `payload` is JSON; what has a `content` gets it when it goes to
+    the writer. `at_ns` is when it was staged. A `fault` is also found by its source. Of a
+    report, `after` is how many units had been handed over before it.
     """
+
+    # Out of the garbage collector's sight, as its content should be: after a mass start
+    # ten thousand of them wait.
 
     topic: str
     payload: bytes
@@ -44,8 +55,9 @@ class StagedEvent(msgspec.Struct, eq=False):
     trace: str = ""
     kind: Literal["event", "report"] = "event"
     position: int = 0
-    encode: Callable[[], bytes] | None = None
+    content: Content | None = None
     fault: bool = False
+    after: int = 0
 
 
 class Unit(msgspec.Struct, eq=False):

@@ -76,10 +76,15 @@ if TYPE_CHECKING:
     from .journal import Tail
     from .unit import StateWrite, Write
 
-IDLE_PAGES: Final = 1000
-"""Pages in the log (4 MB) at which it is copied into the file when nobody waits."""
-BUSY_PAGES: Final = 4000
-"""Pages in the log (16 MB) at which it is copied in any case: a stop of some 20 ms."""
+IDLE_PAGES: Final = 250
+"""Pages in the log (1 MB) at which it is copied into the file when nobody waits."""
+BUSY_PAGES: Final = 1000
+"""Pages in the log (4 MB) at which it is copied in any case: a stop of some 5 ms.
+
+A log that is copied is written from its beginning again. A commit that makes its file
+longer took 380 µs (median), one that writes over what was there 220; so the log turns back
+early: at 4000 pages a durable call alone had 0.68 of the rate of a bare one, at 1000 0.92.
+"""
 TRUNCATE_BYTES: Final = 16 << 20
 """A log file larger than this is cut, once everything in it is in the main file."""
 REST_BYTES: Final = 8 << 20
@@ -173,7 +178,8 @@ class Writer:
             return
         _begin(connection)
         _write_states(connection, states.items())
-        _write_collections(connection, writes)
+        if writes:
+            _write_collections(connection, writes)
         tail = _append(connection, events, self.tail)
         for record in _newest(group.crashes):
             _insert_crash(connection, record)
@@ -484,8 +490,9 @@ def _append(
     connection: sqlite3.Connection, events: list[StagedEvent], tail: Tail
 ) -> Tail:
     """Add `events` to the journal after `tail`; returns the new tail."""
-    if events:
-        places.WRITE_JOURNAL.reach()
+    if not events:
+        return tail
+    places.WRITE_JOURNAL.reach()
     rows, end = entry_rows(events, tail)
     INSERT_ENTRIES.run(connection, rows)
     faults = [

@@ -34,7 +34,7 @@ def faults(path: str, count: int, at_ns: int | None = None) -> Group:
         StagedEvent("exited", b'"%d"' % n, at_ns, path, kind="report", fault=True)
         for n in range(count)
     ]
-    return Group([], [(0, report) for report in reports])
+    return Group([], reports)
 
 
 def kept(writer: Writer, path: str) -> list[bytes]:

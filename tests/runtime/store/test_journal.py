@@ -45,8 +45,7 @@ def test_a_pattern_is_not_a_regular_expression() -> None:
 
 
 def entries(count: int, at_ns: int) -> Group:
-    reports = [(0, StagedEvent("e", b"null", at_ns, kind="report"))] * count
-    return Group([], [(0, StagedEvent(e.topic, e.payload, at_ns)) for _, e in reports])
+    return Group([], [StagedEvent("e", b"null", at_ns) for _ in range(count)])
 
 
 def test_entries_go_when_they_are_too_old(writer: Writer) -> None:
@@ -100,7 +99,7 @@ def test_the_newest_entries_are_found_across_many_windows(writer: Writer) -> Non
     for _ in range(3):
         writer.commit(entries(4000, at_ns=100))
     first = StagedEvent("rare", b"1", 1)
-    writer.commit(Group([], [(0, first)]))
+    writer.commit(Group([], [first]))
     writer.commit(entries(6000, at_ns=100))
     found = load_entries(writer.connected(), None, 5, "rare")
     assert [entry.position for entry in found] == [12_001]

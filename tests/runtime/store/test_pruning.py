@@ -22,7 +22,7 @@ MEBIBYTE = 1 << 20
 
 def entries(count: int, at_ns: int, size: int = 2) -> Group:
     payload = b'"' + b"x" * (size - 2) + b'"'
-    return Group([], [(0, StagedEvent("load", payload, at_ns)) for _ in range(count)])
+    return Group([], [StagedEvent("load", payload, at_ns) for _ in range(count)])
 
 
 def stored(connection: sqlite3.Connection) -> tuple[int, int]:

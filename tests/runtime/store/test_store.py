@@ -17,6 +17,7 @@ from treewarden.store import CrashRecord, JournalEntry, Level, Store, Unit, open
 from treewarden.store.store import (
     GROUP_REPORTS,
     GROUP_UNITS,
+    MANY_REPORTS,
     QUEUE_BYTES,
     QUEUE_UNITS,
     REPORTS,
@@ -422,6 +423,47 @@ async def test_a_storm_of_reports_is_written_a_group_at_a_time_with_a_pause_betw
     due.pop()()
     await committed(store, 3 * GROUP_REPORTS)
     assert due == []
+
+
+async def test_many_reports_wait_for_no_company(store: Store) -> None:
+    """So that a mass start, which makes them faster than that, loses none."""
+    due: list[Callable[[], None]] = []
+    store.delay_reports(lambda _, callback: due.append(callback))
+    for number in range(MANY_REPORTS - 1):
+        store.report(f"r.{number}", b"1")
+    await wait_all_tasks_blocked()
+    assert (store.position, len(due)) == (0, 1)
+    for number in range(GROUP_REPORTS + 1):
+        store.report(f"s.{number}", b"1")
+    await committed(store, 2 * GROUP_REPORTS)
+    await wait_all_tasks_blocked()
+    assert (store.position, len(due)) == (2 * GROUP_REPORTS, 1)
+
+
+async def test_on_a_bad_disk_many_reports_wait_as_few_do(
+    store: Store, make: MakeUnit, gate: Gate
+) -> None:
+    due: list[Callable[[], None]] = []
+    store.delay_reports(lambda _, callback: due.append(callback))
+    with no_room_on_disk(store):
+        with gate():
+            store.hand_over(make("/a", 1, payload=LARGE))
+            await wait_all_tasks_blocked()
+            for number in range(MANY_REPORTS + 1):
+                store.report(f"r.{number}", b"1")
+        with pytest.raises(StoreBroken):
+            await store.settled()
+        store.report("late", b"1")
+        for _ in range(20):  # time enough for what would try again and again
+            await store.load("/a", "Counter")
+        assert (store.statistics().failed_commits, len(due)) == (1, 1)
+
+
+async def test_a_report_has_the_time_of_what_it_tells_of(store: Store) -> None:
+    store.report("r", b"1", at_ns=5)
+    await committed(store, 1)
+    [entry] = await store.entries(since=0, limit=1)
+    assert entry.at_ns == 5
 
 
 async def test_a_store_that_closes_pauses_no_more(file: Path) -> None:

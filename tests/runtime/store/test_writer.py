@@ -15,7 +15,12 @@ from treewarden.store.snapshots import (
     load_state,
 )
 from treewarden.store.unit import StagedEvent, Unit
-from treewarden.store.writer import IDLE_PAGES, REST_BYTES, TRUNCATE_BYTES
+from treewarden.store.writer import (
+    BUSY_PAGES,
+    IDLE_PAGES,
+    REST_BYTES,
+    TRUNCATE_BYTES,
+)
 
 if TYPE_CHECKING:
     import sqlite3
@@ -96,8 +101,10 @@ def test_a_report_takes_its_place_among_the_units(
     writer: Writer, make: MakeUnit
 ) -> None:
     units = [make("/a", events=("first",)), make("/a", events=("second",))]
-    reports = [(10, StagedEvent("before", b"1", 1)), (11, StagedEvent("mid", b"1", 1))]
-    reports.append((12, StagedEvent("after", b"1", 1)))
+    reports = [
+        StagedEvent(topic, b"1", 1, after=after)
+        for after, topic in ((10, "before"), (11, "mid"), (12, "after"))
+    ]
     writer.commit(Group(units, reports, handed_over=10))
     assert topics(writer.connected()) == ["before", "first", "mid", "second", "after"]
 
@@ -176,7 +183,7 @@ def test_a_value_that_cannot_be_bound_is_its_units_fault(
 def test_a_bad_report_is_counted_and_sinks_nobody(
     writer: Writer, make: MakeUnit
 ) -> None:
-    reports = [(0, StagedEvent("bad", b"\xff", 1)), (0, StagedEvent("good", b"1", 1))]
+    reports = [StagedEvent("bad", b"\xff", 1), StagedEvent("good", b"1", 1)]
     decision = writer.commit(Group([make("/a", 1)], reports))
     assert decision.refused == 1
     assert not decision.errors
@@ -240,6 +247,17 @@ def test_a_long_log_is_copied_into_the_file_when_nobody_waits(
     assert writer.database.file_bytes() > before
 
 
+def test_under_load_the_log_is_soon_written_over_from_its_beginning(
+    writer: Writer, make: MakeUnit
+) -> None:
+    longest = 0
+    for _ in range(5 * BUSY_PAGES // 100):
+        write_pages(writer, make, 100)
+        longest = max(longest, writer.database.wal_bytes())
+        writer.after_commit()
+    assert 0 < longest < 2 * BUSY_PAGES * 4096 <= REST_BYTES
+
+
 def test_a_very_long_log_file_is_cut(writer: Writer, make: MakeUnit) -> None:
     payload = b'"' + b"x" * 1_000_000 + b'"'
     while writer.database.wal_bytes() <= TRUNCATE_BYTES:
@@ -281,9 +299,9 @@ def test_a_log_that_a_reader_held_is_cut_when_the_reader_is_gone(
         writer.commit(Group([make("/a", 1)]))
         reader.execute("BEGIN")
         reader.execute("SELECT * FROM meta").fetchall()
-        write_pages(writer, make, 2 * IDLE_PAGES)
+        write_pages(writer, make, 2 * BUSY_PAGES)
         writer.rest()
-        write_pages(writer, make, 2 * IDLE_PAGES)
+        write_pages(writer, make, 2 * BUSY_PAGES)
         writer.rest()
         assert writer.database.wal_bytes() > REST_BYTES
     # Nothing more is written; only time passes.
