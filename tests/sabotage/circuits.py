@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
-from treewarden import runtime
 from treewarden.errors import CircuitOpen, StoreError
 from treewarden.resilience import (
     Circuit,
@@ -23,10 +22,13 @@ from treewarden.resilience import (
     TransitionFeed,
     circuit,
     circuit_core,
+    circuit_kept,
+    circuit_policy,
 )
 from treewarden.resilience.circuit_core import CircuitCore
 from treewarden.resilience.circuit_kept import KeptCircuit
 from treewarden.resilience.circuit_window import TimeWindow
+from treewarden.runtime import runtime
 from treewarden.store import Level, open_store
 
 from .double import Area
@@ -312,3 +314,95 @@ def every_slow_call_twice(self: Hedge) -> bool:
     """A service that has become slow is asked twice for everything."""
     self._hedged += 1
     return True
+
+
+@DOUBLES.swaps(
+    CircuitPolicy,
+    "_check_window",
+    caught_by="test_circuit_core.py::test_a_policy_that_could_never_open_or_close_is_refused_by_name",
+)
+def windows_of_any_size(self: CircuitPolicy) -> None:
+    """A window of a terabyte, or of less time than a float holds."""
+
+
+@DOUBLES.swaps(
+    circuit_policy,
+    "_is_failure",
+    caught_by="test_circuit_calls.py::test_our_own_limits_in_a_group_are_no_failure_of_the_other_side",
+)
+def whatever_is_in_a_group_is_a_failure(error: BaseException) -> bool:
+    """A nursery makes a failure of what was none."""
+    return isinstance(error, Exception)
+
+
+@DOUBLES.swaps(
+    Circuit,
+    "keep_no_more",
+    caught_by="test_circuits.py::test_a_removed_circuit_that_somebody_holds_leaves_nothing_to_the_next",
+)
+def a_removed_circuit_is_kept(self: Circuit) -> None:
+    """What nobody knows any more is what the next one begins with."""
+
+
+@DOUBLES.breaks(
+    caught_by=(
+        "test_circuits.py::test_numbers_that_nobody_can_have_kept_make_no_harm",
+        "test_circuits.py::test_a_shorter_open_time_counts_for_what_an_earlier_run_left_open",
+    )
+)
+def whatever_was_kept_counts(replace: Replace) -> None:
+    """Open for as long as a file says, whoever wrote it under which policy."""
+    replace(CircuitPolicy, "longest_open", math.inf)
+
+
+@DOUBLES.breaks(
+    caught_by="test_policy.py::test_a_call_with_an_option_that_there_is_not_was_never_one"
+)
+def a_call_that_nobody_made(replace: Replace) -> None:
+    """It is counted before it is looked at, and in flight for ever."""
+    chosen = Policy._chosen
+
+    def counted(self: Policy, options: Any) -> Any:
+        self._calls += 1
+        row = chosen(self, options)
+        self._calls -= 1
+        return row
+
+    replace(Policy, "_chosen", counted)
+
+
+@DOUBLES.breaks(
+    caught_by="test_circuit_life.py::test_what_is_long_over_goes_though_nobody_declares_its_name_again"
+)
+def kept_for_ever(replace: Replace) -> None:
+    """Names made from data fill the file, one row each."""
+    replace(circuit_kept, "_REMEMBERED_SECONDS", math.inf)
+
+
+@DOUBLES.swaps(
+    Circuit,
+    "_is_within",
+    caught_by="test_circuit_calls.py::test_f55_a_circuit_inside_of_its_own_call_heals_all_the_same",
+)
+def a_probe_that_fails_itself(_: Circuit) -> bool:
+    """F55: a circuit inside of its own call stays open for ever."""
+    return False
+
+
+@DOUBLES.swaps(
+    CircuitCore,
+    "is_out",
+    caught_by="test_circuit_calls.py::test_what_a_probe_left_running_is_not_inside_of_the_next_one",
+)
+def once_a_probe_always_a_probe(self: CircuitCore, permit: int) -> bool:
+    """Whatever a probe has started goes through a half-open circuit from then on."""
+    return permit > 1
+
+
+@DOUBLES.swaps(
+    circuit_policy,
+    "_check_function",
+    caught_by="test_circuit_core.py::test_who_judges_is_a_function_and_no_class_of_exceptions",
+)
+def anything_may_judge(name: str, asked: object) -> None:
+    """`counts_as_failure=ConnectionError`, and every error is one."""

@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import os
 import signal
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
 from httpcore._async.http11 import AsyncHTTP11Connection
 
-from treewarden.gateways import client, http_span, programs, running, transport
+from treewarden.gateways import (
+    client,
+    http_span,
+    programs,
+    running,
+    transport,
+)
 from treewarden.gateways.door import Door
 from treewarden.gateways.http import Http
 from treewarden.gateways.programs import Programs
 from treewarden.gateways.running import Running
+from treewarden.gateways.unpack import Body
 from treewarden.resilience import Bulkhead, Timeout
 
 from .double import Area
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from treewarden.gateways import HttpClient
 
     from .double import Replace
@@ -186,3 +195,77 @@ def asked_and_never_made_to(replace: Replace) -> None:
         signal_group(group, signal.SIGTERM)
 
     replace(running, "_signal_group", ask)
+
+
+# --- who means harm ----------------------------------------------------------------------------
+
+
+@DOUBLES.breaks(
+    caught_by="test_gateways_hostile.py::test_a_client_that_is_closed_while_it_is_asked_leaves_no_child_behind"
+)
+def a_closed_client_is_started_again(replace: Replace) -> None:
+    """Who asks while a client closes starts a child that nobody ends."""
+
+    @contextmanager
+    def later(self: HttpClient) -> Iterator[None]:
+        yield
+        self._retired = True
+
+    replace(client.HttpClient, "retiring", later)
+
+
+@DOUBLES.breaks(
+    caught_by="test_gateways_hostile.py::test_a_link_that_leads_nowhere_is_refused_whoever_wrote_it"
+)
+def any_name_for_a_host(replace: Replace) -> None:
+    """A link on somebody's page raises what nobody expects, and counts against him."""
+    replace(transport, "_check_name", lambda _: None)
+
+
+@DOUBLES.breaks(
+    caught_by="test_gateways_hostile.py::test_a_packed_answer_is_unpacked_and_a_damaged_one_leaves_nothing_open"
+)
+def streams_left_to_the_collector(replace: Replace) -> None:
+    """What is wrong with a body is raised in the middle of it."""
+    add = Body.add
+
+    def raising(self: Body, chunk: bytes) -> bool:
+        wanted = add(self, chunk)
+        if self.wrong:
+            raise ValueError(self.wrong)
+        return wanted
+
+    replace(Body, "add", raising)
+
+
+@DOUBLES.breaks(
+    caught_by="test_gateways_hostile.py::test_a_failure_is_told_even_if_whoever_started_us_ignores_sigchld"
+)
+def whatever_ended_went_well(replace: Replace) -> None:
+    """Who inherited to ignore SIGCHLD takes each failure for a success."""
+    replace(programs, "_is_deaf", lambda: False)
+
+
+@DOUBLES.swaps(
+    Running,
+    "_hang_up",
+    caught_by="test_gateways_hostile.py::test_a_program_may_end_in_any_way_and_is_told_of_as_it_ended",
+)
+def a_pipe_that_is_closed_is_the_end(self: Running, pipe: Any) -> None:
+    """Who closes its output is taken to have ended."""
+    self._selector.unregister(pipe.fileno())
+    self._over = True
+
+
+@DOUBLES.breaks(
+    caught_by="test_gateways_hostile.py::test_a_client_starts_though_all_of_trios_threads_are_taken"
+)
+def a_thread_of_everybodys(replace: Replace) -> None:
+    """Forty lookups of names that hang, and no other client starts."""
+    init = client.HttpClient.__init__
+
+    def shared(self: HttpClient, *args: Any, **options: Any) -> None:
+        init(self, *args, **options)
+        self._opening = trio.to_thread.current_default_thread_limiter()
+
+    replace(client.HttpClient, "__init__", shared)

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
-from treewarden.monitors import Pressure, Reading, Readings
+from treewarden.errors import ShuttingDown
+from treewarden.monitors import AlarmRule, Pressure, Reading, Readings
 from treewarden.monitors import performance as performance_module
+from treewarden.monitors import readings as readings_module
 from treewarden.monitors import resources as resources_module
 from treewarden.monitors.alarms import AlarmTable
 from treewarden.monitors.chart import Chart
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
     from treewarden.monitors import Token
 
+    from .double import Replace
+
 DOUBLES: Final = Area("tests/runtime/monitors")
 
 
@@ -33,9 +37,9 @@ DOUBLES: Final = Area("tests/runtime/monitors")
     "_ask",
     caught_by="test_health.py::test_h10_one_bad_probe_of_a_hundred_harms_no_other",
 )
-async def a_probe_without_a_guard(self: Health, one: Any) -> None:
+async def a_probe_without_a_guard(self: Health, one: Any) -> Reading:
     """H10: what a probe raises ends the task."""
-    one.chart.answered(await self._reading(one), one.chart.due)
+    return await self._reading(one)
 
 
 @DOUBLES.swaps(
@@ -177,3 +181,110 @@ def a_reading_without_a_guard(self: Readings, name: str, source: Any) -> None:
 async def an_errand_run_once(self: Crew, errand: Any) -> None:
     """H10: a task that ended is not started again."""
     await errand.run()
+
+
+@DOUBLES.swaps(
+    Health,
+    "run",
+    caught_by=(
+        "test_health.py::test_h10_probes_that_do_not_obey_are_given_up_and_keep_nobody_waiting",
+        "test_health.py::test_who_forces_a_check_that_does_not_obey_is_told_all_the_same",
+    ),
+)
+async def deaf_probes_are_waited_for(_: Health) -> None:
+    """H10: twenty probes that ignore their cancellation, and nobody is asked any more."""
+    await trio.sleep_forever()
+
+
+@DOUBLES.swaps(
+    Reading,
+    "__post_init__",
+    caught_by="test_health.py::test_a_reading_that_is_none_is_a_check_that_fails_and_the_next_one_comes",
+)
+def any_word_for_a_finding(_: Reading) -> None:
+    """A probe that lies ends its subject's task, and the last status stays."""
+
+
+@DOUBLES.swaps(
+    readings_module,
+    "_numbers",
+    caught_by="test_readings.py::test_h32_a_source_of_what_is_no_number_harms_no_other",
+)
+def whatever_a_source_says(values: Any) -> dict[str, Any]:
+    """H32: one that tells of no number ends the task that reads all of them."""
+    return dict(values)
+
+
+@DOUBLES.swaps(
+    AlarmRule,
+    "__post_init__",
+    caught_by="test_alarms.py::test_a_rule_that_cannot_be_is_refused",
+)
+def rules_that_never_clear(_: AlarmRule) -> None:
+    """H23: an alarm that no value ever clears."""
+
+
+@DOUBLES.breaks(
+    caught_by="test_crew.py::test_a_task_that_is_dismissed_while_nobody_can_start_it_is_never_due"
+)
+def what_nobody_wants_is_due(replace: Replace) -> None:
+    """A start that failed is tried again for ever, without a pause."""
+    start = Crew._start
+
+    async def remembered(self: Crew, errand: Any) -> None:
+        try:
+            await start(self, errand)
+        except ShuttingDown:
+            self._due[errand.id] = trio.current_time() + self._again
+            raise
+
+    replace(Crew, "_start", remembered)
+
+
+@DOUBLES.swaps(
+    Listeners,
+    "_tell_one",
+    caught_by="test_listeners.py::test_news_that_a_listener_was_being_told_when_it_left_are_accounted_for",
+)
+async def news_that_vanish(self: Listeners[Any], listener: Any, news: object) -> None:
+    """What a listener was being told when it left is neither told nor forgotten."""
+    await listener.tell(news)
+    self._told += 1
+
+
+@DOUBLES.swaps(
+    Resources,
+    "_measure",
+    caught_by="test_resources.py::test_a_gauge_that_is_forgotten_while_it_is_read_troubles_nobody",
+)
+def a_gauge_beyond_its_end(self: Resources, gauge: Any) -> None:
+    """Trouble of a gauge that nobody watches, and that nothing ever ends."""
+    self._take(gauge, float(gauge.measure()))
+
+
+@DOUBLES.breaks(caught_by="test_resources.py::test_a_quota_that_is_no_bound_is_refused")
+def any_number_for_a_quota(replace: Replace) -> None:
+    """A quota of NaN is never used up."""
+
+    def quota(self: Resources, kind: str, most: Any) -> None:
+        self._quotas[kind] = most
+
+    replace(Resources, "quota", quota)
+
+
+@DOUBLES.swaps(
+    AlarmTable,
+    "_drop_abandoned",
+    caught_by="test_alarms.py::test_conditions_that_nobody_speaks_of_any_more_make_room",
+)
+def conditions_that_stay_for_ever(_: AlarmTable, now: float) -> None:
+    """A thousand subjects that went without a word, and no alarm ever opens again."""
+
+
+@DOUBLES.swaps(
+    performance_module,
+    "check_count",
+    caught_by="test_performance.py::test_bounds_that_are_none_are_refused_by_name",
+)
+def room_for_nothing(name: str, value: object, least: int) -> None:
+    """Records of no operation at all, and the first one fails."""

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from treewarden.errors import NotRunning
-from treewarden.resilience import adaptive, kinds, retriable
+from treewarden.resilience import (
+    adaptive,
+    bulkhead,
+    cache,
+    kept_limiter,
+    kinds,
+    rate_limit,
+    retriable,
+    retry_budget,
+)
 from treewarden.resilience.backoff import Backoff
 from treewarden.resilience.bulkhead import Bulkhead
 from treewarden.resilience.cache import Cache, _Flight
@@ -20,7 +29,7 @@ from treewarden.resilience.limits import Limits
 from treewarden.resilience.places import Claim, Places
 from treewarden.resilience.rate_limit import SlidingWindow, TokenBucket
 from treewarden.resilience.retriable import Worth
-from treewarden.resilience.retry import Retry, RetryEnd
+from treewarden.resilience.retry import Retry, RetryEnd, _Patience
 from treewarden.resilience.retry_budget import RetryBudget
 from treewarden.resilience.timeout import Timeout
 
@@ -562,3 +571,122 @@ def a_load_overwrites_what_is_newer(
     """F66: what was read before a write is kept after it."""
     if self._is_open("put"):
         self._keep(key, value, self.ttl if ttl is None else ttl)
+
+
+@DOUBLES.swaps(
+    _Flight,
+    "needs",
+    caught_by=(
+        "test_cache.py::test_a_task_that_the_loader_started_is_refused_its_key_too",
+        "test_cache.py::test_loaders_that_wait_for_each_other_in_a_ring_are_told_so",
+    ),
+)
+def loaders_that_wait_for_themselves(_: _Flight[Any], other: object) -> bool:
+    """Who loads a key and needs it waits until somebody cancels."""
+    return False
+
+
+# --- numbers that make no sense, and what they were once let through for -----------------
+
+
+@DOUBLES.swaps(
+    (bulkhead, cache, retry_budget, adaptive),
+    "check_count",
+    caught_by=(
+        "test_bulkhead.py::test_a_line_without_an_end_is_refused",
+        "test_cache.py::test_a_size_that_is_no_bound_is_refused",
+        "test_retry_budget.py::test_a_minimum_that_is_no_number_of_retries_is_refused",
+        "test_adaptive.py::test_what_would_make_the_limit_no_number_is_refused",
+    ),
+)
+def any_number_for_a_bound(name: str, value: float, least: int) -> None:
+    """A bound of NaN is never reached."""
+    if value < least:
+        raise ValueError(f"{name} must be >= {least}, not {value}")
+
+
+@DOUBLES.breaks(
+    caught_by="test_rate_limit.py::test_a_limit_that_no_clock_can_tell_from_none_is_refused"
+)
+def any_rate_is_a_limit(replace: Replace) -> None:
+    """A permit a picosecond is let through as one."""
+    replace(rate_limit, "_SHORTEST", 0.0)
+
+
+@DOUBLES.swaps(
+    TokenBucket,
+    "take",
+    caught_by="test_rate_limit.py::test_a_bucket_that_is_never_full_keeps_its_rate_however_many_it_gives",
+)
+def a_sum_of_floats(self: TokenBucket, now: float, weight: int) -> None:
+    """Each permit is rounded to the same side as the last one."""
+    self._begun, self._taken = max(self._full_at, now) + weight * self._every, 0
+
+
+@DOUBLES.swaps(
+    Limiter,
+    "penalise",
+    caught_by="test_limiter.py::test_a_penalty_that_never_ends_is_refused",
+)
+def a_penalty_for_ever(self: Limiter, until: float, key: str = "") -> None:
+    """A key is closed, and nobody can open it."""
+    self._lane(key, trio.current_time()).penalise(until)
+    self._penalised += 1
+
+
+@DOUBLES.swaps(
+    Bulkhead,
+    "_end",
+    caught_by="test_bulkhead.py::test_a_rule_that_fails_is_heard_and_holds_no_place",
+)
+def a_rule_that_fails_keeps_the_place(
+    self: Bulkhead, weight: int, group: str, began: float, error: BaseException | None
+) -> None:
+    """Learning comes first, and a place is only given back if that goes well."""
+    self._ended += 1
+    if self._adaptive is not None:
+        self._learn(self._adaptive, trio.current_time() - began, error)
+    self._tell(self._places.release(weight, group))
+
+
+@DOUBLES.swaps(
+    Places,
+    "set_apart",
+    caught_by="test_bulkhead.py::test_a_share_is_all_that_it_says_though_floats_are_a_hair_less",
+)
+def a_share_that_is_cut_off(self: Places, group: str) -> int:
+    """0.29 of 100 places are 28."""
+    return int(self.limit * self._shares.get(group, 0.0))
+
+
+@DOUBLES.swaps(
+    _Patience,
+    "renew",
+    caught_by="test_retry.py::test_what_gets_on_inside_gets_on_outside_as_well",
+)
+def patience_of_the_innermost_only(self: _Patience) -> None:
+    """A retry around a retry gives up while its call gets on."""
+    self.scope.deadline = trio.current_time() + self.seconds
+
+
+@DOUBLES.breaks(caught_by="test_retry.py::test_who_asks_to_be_left_alone_for_ever_is")
+def for_ever_is_waited_for(replace: Replace) -> None:
+    """A site says "in for ever", and its caller waits for that."""
+    judge = Retry._judge
+
+    def patient(self: Retry, row: _Row, now: float, told: float) -> float | None:
+        return told if told == math.inf else judge(self, row, now, told)
+
+    replace(Retry, "_judge", patient)
+
+
+@DOUBLES.breaks(
+    caught_by="test_limits.py::test_what_is_kept_of_a_limiter_is_over_once_time_has_given_it_all_back"
+)
+def debts_that_are_forgotten(replace: Replace) -> None:
+    """A row goes as soon as its period is over, whatever is owed or was promised."""
+
+    def over(kept: KeptLimiter) -> float:
+        return kept.period
+
+    replace(kept_limiter, "_time_to_recover", over)

@@ -32,6 +32,7 @@ import signal
 import sqlite3
 import sys
 from contextlib import closing, suppress
+from functools import partial
 from operator import ge
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -48,6 +49,7 @@ from treewarden import (
     Config,
     DurableMap,
     DurableQueue,
+    HttpPolicy,
     Intensity,
     MailboxPolicy,
     open_runtime,
@@ -55,6 +57,7 @@ from treewarden import (
 from treewarden.control import connect
 from treewarden.control.protocol import GetTree, Topic
 from treewarden.errors import ControlError, TreewardenError
+from treewarden.gateways import transport  # noqa: F401 - warm before the fork
 from treewarden.injection import POINTS, Deed, InjectionPlan, Rule, load_plan
 from treewarden.runtime import current_runtime
 from treewarden.store import Level, Store, Unit
@@ -82,6 +85,8 @@ OPENING = (
 """Points that are passed when a runtime starts: the plan is loaded before."""
 OFFLINE = ("store.migrate.", "store.restore.")
 """Points that no running runtime passes."""
+OUTSIDE = ("http.", "program.")
+"""Points on the ways out of the process."""
 LEAVING = ("store.close", "store.end_run", "agent.leave", "supervisor.stop")
 """Points that are passed when it ends."""
 FIRST_FAILING: Final = {
@@ -233,6 +238,31 @@ async def watch(folder: Path) -> None:
         await trio.sleep(0.02)
 
 
+async def go_out() -> None:
+    """Ask a site of one's own and run programs, for ever."""
+    runtime = current_runtime()
+    policy = HttpPolicy(attempts=1, circuit=None, trust_env=False)
+    client = runtime.http.client("crew", policy)
+    async with trio.open_nursery() as nursery:
+        serve = partial(trio.serve_tcp, answer_once, 0, host="127.0.0.1")
+        (listener,) = await nursery.start(serve)
+        url = f"http://127.0.0.1:{listener.socket.getsockname()[1]}/"
+        while True:
+            with suppress(TreewardenError):
+                await client.get(url)
+            with suppress(TreewardenError):
+                await runtime.programs.run(["true"])
+            await trio.sleep(0.01)
+
+
+async def answer_once(stream: trio.SocketStream) -> None:
+    """Be a site that says nothing, politely."""
+    with suppress(trio.BrokenResourceError):
+        async with stream:
+            await stream.receive_some()
+            await stream.send_all(b"HTTP/1.1 204 Quiet\r\nConnection: close\r\n\r\n")
+
+
 def application(folder: Path, load: Load, point: str) -> Application:
     """Everything that a point could be reached by."""
     children = [
@@ -248,6 +278,8 @@ def application(folder: Path, load: Load, point: str) -> Application:
         children.append(
             ChildSpec("apart", trio.sleep, args=(0.05,), isolation="process")
         )
+    if point.startswith(OUTSIDE):
+        children.append(ChildSpec("go_out", go_out))
     return Application("points", children, intensity=Intensity(1000, 5.0))
 
 

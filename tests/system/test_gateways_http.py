@@ -34,7 +34,14 @@ from treewarden import (
     current_runtime,
     open_runtime,
 )
-from treewarden.injection import Deed, InjectionPlan, Rule, load_plan, places
+from treewarden.injection import (
+    Deed,
+    InjectionPlan,
+    InjectionPoint,
+    Rule,
+    load_plan,
+    places,
+)
 from treewarden.resilience import RetryEnd, RetryStatistics
 from treewarden.telemetry import Span, SpanKind
 from treewarden.testing import wait_until
@@ -671,3 +678,56 @@ async def test_secrets_are_in_no_error(runtime: Runtime, site: Site) -> None:
     assert failed.value.url == f"{site.url}/x?token=REDACTED"
     assert str(failed.value) == f"GET {failed.value.url}: status 500 So"
     assert site.header("Authorization") == ["Basic bWU6aHVzaA=="]
+
+
+def measured(runtime: Runtime, name: str) -> Any:
+    read = runtime.telemetry.metrics.read()
+    return next((one for one in read if one.name == name), None)
+
+
+async def test_each_attempt_is_measured_by_the_conventions(
+    runtime: Runtime, site: Site, nursery: trio.Nursery
+) -> None:
+    """OpenTelemetry's conventions for HTTP metrics: duration, requests under way."""
+    client = runtime.http.client("pages", SOON, base_url=site.url)
+    site.answers["/x"].append(says(503))
+    await client.get("/x")
+    where = {"server.address": "127.0.0.1", "server.port": site.port}
+    get, other = ({"http.request.method": one, **where} for one in ("GET", "_OTHER"))
+    site.answers["/stalls"].append(b"")
+    async with trio.open_nursery() as asking:
+        # A method of one's own: as many of these as somebody makes are one.
+        asking.start_soon(client.request, "PURGE", "/stalls")
+        await wait_until(lambda: site.paths["/stalls"])
+        under_way = measured(runtime, "http.client.active_requests")
+        assert under_way.points == ((other, 1),)
+        asking.cancel_scope.cancel()
+    assert measured(runtime, "http.client.active_requests") is None
+    durations = measured(runtime, "http.client.request.duration")
+    assert durations.unit == "s"
+    assert [one.attributes for one in durations.distributions] == [
+        {**get, "http.response.status_code": 503, "error.type": "503"},
+        {**get, "http.response.status_code": 200},
+        {**other, "error.type": "cancelled"},
+    ]
+    assert all(sum(one.counts) == 1 for one in durations.distributions)
+
+
+@pytest.mark.parametrize(
+    ("point", "kind"),
+    [(places.HTTP_REQUEST, "connect"), (places.HTTP_RESPONSE, "broken")],
+)
+async def test_a_way_out_that_is_broken_on_purpose_is_a_failure_of_the_site(
+    point: InjectionPoint, kind: str, runtime: Runtime, site: Site
+) -> None:
+    client = runtime.http.client("pages", ONCE, base_url=site.url)
+    rule = Rule(point=point.name, do=Deed.RAISE, times=1)
+    loaded = load_plan(InjectionPlan(name="broken", injections=(rule,)))
+    try:
+        with pytest.raises(HttpFailed, match="injected at http") as failed:
+            await client.get("/")
+    finally:
+        loaded.lift()
+    assert failed.value.kind == kind
+    await wait_until(lambda: site.open == 0)
+    assert (await client.get("/")).ok

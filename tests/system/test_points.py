@@ -40,7 +40,9 @@ SELDOM = (
 """Points of which the first reach is taken: another may not come in the same life."""
 
 
-ALONE = ("store.migrate.", "store.restore.", "store.step", "telemetry.")
+ALONE = (
+    "store.migrate.", "store.restore.", "store.step", "telemetry.", "http.", "program.",
+)  # fmt: skip
 """Points that the lives of other points hardly pass."""
 FIRST = "store.flush stall 1"
 """The first life of a chain makes its file, and so passes other places than the next."""
@@ -52,6 +54,7 @@ PARTS = {
     "store.hand_over": "the store's loop",
     "agent.start": "agents, bus and timers",
     "supervisor.start": "supervision, control and telemetry",
+    "http.request": "the gateways",
 }
 """The first point of each part, and what the part is called."""
 

@@ -21,7 +21,8 @@ _SECRET: Final = re.compile(
 
 
 def without_secrets(url: str) -> str:
-    """The address for errors, spans and people."""
+    """The address for errors, spans and people; half a character of UTF-16 becomes `?`."""
+    url = url.encode(errors="replace").decode()
     try:
         parts = urlsplit(url)
     except ValueError:

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from treewarden.supervision import SupervisorRef
     from treewarden.telemetry import Telemetry
 
+    from .http_meter import HttpMeter
     from .http_policy import HttpPolicy
     from .response import HttpResponse
     from .transport import Transport
@@ -71,6 +72,7 @@ class HttpClient:
         limits: Limits,
         policies: Policies,
         telemetry: Telemetry,
+        meter: HttpMeter,
     ) -> None:
         """A client that does not run yet; made by `Http`."""
         self.name = name
@@ -81,7 +83,10 @@ class HttpClient:
         self._circuits = circuits
         self._policies = policies
         self._spans = telemetry.spans
+        self._meter = meter
         self._door = Door(f"http client {name}")
+        # Its own: lookups of names that hang take all of trio's threads.
+        self._opening = trio.CapacityLimiter(1)
         self._transport: Transport | None = None
         self._sites: OrderedDict[str, Site] = OrderedDict()
         self._timeout = Timeout(policy.timeout, name=f"a request of {name}")
@@ -180,6 +185,7 @@ class HttpClient:
             CircuitOpen, RateLimited, BulkheadFull: it was not sent.
             StoreError: what led to it was not kept; it was not sent.
             NotRunning, ShuttingDown: the client does not run, or was stopped meanwhile.
+            ChildStartFailed: it cannot: a proxy or a certificate of the environment.
             TypeError, ValueError: an argument makes no sense.
         """
         await trio.lowlevel.checkpoint()
@@ -221,6 +227,7 @@ class HttpClient:
         if context is not None:
             errand.request.headers["traceparent"] = context.traceparent()
         errand.attempts += 1
+        self._meter.begin(errand.request)
         outcome: HttpResponse | HttpRefused | HttpFailed | None = None
         try:
             outcome = await errand.ask()
@@ -229,10 +236,12 @@ class HttpClient:
             self._heed(errand.host, failure)
             raise
         finally:
-            self._tally.attempt(outcome, trio.current_time() - began)
+            took = trio.current_time() - began
+            self._tally.attempt(outcome, took)
+            self._meter.end(errand.request, outcome, took)
             if self._spans.enabled and context is not None:
                 self._spans.record(
-                    errand.request.method, context, parent, began_ns, wall_ns(),
+                    http_span.name(errand.request), context, parent, began_ns, wall_ns(),
                     tracing.SpanKind.CLIENT,
                     http_span.attributes(errand.request, outcome, errand.attempts - 1),
                     (), http_span.error(outcome),
@@ -283,9 +292,22 @@ class HttpClient:
             del self._sites[oldest.name]
             oldest.forget(self._policies, self._circuits)
 
-    def retire(self) -> None:
-        """Never start again, and forget all hosts with their circuits; `Http.close` does."""
+    @contextmanager
+    def retiring(self) -> Iterator[None]:
+        """Start no more from now on; should the block fail, do again as before.
+
+        `Http.close` is around its child's end: whoever asked meanwhile would start
+        another child, which nobody would ever end.
+        """
         self._retired = True
+        try:
+            yield
+        except BaseException:
+            self._retired = False
+            raise
+
+    def forget_hosts(self) -> None:
+        """Forget all hosts with their circuits; `Http.close` does."""
         for site in self._sites.values():
             site.forget(self._policies, self._circuits)
         self._sites.clear()
@@ -309,7 +331,7 @@ class HttpClient:
 
         Whoever is waiting for an answer then is cancelled and gets NotRunning.
         """
-        transport = await trio.to_thread.run_sync(self._open)
+        transport = await trio.to_thread.run_sync(self._open, limiter=self._opening)
         self._transport = transport
         self._door.open()
         task_status.started()

@@ -10,6 +10,7 @@ from treewarden.supervision import SupervisorRef, check_id
 
 from .address import without_secrets
 from .client import HttpClient
+from .http_meter import HttpMeter
 from .http_policy import HttpPolicy
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Http:
         self._limits = limits
         self._policies = policies
         self._telemetry = telemetry
+        self._meter = HttpMeter(telemetry.metrics)
         self._by_name: dict[str, HttpClient] = {}
 
     def client(
@@ -99,6 +101,7 @@ class Http:
             limits=self._limits,
             policies=self._policies,
             telemetry=self._telemetry,
+            meter=self._meter,
         )
         return client
 
@@ -125,9 +128,9 @@ class Http:
         """
         client = self[name]
         # Nobody has asked it for anything: it has no child.
-        with suppress(UnknownChild):
+        with client.retiring(), suppress(UnknownChild):
             await self._supervisor.terminate_child(name)
-        client.retire()
+        client.forget_hosts()
         self._limits.remove(client.limiter_name)
         self._by_name.pop(name, None)
 

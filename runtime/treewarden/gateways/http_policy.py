@@ -5,9 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from treewarden.resilience import Backoff, CircuitPolicy
-
-from .bounds import check_count, check_max_wait, check_seconds
+from treewarden.resilience import (
+    Backoff,
+    CircuitPolicy,
+    check_count,
+    check_seconds,
+    check_wait,
+)
 
 if TYPE_CHECKING:
     from treewarden.resilience import CircuitState, RateLimit
@@ -61,7 +65,7 @@ class HttpPolicy:
         check_count("queue", self.queue, 0)
         for name in ("timeout", "attempt_timeout", "connect_timeout"):
             check_seconds(name, getattr(self, name))
-        check_max_wait(self.max_wait)
+        check_wait("max_wait", self.max_wait)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

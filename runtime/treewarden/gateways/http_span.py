@@ -19,21 +19,43 @@ if TYPE_CHECKING:
     Outcome: TypeAlias = HttpResponse | HttpFailed | None
 
 _PORTS: Final = {"http": 80, "https": 443}
+# Any other could be made from data; RFC 9110 and RFC 5789.
+_METHODS: Final = frozenset(
+    {"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"}
+)
+_OTHER: Final = "_OTHER"
+
+
+def name(request: httpx.Request) -> str:
+    """What such a span is called: the method, unless it is one of somebody's own."""
+    return request.method if request.method in _METHODS else "HTTP"
 
 
 def attributes(
     request: httpx.Request, outcome: Outcome, resent: int
 ) -> dict[str, str | int]:
     """Of one attempt, made `resent` times before; None: it was cancelled, or late."""
-    url = request.url
-    found: dict[str, str | int] = {
-        "http.request.method": request.method,
-        "server.address": url.host,
-        "server.port": url.port or _PORTS[url.scheme],
-        "url.full": without_secrets(str(url)),
-    }
+    found = {**target(request), "url.full": without_secrets(str(request.url))}
+    if request.method not in _METHODS:
+        found["http.request.method_original"] = request.method
     if resent:
         found["http.request.resend_count"] = resent
+    return {**found, **ending(outcome)}
+
+
+def target(request: httpx.Request) -> dict[str, str | int]:
+    """What is asked of whom, in few enough words to be counted by."""
+    url = request.url
+    return {
+        "http.request.method": request.method if request.method in _METHODS else _OTHER,
+        "server.address": url.host,
+        "server.port": url.port or _PORTS[url.scheme],
+    }
+
+
+def ending(outcome: Outcome) -> dict[str, str | int]:
+    """What became of an attempt, likewise."""
+    found: dict[str, str | int] = {}
     if outcome is not None and outcome.status is not None:
         found["http.response.status_code"] = outcome.status
     error_type = _error_type(outcome)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from .bounds import check_count, check_max_wait, check_seconds
+from treewarden.resilience import check_count, check_seconds, check_wait
 
 # S23 of the systems' specification.
 TIMEOUT_SECONDS: Final = 10.0
@@ -40,7 +40,7 @@ class ProgramPolicy:
         check_count("cache_size", self.cache_size, 1)
         check_seconds("cache_ttl", self.cache_ttl)
         check_seconds("grace", self.grace)
-        check_max_wait(self.max_wait)
+        check_wait("max_wait", self.max_wait)
         if isinstance(self.allowed, str):
             raise TypeError(f"allowed must be a set of programs, not {self.allowed!r}")
 

@@ -6,7 +6,10 @@ no shell, so nothing in an argument is ever a command.
 
 from __future__ import annotations
 
+import errno
 import os
+import signal
+import threading
 from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
@@ -21,10 +24,10 @@ from treewarden.errors import (
     ProgramRefused,
     ProgramTimeout,
 )
-from treewarden.resilience import Bulkhead, Cache
+from treewarden.injection import places
+from treewarden.resilience import Bulkhead, Cache, check_count, check_seconds
 from treewarden.supervision import cleanup, current_life
 
-from .bounds import check_count, check_seconds
 from .door import Door, sender_settled
 from .program_policy import (
     LIMIT_BYTES,
@@ -168,13 +171,18 @@ class Programs:
 
     async def _live(self, order: Order, grace: float) -> ProgramResult:
         """From its start until it is reaped."""
-        running = Running(order, grace)
+        try:
+            running = Running(order, grace)
+        except OSError as error:
+            self._counts["not_started"] += 1
+            raise ProgramRefused(order.program, str(error)) from error
         began = trio.current_time()
         with self._observed(running):
             try:
                 with trio.move_on_after(order.timeout) as patience:
                     await self._start(running)
                     await running.finish()
+                    await places.PROGRAM_END.pass_by()
             finally:
                 with trio.CancelScope(shield=True) as scope:
                     scope.deadline = trio.current_time() + grace + _REAP_SECONDS
@@ -185,6 +193,8 @@ class Programs:
 
     async def _start(self, running: Running) -> None:
         try:
+            _check_endings()
+            await places.PROGRAM_START.pass_by()
             await running.start()
         except OSError as error:
             raise ProgramRefused(running.order.program, str(error)) from error
@@ -227,7 +237,10 @@ class Programs:
         counts["truncated"] += running.truncated
         counts["killed"] += running.killed
         if running.is_left_behind:
-            self._left.append(running)
+            self._left = [*self._still_left(), running]
+
+    def _still_left(self) -> list[Running]:
+        return [one for one in self._left if one.is_left_behind]
 
     def _record(
         self,
@@ -263,7 +276,7 @@ class Programs:
             self._counts, self._places.statistics(), self._cache.statistics(),
         )  # fmt: skip
         running = tuple(self._running.values())
-        self._left = [one for one in self._left if one.is_left_behind]
+        self._left = self._still_left()
         return ProgramsStatistics(
             running=running,
             limit=places.limit,
@@ -298,6 +311,7 @@ class Programs:
 
         Whoever waits for one then is cancelled and gets NotRunning.
         """
+        _hear_of_endings()
         self._door.open()
         task_status.started()
         try:
@@ -324,3 +338,24 @@ def _arguments(argv: object) -> tuple[str, ...]:
 
 def _environment() -> dict[str, str]:
     return {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+
+
+def _hear_of_endings() -> None:
+    """Have the system keep how our programs end, if whoever started us has it not.
+
+    Who ignores SIGCHLD is told of nothing, and a program that failed would look as if it
+    had gone well; to ignore it is inherited. Only the main thread can change that.
+    """
+    if _is_deaf() and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
+def _check_endings() -> None:
+    if _is_deaf():
+        raise ChildProcessError(
+            errno.ECHILD, "SIGCHLD is ignored, so that nobody could tell how it ended"
+        )
+
+
+def _is_deaf() -> bool:
+    return signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN

@@ -41,8 +41,14 @@ class HttpResponse:
 
     @property
     def text(self) -> str:
-        """The body in the encoding that the site names; what is none becomes `�`."""
-        return self.body.decode(self.encoding, errors="replace")
+        """The body in the encoding that the site names; what is none becomes `�`.
+
+        Where it names none for text that can always be read, it is taken for UTF-8.
+        """
+        try:
+            return self.body.decode(self.encoding, errors="replace")
+        except (LookupError, UnicodeError):
+            return self.body.decode(errors="replace")
 
     @overload
     def json(self) -> object: ...

@@ -113,6 +113,11 @@ class Running:
     """A program on its way; `end` it in any case, once it was told to `start`."""
 
     def __init__(self, order: Order, grace: float) -> None:
+        """One that is not started yet.
+
+        Raises:
+            OSError: there is no file descriptor left to watch it by.
+        """
         self.order = order
         self.killed = False
         self._grace = grace

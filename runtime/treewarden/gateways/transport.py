@@ -8,6 +8,7 @@ cookies, which one agent would send for another.
 from __future__ import annotations
 
 import logging
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Final
@@ -16,9 +17,11 @@ import httpx
 
 from treewarden.clock import wall_ns
 from treewarden.errors import HttpFailed, HttpRefused
+from treewarden.injection import places
 
 from .address import without_secrets
 from .response import HttpResponse
+from .unpack import ACCEPTED, Body
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,9 +45,12 @@ class Transport:
         self, policy: HttpPolicy, base_url: str, headers: Mapping[str, str]
     ) -> None:
         self._limit_bytes = policy.limit_bytes
+        # Not httpx's own, which names what it would unpack, and without a bound.
+        sent = httpx.Headers({"Accept-Encoding": ACCEPTED})
+        sent.update(headers)
         self._client = httpx.AsyncClient(
             base_url=base_url,
-            headers=headers,
+            headers=sent,
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
             timeout=httpx.Timeout(None, connect=policy.connect_timeout),
             limits=httpx.Limits(
@@ -77,11 +83,13 @@ class Transport:
             TypeError, ValueError: something else about it makes no sense.
         """
         try:
-            request = self._client.build_request(
-                method, url, params=params, headers=headers, content=content, json=json
-            )
-        except httpx.InvalidURL as error:
+            address = httpx.URL(url)
+            _check_name(address)
+        except (httpx.InvalidURL, UnicodeError) as error:
             raise _no_address(method, url, str(error)) from error
+        request = self._client.build_request(
+            method, address, params=params, headers=headers, content=content, json=json
+        )
         if request.url.scheme not in {"http", "https"} or not request.url.host:
             raise _no_address(method, url, "it needs http:// or https:// and a host")
         return request
@@ -96,16 +104,22 @@ class Transport:
         """
         url = without_secrets(str(request.url))
         try:
+            await places.HTTP_REQUEST.pass_by()
             response = await self._client.send(request, stream=True)
+            body = Body(response.headers.get("Content-Encoding", ""), self._limit_bytes)
             try:
-                body = await self._read(response)
+                await places.HTTP_RESPONSE.pass_by()
+                await _read(response, body)
             finally:
                 await response.aclose()
         except (httpx.LocalProtocolError, httpx.UnsupportedProtocol) as error:
             return HttpRefused(request.method, url, "request", str(error))
-        except httpx.RequestError as error:
+        except (httpx.RequestError, OSError) as error:
             raise HttpFailed(request.method, url, _kind(error), _why(error)) from error
-        if body is None:
+        read = body.end()
+        if body.wrong:
+            raise HttpFailed(request.method, url, "broken", body.wrong)
+        if body.is_too_large:
             why = f"the answer is longer than {self._limit_bytes} bytes"
             return HttpRefused(
                 request.method, url, "too_large", why, status=response.status_code
@@ -116,35 +130,49 @@ class Transport:
             url=url,
             status=response.status_code,
             headers=response.headers,
-            body=body,
+            body=read,
             encoding=response.encoding or "utf-8",
         )
 
-    async def _read(self, response: httpx.Response) -> bytes | None:
-        body = bytearray()
-        try:
-            async for chunk in response.aiter_bytes():
-                body += chunk
-                if len(body) > self._limit_bytes:
-                    # The next step of the loop fails, and ends all generators beneath it
-                    # in order; leaving them would leave that to the garbage collector.
-                    await response.aclose()
-        except (httpx.RequestError, httpx.StreamError):
-            if len(body) <= self._limit_bytes:
-                raise
-        return bytes(body) if len(body) <= self._limit_bytes else None
+
+async def _read(response: httpx.Response, body: Body) -> None:
+    wanted = True
+    try:
+        async for chunk in response.aiter_raw():
+            wanted = body.add(chunk)
+            if not wanted:
+                # The next step of the loop fails, and ends all generators beneath it
+                # in order; leaving them would leave that to the garbage collector.
+                await response.aclose()
+    except (httpx.RequestError, httpx.StreamError):
+        if wanted:
+            raise
+
+
+def _check_name(address: httpx.URL) -> None:
+    """Raise UnicodeError for a host that no resolver would be asked about.
+
+    It would be raised on the way there, and by whoever wants to show the address.
+    """
+    _ = address.host
+    address.raw_host.decode("ascii").encode("idna")
 
 
 def _no_address(method: str, url: str, why: str) -> HttpRefused:
     return HttpRefused(method, without_secrets(url), "address", why)
 
 
-def _kind(error: httpx.RequestError) -> str:
-    never_reached = (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)
+def _kind(error: httpx.RequestError | OSError) -> str:
+    never_reached = (
+        httpx.ConnectError,
+        httpx.ConnectTimeout,
+        httpx.ProxyError,
+        ConnectionRefusedError,
+    )
     return "connect" if isinstance(error, never_reached) else "broken"
 
 
-def _why(error: httpx.RequestError) -> str:
+def _why(error: httpx.RequestError | OSError) -> str:
     # Some have no text of their own, but a cause that does.
     return str(error) or type(error).__name__
 
@@ -165,10 +193,14 @@ def seconds_of(retry_after: str | None, now_ns: int) -> float | None:
     """What a `Retry-After` header asks for (RFC 9110, 10.2.3); None when it says nothing."""
     if retry_after is None:
         return None
-    if retry_after.strip().isdecimal():
-        return float(retry_after)
+    said = retry_after.strip()
+    if said.isascii() and said.isdecimal():
+        return float(said)
     try:
-        at = parsedate_to_datetime(retry_after)
-    except ValueError:
+        at = parsedate_to_datetime(said)
+    except (ValueError, OverflowError):
+        # Whoever wrote it may have chosen any number for a year, or a time zone.
         return None
+    # The oldest of the three forms names no zone; like the others it is in UTC.
+    at = at if at.tzinfo is not None else at.replace(tzinfo=UTC)
     return max(0.0, at.timestamp() - now_ns / 1e9)

@@ -150,3 +150,14 @@ CONTROL_ACCEPT: Final = in_task("control.accept", "before a client is talked to"
 CONTROL_REQUEST: Final = in_task("control.request", "before a request is carried out")
 CONTROL_NOTICE: Final = in_task("control.notice", "before a client is told of changes")
 EXPORT: Final = in_thread("telemetry.export", "before something is exported", "EIO")
+
+# --- gateways ------------------------------------------------------------------------------------------
+
+HTTP_REQUEST: Final = in_task(
+    "http.request", "before a request is sent", "ECONNREFUSED"
+)
+HTTP_RESPONSE: Final = in_task(
+    "http.response", "an answer has begun to arrive", "ECONNRESET"
+)
+PROGRAM_START: Final = in_task("program.start", "before a program is started", "EAGAIN")
+PROGRAM_END: Final = in_task("program.end", "a program has ended, nobody is told")

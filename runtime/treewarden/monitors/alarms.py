@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 # Open alarms, conditions that wait for their time, and rules: at most so many of each.
 _LIMIT: Final = 1000
 _TEXT_LIMIT: Final = 300
+# Seconds without a reading after which a waiting condition may make room for others.
+_ABANDONED: Final = 3600.0
 
 
 class Severity(StrEnum):
@@ -67,8 +69,16 @@ class AlarmRule:
     def __post_init__(self) -> None:
         if (self.above is None) == (self.below is None):
             raise ValueError(f"rule {self.name!r} needs either above or below")
-        if not self.for_seconds >= 0:
-            raise ValueError(f"for_seconds must be >= 0, not {self.for_seconds}")
+        for field in ("above", "below", "clear_at"):
+            value = getattr(self, field)
+            if value is not None and not math.isfinite(value):
+                raise ValueError(
+                    f"{field} of rule {self.name!r} must be a number, not {value}"
+                )
+        if not 0 <= self.for_seconds < math.inf:
+            raise ValueError(
+                f"for_seconds must be >= 0 and finite, not {self.for_seconds}"
+            )
         if self.clear_at is not None and self.holds(self.clear_at):
             raise ValueError(
                 f"rule {self.name!r} would not clear at {self.clear_at}: it holds there"
@@ -150,7 +160,8 @@ class AlarmTable:
         self.limit = limit
         self._open: dict[Key, Alarm] = {}
         self._keys: dict[int, Key] = {}
-        self._since: dict[Key, float] = {}
+        # Since when a condition has been true, and when somebody said so last.
+        self._since: dict[Key, tuple[float, float]] = {}
         self._numbers = count(1)
         self.opened = self.cleared = self.acknowledged = self.refused = 0
 
@@ -189,9 +200,19 @@ class AlarmTable:
         if not seconds:
             return True
         if key not in self._since and len(self._since) >= self.limit:
+            self._drop_abandoned(now)
+        if key not in self._since and len(self._since) >= self.limit:
             self.refused += 1
             return False
-        return now - self._since.setdefault(key, now) >= seconds
+        since, _ = self._since.get(key, (now, now))
+        self._since[key] = since, now
+        return now - since >= seconds
+
+    def _drop_abandoned(self, now: float) -> None:
+        """Forget conditions that nobody speaks of any more: they would stay for ever."""
+        for key, (_, read_at) in tuple(self._since.items()):
+            if now - read_at > _ABANDONED:
+                del self._since[key]
 
     def open(
         self,

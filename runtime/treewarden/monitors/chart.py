@@ -36,10 +36,16 @@ class HealthStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """What a probe answers."""
+    """What a probe answers; a status may also be said by its word."""
 
     status: HealthStatus = HealthStatus.HEALTHY
     reason: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse what is no finding, in the probe that made it up."""
+        object.__setattr__(self, "status", HealthStatus(self.status))
+        if not isinstance(self.reason, str):
+            raise TypeError(f"a reason must be a str, not {self.reason!r}")
 
 
 class Chart:

@@ -104,7 +104,9 @@ class Crew:
                 await self._start(errand)
             except (NotRunning, ShuttingDown):
                 # The supervisor is going, and so are we; whoever comes next begins anew.
-                self._due[id_] = now + self._again
+                # Unless it was called off meanwhile: what nobody wants is never due.
+                if id_ in self._wanted:
+                    self._due[id_] = now + self._again
 
     async def _start(self, errand: Errand) -> None:
         work = ChildSpec(errand.id, self._work, args=(errand,), restart="temporary")

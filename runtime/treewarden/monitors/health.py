@@ -2,9 +2,10 @@
 
 Every subject is checked in a task of its own, below `/system/monitors/tasks`, at most 20 at
 the same time and each within its deadline: what one probe does (hang, raise, lie) is seen in
-its own subject's status and nowhere else. `chart` decides what an answer means and when to
-look again. A subject that is a node of the tree is dead when the node is: that is seen at
-once, without asking its probe.
+its own subject's status and nowhere else. One that does not even obey its cancellation
+cannot be stopped: its subject is unresponsive all the same, and its place is given to the
+next one. `chart` decides what an answer means and when to look again. A subject that is a
+node of the tree is dead when the node is: that is seen at once, without asking its probe.
 
 Nothing is decided while the runtime stops: a node that ends then has not died.
 """
@@ -35,11 +36,15 @@ if TYPE_CHECKING:
     from .crew import Crew, Errand
 
 Probe: TypeAlias = Callable[[], Awaitable[Reading]]
+# An answer, or why there is none.
+Finding: TypeAlias = Reading | str
 
 _INTERVAL: Final = 30.0
 _DEADLINE: Final = 5.0
 _AT_ONCE: Final = 20
 _SUBJECTS: Final = 10_000
+# Seconds for which a probe that was cancelled may clean up.
+_GRACE: Final = 1.0
 # The dead are kept so that somebody can see them: so many, for so many seconds.
 _DEAD: Final = 1000
 _DEAD_SECONDS: Final = 3600.0
@@ -93,17 +98,21 @@ class SubjectHealth:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HealthStatistics:
-    """All subjects by name; `checking` are being asked, `in_line` wait for a place."""
+    """All subjects by name; `checking` are being asked, `in_line` wait for a place.
+
+    `stuck` probes were cancelled, do not obey, and are waited for by nobody.
+    """
 
     subjects: tuple[SubjectHealth, ...]
     checking: int
     in_line: int
+    stuck: int
     forgotten: int
 
 
 class _Subject:
-    __slots__ = ("begun", "chart", "checked", "deadline", "errand", "finished", "gone", "life",
-                 "name", "poked", "probe", "progress", "since_ns")  # fmt: skip
+    __slots__ = ("begun", "chart", "checked", "deadline", "errand", "finished", "given_up",
+                 "gone", "life", "name", "poked", "probe", "progress", "since_ns")  # fmt: skip
 
     def __init__(
         self, name: str, probe: Probe | None, deadline: float, chart: Chart
@@ -120,6 +129,8 @@ class _Subject:
         self.begun = self.finished = 0
         self.poked = trio.Event()
         self.checked = trio.Event()
+        # Its probe goes on, but nobody waits for it.
+        self.given_up = False
         self.gone = False
 
     def life_ended(self, _: Life) -> None:
@@ -145,6 +156,10 @@ class Health:
         self._registry = registry
         self._told = told
         self._places = trio.CapacityLimiter(at_once)
+        # Who is being asked, and when that is to be given up; who was, and goes on.
+        self._asked: dict[_Subject, float] = {}
+        self._stuck: set[_Subject] = set()
+        self._begun = trio.Event()
         self._subjects: dict[str, _Subject] = {}
         self._dead: OrderedDict[str, None] = OrderedDict()
         self._forgotten = 0
@@ -250,34 +265,52 @@ class Health:
                 await one.poked.wait()
 
     async def _check(self, one: _Subject) -> None:
-        async with self._places:
+        # Not this task's: it may be given back while the probe goes on.
+        await self._places.acquire_on_behalf_of(one)
+        try:
             one.begun += 1
-            number = one.begun
             if self._is_stopping():
                 await trio.sleep_forever()
-            old = one.chart.status
-            with trio.move_on_after(one.deadline) as scope:
-                await self._ask(one)
-            now = trio.current_time()
-            if scope.cancelled_caught:
-                one.chart.missed(one.deadline, now)
-        self._conclude(one, old)
-        one.finished = number
-        one.checked.set()
-        one.checked = trio.Event()
+            self._asked[one] = trio.current_time() + one.deadline + _GRACE
+            self._begun.set()
+            finding: Finding | None = None
+            with trio.move_on_after(one.deadline):
+                finding = await self._ask(one)
+            if one in self._asked:
+                self._conclude(one, finding)
+        finally:
+            self._stuck.discard(one)
+            self._asked.pop(one, None)
+            if not one.given_up:
+                self._places.release_on_behalf_of(one)
+            one.given_up = False
 
-    async def _ask(self, one: _Subject) -> None:
+    async def _ask(self, one: _Subject) -> Finding:
         try:
             reading = await self._reading(one)
         except Exception as error:  # noqa: BLE001 - a probe is somebody's code, and fails alone
-            why = Fault.capture(error).summary()
-            one.chart.failed(why, trio.current_time())
-            return
-        now = trio.current_time()
+            return Fault.capture(error).summary()
         if isinstance(reading, Reading):
-            one.chart.answered(reading, now)
-        else:
-            one.chart.failed(f"it answered with {reprlib.repr(reading)}", now)
+            return reading
+        return f"it answered with {reprlib.repr(reading)}"
+
+    async def run(self) -> None:
+        """Give up checks that go on beyond their deadline, for ever."""
+        while True:
+            self._begun = trio.Event()
+            for one, until in tuple(self._asked.items()):
+                if trio.current_time() >= until:
+                    self._give_up(one)
+            with trio.move_on_at(min(self._asked.values(), default=math.inf)):
+                await self._begun.wait()
+
+    def _give_up(self, one: _Subject) -> None:
+        del self._asked[one]
+        self._places.release_on_behalf_of(one)
+        self._stuck.add(one)
+        one.given_up = True
+        if not one.gone and not self._is_stopping():
+            self._conclude(one, None)
 
     async def _reading(self, one: _Subject) -> Reading:
         if one.name.startswith("/"):
@@ -332,14 +365,25 @@ class Health:
 
     # --- what follows from a check -----------------------------------------------------------
 
-    def _conclude(self, one: _Subject, old: HealthStatus) -> None:
-        chart = one.chart
+    def _conclude(self, one: _Subject, finding: Finding | None) -> None:
+        """What was found; None: there was no answer in time."""
+        chart, now = one.chart, trio.current_time()
+        old = chart.status
+        if finding is None:
+            chart.missed(one.deadline, now)
+        elif isinstance(finding, Reading):
+            chart.answered(finding, now)
+        else:
+            chart.failed(finding, now)
         if chart.status is not old:
             one.since_ns = wall_ns()
         if not one.gone:
             self._write(one)
             self._told(_check_of(one, old))
             self._bury(one)
+        one.finished = one.begun
+        one.checked.set()
+        one.checked = trio.Event()
 
     def _write(self, one: _Subject) -> None:
         """Enter the status where the registry has the node, if it says another one."""
@@ -386,6 +430,7 @@ class Health:
             ),
             checking=places.borrowed_tokens,
             in_line=places.tasks_waiting,
+            stuck=len(self._stuck),
             forgotten=self._forgotten,
         )
 

@@ -37,7 +37,7 @@ class ListenersStatistics:
     """sent = told + failed + late + dropped + forgotten + waiting (+ 1 being told each).
 
     `late` ones took longer than their deadline; `forgotten` waited for a listener that
-    left. `last_fault` is of the last one that raised.
+    left, or were being told to it. `last_fault` is of the last one that raised.
     """
 
     listeners: int
@@ -153,14 +153,19 @@ class Listeners(Generic[T]):
             await self._tell_one(listener, listener.waiting.popleft())
 
     async def _tell_one(self, listener: _Listener[T], news: T) -> None:
-        with trio.move_on_after(self._deadline) as scope:
-            try:
-                await listener.tell(news)
-            except Exception as error:  # noqa: BLE001 - a listener fails alone
-                self._failed += 1
-                self._last_fault = Fault.capture(error)
-            else:
-                self._told += 1
+        try:
+            with trio.move_on_after(self._deadline) as scope:
+                try:
+                    await listener.tell(news)
+                except Exception as error:  # noqa: BLE001 - a listener fails alone
+                    self._failed += 1
+                    self._last_fault = Fault.capture(error)
+                else:
+                    self._told += 1
+        except BaseException:
+            # It was called off while it was told.
+            self._forgotten += 1
+            raise
         if scope.cancelled_caught:
             self._late += 1
         # One that never waits must not keep the rest from running.

@@ -117,6 +117,7 @@ class Monitors:
                 ChildSpec("crew", self.crew.run),
                 ChildSpec("signals", self._send_signals),
                 ChildSpec("readings", self._read),
+                ChildSpec("deadlines", self.health.run),
             ],
             strategy="rest_for_one",
         )

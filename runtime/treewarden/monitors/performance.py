@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from treewarden.resilience import check_count, check_seconds
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
@@ -126,7 +128,14 @@ class Performance:
         recent: int = _RECENT,
         idle: float = _IDLE,
     ) -> None:
-        """At most `names` names; `idle`: seconds after which an unused one is gone."""
+        """At most `names` names; `idle`: seconds after which an unused one is gone.
+
+        Raises:
+            TypeError, ValueError: a number makes no sense; the message shows it.
+        """
+        check_count("names", names, 1)
+        check_count("recent", recent, 1)
+        check_seconds("idle", idle)
         self._clock = clock
         self._names = names
         self._recent = recent

@@ -18,8 +18,8 @@ from treewarden.exits import Fault
 if TYPE_CHECKING:
     from .alarms import Alarms
 
-Source: TypeAlias = Callable[[], Mapping[str, float]]
-"""Values by subject; one number without a subject is `{"": number}`."""
+Source: TypeAlias = Callable[[], Mapping[str, float | None]]
+"""Values by subject, None where one is unknown; without a subject `{"": number}`."""
 
 _EVERY: Final = 30.0
 _SOURCES: Final = 1000
@@ -75,7 +75,7 @@ class Readings:
 
     def _read(self, name: str, source: Source) -> None:
         try:
-            values = dict(source())
+            values = _numbers(source())
         except Exception as error:  # noqa: BLE001 - a source is somebody's, and fails alone
             self._failures += 1
             self._alarms.open(UNKNOWN, name, message=Fault.capture(error).summary())
@@ -100,3 +100,11 @@ class Readings:
             rounds=self._rounds,
             failures=self._failures,
         )
+
+
+def _numbers(values: Mapping[str, float | None]) -> dict[str, float | None]:
+    # What is no number is found out here, where it costs its own source only.
+    return {
+        subject: None if value is None else float(value)
+        for subject, value in values.items()
+    }

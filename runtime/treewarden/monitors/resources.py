@@ -271,7 +271,14 @@ class Resources:
         try:
             value = float(gauge.measure())
         except Exception as error:  # noqa: BLE001 - a gauge of somebody's, and it fails alone
-            self._unknown(gauge, Fault.capture(error).summary())
+            value, why = math.nan, Fault.capture(error).summary()
+        else:
+            why = "it read NaN" if math.isnan(value) else ""
+        if self._gauges.get(gauge.name) is not gauge:
+            # It was forgotten while it was read: there is nobody to tell of any more.
+            return
+        if why:
+            self._unknown(gauge, why)
         else:
             self._take(gauge, value)
 
@@ -331,6 +338,8 @@ class Resources:
         if most is None:
             self._quotas.pop(kind, None)
             return
+        if isinstance(most, bool) or not isinstance(most, int):
+            raise TypeError(f"a quota must be an int, not {most!r}")
         if most < 0:
             raise ValueError(f"a quota must be >= 0, not {most}")
         if kind not in self._quotas and len(self._quotas) >= _GAUGES:

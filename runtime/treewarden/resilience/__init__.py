@@ -11,15 +11,18 @@ them around a call in one fixed order, with a `Fallback` and, for who may be ask
 
 from .adaptive import AdaptiveLimit, Aimd, Gradient2
 from .backoff import Backoff
+from .bounds import check_count, check_number, check_seconds, check_wait
 from .bulkhead import Bulkhead, BulkheadShare, BulkheadStatistics
 from .cache import Cache, CacheStatistics
 from .circuit import Circuit, CircuitStatistics, Guard
 from .circuit_core import CircuitState
+from .circuit_kept import circuit_is_over
 from .circuit_policy import CircuitPolicy
 from .circuits import Circuits
 from .entries import Hit, Miss, MissReason
 from .fallback import Fallback, FallbackStatistics
 from .hedge import Hedge, HedgeStatistics
+from .kept_limiter import limiter_is_over
 from .kinds import DEFAULT_KINDS, ErrorKind, ErrorKinds, Recovery
 from .limiter import LaneStatistics, Limiter, LimiterStatistics, Reservation
 from .limits import Limits
@@ -84,5 +87,11 @@ __all__ = [
     "Transition",
     "TransitionFeed",
     "TransitionFeedStatistics",
+    "check_count",
+    "check_number",
+    "check_seconds",
+    "check_wait",
+    "circuit_is_over",
+    "limiter_is_over",
     "made_progress",
 ]

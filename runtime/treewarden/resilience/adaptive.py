@@ -11,6 +11,8 @@ from __future__ import annotations
 import math
 from typing import Protocol
 
+from .bounds import check_count
+
 
 class AdaptiveLimit(Protocol):
     """What a bulkhead asks of a limit that changes; one object for one bulkhead."""
@@ -53,7 +55,7 @@ class Aimd:
         """Begin with `initial` places, always between `minimum` and `maximum`.
 
         Raises:
-            ValueError: a number makes no sense; the message shows it.
+            TypeError, ValueError: a number makes no sense; the message shows it.
         """
         _check_range(initial, minimum, maximum)
         if not latency > 0:
@@ -122,7 +124,7 @@ class Gradient2:
         """Begin with `initial` places, always between `minimum` and `maximum`.
 
         Raises:
-            ValueError: a number makes no sense; the message shows it.
+            TypeError, ValueError: a number makes no sense; the message shows it.
         """
         _check_range(initial, minimum, maximum)
         if not tolerance >= 1:
@@ -131,8 +133,8 @@ class Gradient2:
             raise ValueError(
                 f"smoothing must be above 0 and at most 1, not {smoothing}"
             )
-        if queue < 1 or window < 1:
-            raise ValueError(f"queue and window must be >= 1, not {queue} and {window}")
+        check_count("queue", queue, 1)
+        check_count("window", window, 1)
         self.minimum = minimum
         self.maximum = maximum
         self.tolerance = tolerance
@@ -186,6 +188,9 @@ class Gradient2:
 
 
 def _check_range(initial: int, minimum: int, maximum: int) -> None:
+    check_count("minimum", minimum, 0)
+    check_count("initial", initial, 0)
+    check_count("maximum", maximum, 0)
     if not 1 <= minimum <= initial <= maximum:
         raise ValueError(
             "1 <= minimum <= initial <= maximum must hold, not "

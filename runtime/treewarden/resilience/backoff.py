@@ -9,9 +9,10 @@ attempt and a number from a source of chance go in, seconds come out.
 from __future__ import annotations
 
 import math
-import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from .bounds import check_number
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,7 +36,7 @@ class Backoff:
     def __post_init__(self) -> None:
         """Refuse what could wait for ever, or not at all by mistake."""
         for name in ("initial", "maximum", "factor", "jitter"):
-            _check_number(name, getattr(self, name))
+            check_number(name, getattr(self, name))
         if not isinstance(self.decorrelated, bool):
             raise TypeError(
                 f"decorrelated must be True or False, not {self.decorrelated!r}"
@@ -85,10 +86,3 @@ class Backoff:
         except OverflowError:
             # The thousandth attempt is past any float, and long past the ceiling.
             return self.maximum if self.initial else 0.0
-
-
-def _check_number(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number, not {value!r}")
-    if isinstance(value, int) and abs(value) > sys.float_info.max:
-        raise ValueError(f"{name} must be a number that fits into a float, not {value}")

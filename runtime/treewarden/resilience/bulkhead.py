@@ -15,6 +15,7 @@ import trio
 
 from treewarden.errors import BulkheadFull
 
+from .bounds import check_count, check_wait
 from .kinds import DEFAULT_KINDS, ErrorKind
 from .places import Claim, Places
 
@@ -94,14 +95,12 @@ class Bulkhead:
         for signs of too much load; other exceptions say nothing about it.
 
         Raises:
-            ValueError: a number makes no sense; the message shows it.
+            TypeError, ValueError: a number makes no sense; the message shows it.
         """
-        if isinstance(limit, int) and limit < 1:
-            raise ValueError(f"limit must be >= 1, not {limit}")
-        if queue < 0:
-            raise ValueError(f"queue must be >= 0, not {queue}")
-        if not max_wait >= 0:
-            raise ValueError(f"max_wait must be >= 0 seconds, not {max_wait}")
+        if isinstance(limit, (int, float)):
+            check_count("limit", limit, 1)
+        check_count("queue", queue, 0)
+        check_wait("max_wait", max_wait)
         own = _checked(shares or {})
         self.name = name
         self.queue = queue
@@ -189,7 +188,8 @@ class Bulkhead:
         return 0.0 if self._adaptive is None else trio.current_time()
 
     def _try(self, weight: int, priority: int, group: str) -> bool:
-        if weight < 1 or (self._adaptive is None and weight > self._places.limit):
+        # This way round, what is no number is refused as well.
+        if not weight >= 1 or (self._adaptive is None and weight > self._places.limit):
             raise ValueError(
                 f"bulkhead {self.name} has {self._places.limit} places, never {weight}"
             )
@@ -228,9 +228,12 @@ class Bulkhead:
         self, weight: int, group: str, began: float, error: BaseException | None
     ) -> None:
         self._ended += 1
-        if self._adaptive is not None:
-            self._learn(self._adaptive, trio.current_time() - began, error)
-        self._tell(self._places.release(weight, group))
+        try:
+            if self._adaptive is not None:
+                self._learn(self._adaptive, trio.current_time() - began, error)
+        finally:
+            # Whatever somebody's rule makes of it: the place is free.
+            self._tell(self._places.release(weight, group))
 
     def _learn(
         self, limit: AdaptiveLimit, seconds: float, error: BaseException | None

@@ -4,7 +4,8 @@
 who miss the same key load it for all (Go's `singleflight`). The loader runs in the task of
 the one who came first, so it ends with it: cancelled, it leaves the flight to the next one
 who waits, who begins anew. What was written or removed while a value was being loaded
-counts; the loaded one, which may be older, is then not kept.
+counts; the loaded one, which may be older, is then not kept. A loader that needs what
+waits for it would wait for ever: it is told so (`CallingSelf`).
 
 A cache belongs to trio's thread, and needs no lock.
 """
@@ -12,9 +13,11 @@ A cache belongs to trio's thread, and needs no lock.
 from __future__ import annotations
 
 import math
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import (
     TYPE_CHECKING,
+    Any,
     Final,
     Generic,
     TypeVar,
@@ -28,6 +31,7 @@ import trio
 
 from treewarden.errors import CallingSelf
 
+from .bounds import check_count, check_number
 from .entries import Entries, Hit, K, Miss, MissReason, V
 
 if TYPE_CHECKING:
@@ -105,8 +109,7 @@ class Cache(Generic[K, V]):
             ValueError: a number makes no sense; the message shows it.
         """
         _check_ttl(ttl)
-        if size < 1:
-            raise ValueError(f"size must be >= 1, not {size}")
+        check_count("size", size, 1)
         self.name = name
         self.ttl = ttl
         self._on_unavailable = on_unavailable
@@ -209,7 +212,8 @@ class Cache(Generic[K, V]):
         cache loads, too, and keeps nothing.
 
         Raises:
-            CallingSelf: the loader asks for the key that it is loading.
+            CallingSelf: the loader, or a task that it has started, asks for the key that
+                it is loading, or for one whose loader waits for this.
             What the loader raises.
         """
         await trio.lowlevel.checkpoint()
@@ -217,11 +221,11 @@ class Cache(Generic[K, V]):
         if isinstance(found, Hit):
             return found.value
         while (flight := self._flights.get(key)) is not None:
-            if flight.leader is trio.lowlevel.current_task():
+            if flight.needs(_loading.get()):
                 raise CallingSelf(
                     f"the loader of {key!r} in cache {self.name} needs it"
                 )
-            await flight.ended.wait()
+            await flight.wait()
             if not flight.abandoned:
                 self._shared += 1
                 return flight.result()
@@ -238,8 +242,9 @@ class Cache(Generic[K, V]):
         load: Callable[[Unpack[Ts]], Awaitable[V]],
         *args: *Ts,
     ) -> V:
-        flight = self._flights[key] = _Flight[V](trio.lowlevel.current_task())
+        flight = self._flights[key] = _Flight[V](_loading.get())
         self._loads += 1
+        token = _loading.set(flight)
         try:
             value = await load(*args)
         except Exception as error:
@@ -253,6 +258,7 @@ class Cache(Generic[K, V]):
                 self._keep(key, value, self.ttl)
             return value
         finally:
+            _loading.reset(token)
             if self._flights.get(key) is flight:
                 del self._flights[key]
             flight.ended.set()
@@ -340,18 +346,45 @@ class Cache(Generic[K, V]):
 
 
 class _Flight(Generic[V]):
-    """One load under way, and who leads it."""
+    """One load under way: inside of which other one, and which ones it waits for."""
 
-    __slots__ = ("_error", "_traceback", "_value", "abandoned", "ended", "leader")
+    __slots__ = ("_error", "_traceback", "_value", "abandoned", "around", "ended",
+                 "waits_for")  # fmt: skip
 
-    def __init__(self, leader: trio.lowlevel.Task) -> None:
-        self.leader = leader
+    def __init__(self, around: _Flight[Any] | None) -> None:
+        self.around = around
+        self.waits_for: list[_Flight[Any]] = []
         self.ended = trio.Event()
         # True until it has landed or failed: its leader may be cancelled at any time.
         self.abandoned = True
         self._value: object = _NOTHING
         self._error: Exception | None = None
         self._traceback: TracebackType | None = None
+
+    def needs(self, other: _Flight[Any] | None) -> bool:
+        """Whether it cannot end before the load `other`, or one around that, has."""
+        theirs = set(_and_around(other))
+        seen: set[_Flight[Any]] = set()
+        ahead: list[_Flight[Any]] = [self] if theirs else []
+        while ahead:
+            flight = ahead.pop()
+            if flight in theirs:
+                return True
+            if flight not in seen:
+                seen.add(flight)
+                ahead += flight.waits_for
+        return False
+
+    async def wait(self) -> None:
+        """Until it has ended; whatever load this is inside of waits for it meanwhile."""
+        waiting = _and_around(_loading.get())
+        for one in waiting:
+            one.waits_for.append(self)
+        try:
+            await self.ended.wait()
+        finally:
+            for one in waiting:
+                one.waits_for.remove(self)
 
     def land(self, value: V) -> None:
         self.abandoned = False
@@ -369,11 +402,27 @@ class _Flight(Generic[V]):
         return cast("V", self._value)
 
 
+def _and_around(flight: _Flight[Any] | None) -> list[_Flight[Any]]:
+    """A load, and those inside of which it is, the outermost last."""
+    found = []
+    while flight is not None:
+        found.append(flight)
+        flight = flight.around
+    return found
+
+
+# What the running task is loading; what it starts meanwhile does so for that load.
+_loading: ContextVar[_Flight[Any] | None] = ContextVar(
+    "treewarden_loading", default=None
+)
+
+
 def _check_key(key: object) -> None:
     if key is None:
         raise ValueError("None is no key")
 
 
 def _check_ttl(ttl: float) -> None:
+    check_number("ttl", ttl)
     if not ttl > 0:
         raise ValueError(f"ttl must be > 0 seconds, not {ttl}")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import reprlib
 import threading
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar, TypeVarTuple, Unpack
 
@@ -87,7 +88,8 @@ class CircuitStatistics:
 class Circuit:
     """Stands between callers and one thing that can fail. Made by `Circuits.circuit`.
 
-    Use `call` around one async function, `guard` around a block.
+    Use `call` around one async function, `guard` around a block. A call inside of a call
+    through the same circuit is one of its own, but inside of a probe it is a part of that.
     """
 
     __slots__ = (
@@ -193,7 +195,7 @@ class Circuit:
             CircuitOpen: the function was not called.
             TimedOut: it took longer than the policy's `call_timeout`.
         """
-        core = self._core
+        core, quick = self._core, self._quick
         if core.state is _CLOSED:
             core.calls += 1
             permit = core.generation
@@ -203,6 +205,10 @@ class Circuit:
             permit = core.admit(now)
             if core.moves:
                 self._tell()
+            if not permit and core.state is _HALF_OPEN and self._is_within():
+                permit = core.admit_within()
+            # What may be a probe has to know that it is one.
+            quick = None
             if not permit:
                 rejection = CircuitOpen(self.name, core.state, core.retry_after(now))
                 self._rejections += 1
@@ -211,7 +217,7 @@ class Circuit:
                 else:
                     await trio.lowlevel.checkpoint()
                 raise rejection
-        if self._quick is None:
+        if quick is None:
             with Guard(self, permit) as guard:
                 result = await fn(*args)
                 guard.judge(result)
@@ -261,10 +267,23 @@ class Circuit:
         permit = core.admit(now)
         if core.moves:
             self._tell()
+        if not permit and core.state is _HALF_OPEN and self._is_within():
+            permit = core.admit_within()
         if not permit:
             # A fresh one each time: a shared exception would gather a frame a raise.
             raise CircuitOpen(self.name, core.state, core.retry_after(now))
         return permit
+
+    def _is_within(self) -> bool:
+        """Whether this runs inside of a probe of ours, or in a task that it has started.
+
+        Rejected, the call would fail the very probe that it is a part of, each time anew,
+        and the circuit never close again.
+        """
+        return any(
+            circuit is self and self._core.is_out(permit)
+            for circuit, permit in _probing.get()
+        )
 
     # --- how a call ended -------------------------------------------------------------------
 
@@ -334,6 +353,10 @@ class Circuit:
         """Let every call through and watch them all, until somebody resets it."""
         self._core.observe(self._clock(), by)
         self._tell()
+
+    def keep_no_more(self) -> None:
+        """Go on, but leave nothing to the next circuit of this name."""
+        self._keep = None
 
     # --- news ------------------------------------------------------------------------------
 
@@ -430,10 +453,17 @@ class Circuit:
         return so_far + core.window.forgotten
 
 
+# The probes inside of which the running task is, the outermost first.
+_probing: ContextVar[tuple[tuple[Circuit, int], ...]] = ContextVar(
+    "treewarden_probing", default=()
+)
+
+
 class Guard:
     """One entry into a circuit; see `Circuit.guard`."""
 
     __slots__ = (
+        "_around",
         "_began",
         "_circuit",
         "_entered",
@@ -448,6 +478,8 @@ class Guard:
         self._permit = permit
         self._entered = self._judged = False
         self._began: float | None = None
+        # The probes around this one, if it is one.
+        self._around: tuple[tuple[Circuit, int], ...] | None = None
         self._scope: trio.CancelScope | None = None
         self._result: tuple[bool | None, str] = (None, "")
 
@@ -457,6 +489,9 @@ class Guard:
             raise RuntimeError("a guard is for one entry; make another one")
         self._entered = True
         self._permit = self._permit or self._circuit._enter()  # noqa: SLF001 - the two are one mechanism
+        if self._circuit._core.is_out(self._permit):  # noqa: SLF001
+            self._around = _probing.get()
+            _probing.set((*self._around, (self._circuit, self._permit)))
         if self._circuit._quick is None:  # noqa: SLF001
             self._begin()
         return self
@@ -485,6 +520,9 @@ class Guard:
         traceback: TracebackType | None,
     ) -> None:
         """Return the permit with what became of the block."""
+        if self._around is not None:
+            # Not by a token, which only the same context may reset: generators wander.
+            _probing.set(self._around)
         if self._scope is None:
             self._settle(error)
             return

@@ -170,6 +170,20 @@ class CircuitCore:
         self.calls += 1
         return self._number
 
+    def is_out(self, permit: int) -> bool:
+        """Whether this is the permit of a probe that has a place now."""
+        return permit in self._probes
+
+    def admit_within(self) -> int:
+        """A permit for a call inside of a probe, instead of its rejection.
+
+        It is a part of that probe, which will tell: like a result of an earlier state its
+        own is counted and decides nothing.
+        """
+        self.rejected -= 1
+        self.calls += 1
+        return self.generation - 1
+
     def _end_leases(self, now: float) -> None:
         # All leases are equally long and dicts keep their order: the first ends first.
         while self._probes:
@@ -276,11 +290,13 @@ class CircuitCore:
     ) -> None:
         """Be as an earlier run left it: open for `left` seconds more, or as ordered.
 
-        What was half open may probe at once: nobody knows what became of its probes.
+        What was half open may probe at once: nobody knows what became of its probes. By
+        the present policy no circuit would be open for longer than its longest time.
         """
         if state in (_OPEN, _HALF_OPEN):
-            left = left if state is _OPEN else 0.0
-            self.openings = openings - 1
+            left = min(left, self.policy.longest_open) if state is _OPEN else 0.0
+            # Whatever was kept, this is at least the first time.
+            self.openings = max(openings, 1) - 1
             self._move(_OPEN, now, f"an earlier run left it open for {left:g} s more")
             self.due = now + left
         elif state is not _CLOSED:

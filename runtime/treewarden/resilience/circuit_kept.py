@@ -7,9 +7,14 @@ forward, it shortens one, and the worst of it is an early probe.
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from .circuit_core import CircuitState
+
+# How often it had opened is remembered for as long as the journal is: 7 days.
+_REMEMBERED_SECONDS: Final = 7 * 24 * 3600.0
 
 
 class KeptCircuit(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,7 +27,7 @@ class KeptCircuit(msgspec.Struct, frozen=True, kw_only=True):
 
     def left(self, now_ns: int) -> float:
         """Seconds of the open time that are left by the wall clock."""
-        return min(self.seconds, max(0.0, (self.until_ns - now_ns) / 1e9))
+        return max(0.0, min(self.seconds, (self.until_ns - now_ns) / 1e9))
 
 
 def encode(kept: KeptCircuit) -> bytes:
@@ -36,3 +41,14 @@ def decode(text: bytes) -> KeptCircuit | None:
         return msgspec.json.decode(text, type=KeptCircuit)
     except msgspec.DecodeError:
         return None
+
+
+def circuit_is_over(text: bytes, now_ns: int) -> bool:
+    """Whether nothing is lost with it: it was open, and has long been over.
+
+    What an operator ordered stands until he takes it back, whoever asks for the circuit.
+    """
+    kept = decode(text)
+    if kept is None or kept.state is not CircuitState.OPEN:
+        return False
+    return now_ns - kept.until_ns > _REMEMBERED_SECONDS * 1e9

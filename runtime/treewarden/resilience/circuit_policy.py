@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from treewarden.errors import BulkheadFull, RateLimited
 
 from .backoff import Backoff
+from .bounds import check_count, check_number, check_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,8 +18,18 @@ if TYPE_CHECKING:
 # probe and the one that took its place had a whole lease each.
 _LEASES_TO_DECIDE = 2
 
+# A byte a call; and of less than a tenth of this no loop can tell one slot from the next.
+_LARGEST_WINDOW = 1_000_000
+_SHORTEST_WINDOW = 0.001
+
+_ASKED = (
+    "counts_as_failure", "counts_as_success", "result_is_failure", "result_is_ignored",
+)  # fmt: skip
+
 
 def _is_failure(error: BaseException) -> bool:
+    if isinstance(error, ExceptionGroup):
+        return any(_is_failure(one) for one in error.exceptions)
     # Our own limits let nothing through; that says nothing about the other side.
     return isinstance(error, Exception) and not isinstance(
         error, (RateLimited, BulkheadFull)
@@ -87,19 +98,32 @@ class CircuitPolicy:
     def __post_init__(self) -> None:
         """Refuse a policy that could never open, or never close."""
         for name in ("window", "minimum_calls", "half_open_calls", "success_threshold"):
-            _check_count(name, getattr(self, name))
+            check_count(name, getattr(self, name), 1)
         if self.failure_threshold is not None:
-            _check_count("failure_threshold", self.failure_threshold)
+            check_count("failure_threshold", self.failure_threshold, 1)
         for name in ("slow_call", "window_seconds", "probe_lease", "call_timeout"):
             _check_seconds(name, getattr(self, name))
         if self.half_open_timeout != math.inf:
             _check_seconds("half_open_timeout", self.half_open_timeout)
+        self._check_window()
         self._check_reset_timeout()
         self._check_rates()
+        for name in _ASKED:
+            _check_function(name, getattr(self, name))
+
+    def _check_window(self) -> None:
+        if self.window > _LARGEST_WINDOW:
+            raise ValueError(
+                f"window must be <= {_LARGEST_WINDOW} calls, not {self.window}"
+            )
+        if self.window_seconds is not None and self.window_seconds < _SHORTEST_WINDOW:
+            raise ValueError(
+                f"window_seconds must be >= {_SHORTEST_WINDOW}, not {self.window_seconds}"
+            )
 
     def _check_reset_timeout(self) -> None:
         if not isinstance(self.reset_timeout, Backoff):
-            _check_seconds("reset_timeout", self.reset_timeout)
+            check_seconds("reset_timeout", self.reset_timeout)
         elif not self.reset_timeout.initial > 0:
             raise ValueError("reset_timeout must begin with more than 0 seconds")
 
@@ -142,6 +166,13 @@ class CircuitPolicy:
             return self.reset_timeout.delay(openings, chance)
         return self.reset_timeout
 
+    @property
+    def longest_open(self) -> float:
+        """Seconds that it stays open at most, however often it opened."""
+        if isinstance(self.reset_timeout, Backoff):
+            return self.reset_timeout.maximum
+        return self.reset_timeout
+
     def describe(self) -> str:
         """When it opens, for people: `5 in a row`, `50% of the last 20`."""
         rules = []
@@ -161,18 +192,19 @@ class CircuitPolicy:
         return f"the last {self.window_seconds:g} s"
 
 
-def _check_count(name: str, value: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an int, not {value!r}")
-    if value < 1:
-        raise ValueError(f"{name} must be >= 1, not {value}")
-
-
 def _check_seconds(name: str, seconds: float | None) -> None:
-    if seconds is not None and not (math.isfinite(seconds) and seconds > 0):
-        raise ValueError(f"{name} must be > 0 seconds and finite, not {seconds}")
+    if seconds is not None:
+        check_seconds(name, seconds)
+
+
+def _check_function(name: str, asked: object) -> None:
+    # A class of exceptions is callable too, and what it makes of an error counts as true.
+    is_error = isinstance(asked, type) and issubclass(asked, BaseException)
+    if asked is not None and (is_error or not callable(asked)):
+        raise TypeError(f"{name} must be a function that judges, not {asked!r}")
 
 
 def _check_share(name: str, share: float) -> None:
+    check_number(name, share)
     if not 0 < share <= 1:
         raise ValueError(f"{name} must be above 0 and at most 1, not {share}")

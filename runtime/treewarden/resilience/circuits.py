@@ -132,6 +132,7 @@ class Circuits:
         # One more than what it takes away from the sum in `version`.
         self._removed += known.version + 2
         if known.policy.persist:
+            known.keep_no_more()
             self._keep(name, None)
         return True
 

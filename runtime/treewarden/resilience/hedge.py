@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar, TypeVarTuple, Unpack
 
 import trio
 
+from .bounds import check_count
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
@@ -93,13 +95,14 @@ class Hedge:
         """A hedge that has seen no call.
 
         Raises:
-            ValueError: a number makes no sense; the message shows it.
+            TypeError, ValueError: a number makes no sense; the message shows it.
         """
         if delay is not None and not (math.isfinite(delay) and delay > 0):
             raise ValueError(f"delay must be > 0 seconds and finite, not {delay}")
         if not 0 < quantile < 1:
             raise ValueError(f"quantile must be between 0 and 1, not {quantile}")
-        if not 1 <= least <= _SAMPLES:
+        check_count("least", least, 1)
+        if least > _SAMPLES:
             raise ValueError(f"least must be between 1 and {_SAMPLES}, not {least}")
         if not 0 < share <= 1:
             raise ValueError(f"share must be above 0 and at most 1, not {share}")

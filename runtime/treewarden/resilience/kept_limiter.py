@@ -7,6 +7,8 @@ never for longer than its whole time; put forward, some are given too early.
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 
 
@@ -18,11 +20,15 @@ class KeptLane(msgspec.Struct, frozen=True):
 
 
 class KeptLimiter(msgspec.Struct, frozen=True, kw_only=True):
-    """A limiter at the wall time `at_ns`, with the limit that it had."""
+    """A limiter at the wall time `at_ns`, with the limit that it had.
+
+    `period` is that limit's, in seconds; who did not say has one without an end.
+    """
 
     at_ns: int
     limit: str
     keys: dict[str, KeptLane]
+    period: float = math.inf
 
     def passed(self, now_ns: int) -> float:
         """Seconds since then by the wall clock; never below 0.0."""
@@ -40,3 +46,18 @@ def decode(text: bytes) -> KeptLimiter | None:
         return msgspec.json.decode(text, type=KeptLimiter)
     except msgspec.DecodeError:
         return None
+
+
+def limiter_is_over(text: bytes, now_ns: int) -> bool:
+    """Whether a fresh limiter would do the same: time has given everything back."""
+    kept = decode(text)
+    if kept is None:
+        return False
+    return kept.passed(now_ns) >= _time_to_recover(kept)
+
+
+def _time_to_recover(kept: KeptLimiter) -> float:
+    # An age below 0 is a debt (`Rule.dump`).
+    debts = (-age for lane in kept.keys.values() for age, _ in lane.taken)
+    penalties = (lane.penalty for lane in kept.keys.values())
+    return max(0.0, kept.period, *debts, *penalties)

@@ -168,7 +168,10 @@ class Limiter:
 
         Raises:
             RateLimited: there is no room for one more key; all others are waited for.
+            ValueError: that is no instant; nobody could ever take back a penalty for ever.
         """
+        if not math.isfinite(until):
+            raise ValueError(f"until must be an instant that comes, not {until}")
         now = trio.current_time()
         lane = self._lane(key, now)
         lane.penalise(until)
@@ -313,7 +316,12 @@ class Limiter:
         for key, lane in islice(reversed(self._lanes.items()), _DUMPED_KEYS):
             if not lane.is_quiet(now):
                 used[key] = KeptLane(*lane.dump(now))
-        return KeptLimiter(at_ns=now_ns, limit=self.limit.describe(), keys=used)
+        return KeptLimiter(
+            at_ns=now_ns,
+            limit=self.limit.describe(),
+            keys=used,
+            period=self.limit.period,
+        )
 
     def load(self, kept: KeptLimiter, now_ns: int) -> None:
         """Take up what `dump` has told, as much of it as time has not undone.

@@ -1,6 +1,6 @@
 """Where a policy keeps what is to outlive its process.
 
-The store implements it (`runtime.py` joins the two); a policy only knows this shape.
+The store implements it (`runtime` joins the two); a policy only knows this shape.
 """
 
 from __future__ import annotations

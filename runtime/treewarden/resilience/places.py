@@ -16,12 +16,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from itertools import count
+from math import floor
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+_ROUNDING: Final = 1e-9
 _NO_SHARES: Final[Mapping[str, float]] = MappingProxyType({})
 
 
@@ -65,7 +67,8 @@ class Places:
 
     def set_apart(self, group: str) -> int:
         """How many places are a group's own, at the limit of now."""
-        return int(self.limit * self._shares.get(group, 0.0))
+        # A share of 0.29 of 100 is 29, though the product is a hair less.
+        return floor(self.limit * self._shares.get(group, 0.0) + _ROUNDING)
 
     def taken_by(self, group: str) -> int:
         """How many places a group that has a share has taken."""

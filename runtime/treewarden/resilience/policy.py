@@ -175,11 +175,13 @@ class Policy:
         Raises:
             What `fn` raises, or what a layer does: TimedOut, RetriesExhausted,
             CircuitOpen, RateLimited, BulkheadFull.
+            TypeError: there is no such option; nothing was called.
         """
-        self._calls += 1
         row: tuple[Callable[..., Awaitable[T]], ...] = (
             self._chosen(options) if options else self._row
         )
+        # Not sooner: a call with an option that there is not was never one.
+        self._calls += 1
         try:
             if row:
                 result = await row[0](*row[1:], fn, *args)

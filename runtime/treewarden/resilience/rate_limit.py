@@ -19,8 +19,12 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from .bounds import check_count, check_seconds, check_wait
+
 _QUEUE: Final = 1000
 _MAX_KEYS: Final = 10_000
+# What a float of a clock that has run for some days still tells apart.
+_SHORTEST: Final = 1e-9
 # So many pairs a key are kept of a window, however many permits it gave: a permit may
 # come back a tenth of its period too late.
 _DUMPED: Final = 10
@@ -52,17 +56,17 @@ class RateLimit:
 
     def __post_init__(self) -> None:
         """Refuse what would let nothing through, or everything."""
-        _whole("rate", self.rate, 1)
-        _whole("queue", self.queue, 0)
-        _whole("max_keys", self.max_keys, 1)
+        check_count("rate", self.rate, 1)
+        check_count("queue", self.queue, 0)
+        check_count("max_keys", self.max_keys, 1)
         if self.burst is not None:
-            _whole("burst", self.burst, 1)
-        if not (math.isfinite(self.period) and self.period > 0):
+            check_count("burst", self.burst, 1)
+        check_seconds("period", self.period)
+        if not self.period / self.rate >= _SHORTEST:
             raise ValueError(
-                f"period must be > 0 seconds and finite, not {self.period}"
+                f"rate must be at most a permit a nanosecond, not {self.describe()}"
             )
-        if not self.max_wait >= 0:
-            raise ValueError(f"max_wait must be >= 0 seconds, not {self.max_wait}")
+        check_wait("max_wait", self.max_wait)
 
     @property
     def capacity(self) -> int:
@@ -80,13 +84,6 @@ class RateLimit:
         if self.burst is None:
             return f"{self.rate} in any {self.period:g} s"
         return f"{self.burst} at once, then {self.rate} a {self.period:g} s"
-
-
-def _whole(name: str, value: object, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an int, not {value!r}")
-    if value < least:
-        raise ValueError(f"{name} must be >= {least}, not {value}")
 
 
 class Rule(Protocol):
@@ -119,41 +116,55 @@ class Rule(Protocol):
 class TokenBucket:
     """A steady flow, of which `burst` may come at once."""
 
-    __slots__ = ("_burst", "_every", "_full_at")
+    __slots__ = ("_begun", "_burst", "_every", "_taken")
 
     def __init__(self, rate: int, period: float, burst: int) -> None:
         self._every = period / rate
         self._burst = burst
-        self._full_at = -math.inf
+        # When it was full last, and what was taken since. A count and one product: adding
+        # the same float over and over rounds to the same side each time, and a bucket that
+        # is never full would give more and more than its rate.
+        self._begun = -math.inf
+        self._taken = 0
+
+    @property
+    def _full_at(self) -> float:
+        return self._begun + self._taken * self._every
 
     def ready(self, now: float, weight: int) -> float:
         """See `Rule`."""
-        full_at = max(self._full_at, now)
+        begun, taken = self._begun, self._taken
+        if self._full_at < now:
+            begun, taken = now, 0
         # The order of the sum matters: a bucket that is full has its burst to the last bit.
-        at = full_at + (weight - self._burst) * self._every
-        return max(at, now)
+        return max(now, begun + (taken + weight - self._burst) * self._every)
 
     def take(self, now: float, weight: int) -> None:
         """See `Rule`."""
-        full_at = max(self._full_at, now)
-        self._full_at = full_at + weight * self._every
+        # Full at this very instant, it goes on counting: nothing is rounded by that.
+        if self._full_at < now:
+            self._begun, self._taken = now, 0
+        self._taken += weight
 
     def used(self, now: float) -> int:
         """See `Rule`."""
-        if self._full_at <= now:
+        full_at = self._full_at
+        if full_at <= now:
             return 0
-        return math.ceil((self._full_at - now) / self._every - _ROUNDING)
+        return math.ceil((full_at - now) / self._every - _ROUNDING)
 
     def dump(self, now: float) -> list[tuple[float, int]]:
         """See `Rule`; its one number is the age of the moment when it will be full."""
-        return [(now - self._full_at, 0)] if self._full_at > now else []
+        full_at = self._full_at
+        return [(now - full_at, 0)] if full_at > now else []
 
     def load(self, now: float, taken: list[tuple[float, int]]) -> None:
         """See `Rule`."""
         for age, _ in taken:
             # Not more than a bucket can owe, whatever the file says.
             owed = min(-age, self._burst * self._every)
-            self._full_at = max(self._full_at, now + owed)
+            if now + owed > self._full_at:
+                self._begun, self._taken = now + owed, 0
 
 
 # What is left of a permit after sums of floats is none.

@@ -121,6 +121,8 @@ class Retry:
                 never tried again; the message says which.
         """
         _check_bounds(attempts, total_timeout, progress_timeout)
+        if not isinstance(backoff, Backoff):
+            raise TypeError(f"backoff must be a Backoff, not {backoff!r}")
         self.name = name
         self.attempts = attempts
         self.total_timeout = total_timeout
@@ -217,7 +219,7 @@ class Retry:
         row.wait = self.backoff.delay(row.failed, self._random, row.wait)
         if row.failed >= self.attempts:
             row.ended_by = RetryEnd.ATTEMPTS
-        elif told > max(left, 0.0):
+        elif told > max(left, 0.0) or told == math.inf:
             row.ended_by = RetryEnd.TOLD
         elif row.wait > left:
             row.ended_by = RetryEnd.TIME
@@ -247,7 +249,7 @@ class Retry:
     ) -> T:
         assert self.progress_timeout is not None  # noqa: S101 - `call` has looked
         with trio.CancelScope() as scope:
-            patience = _Patience(scope, self.progress_timeout)
+            patience = _Patience(scope, self.progress_timeout, _patience.get())
             patience.renew()
             token = _patience.set(patience)
             try:
@@ -280,7 +282,7 @@ class Retry:
 
 
 def made_progress() -> None:
-    """Tell the `Retry` around this that its call gets on; nothing without one."""
+    """Tell every `Retry` around this that its call gets on; nothing without one."""
     patience = _patience.get()
     if patience is not None:
         patience.renew()
@@ -290,9 +292,13 @@ def made_progress() -> None:
 class _Patience:
     scope: trio.CancelScope
     seconds: float
+    # A row inside of another one's call: what gets on in it gets on in both.
+    around: _Patience | None
 
     def renew(self) -> None:
         self.scope.deadline = trio.current_time() + self.seconds
+        if self.around is not None:
+            self.around.renew()
 
 
 class _Row:

@@ -17,6 +17,8 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
+from .bounds import check_count, check_seconds
+
 _SLOTS: Final = 10
 
 
@@ -56,14 +58,12 @@ class RetryBudget:
         """A budget of which nothing is used.
 
         Raises:
-            ValueError: a number makes no sense; the message shows it.
+            TypeError, ValueError: a number makes no sense; the message shows it.
         """
         if not ratio >= 0:
             raise ValueError(f"ratio must be >= 0, not {ratio}")
-        if minimum < 0:
-            raise ValueError(f"minimum must be >= 0, not {minimum}")
-        if not (math.isfinite(period) and period > 0):
-            raise ValueError(f"period must be > 0 seconds and finite, not {period}")
+        check_count("minimum", minimum, 0)
+        check_seconds("period", period)
         self.ratio = ratio
         self.minimum = minimum
         self.period = period

@@ -18,6 +18,8 @@ import trio
 
 from treewarden.errors import TimedOut
 
+from .bounds import check_number, check_wait
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
@@ -77,12 +79,12 @@ class Timeout:
         """A timeout that nobody used; `math.inf` seconds only count.
 
         Raises:
-            ValueError: a number makes no sense; the message shows it.
+            TypeError, ValueError: a number makes no sense; the message shows it.
         """
+        check_number("seconds", seconds)
         if not seconds > 0:
             raise ValueError(f"seconds must be > 0, not {seconds}")
-        if not grace >= 0:
-            raise ValueError(f"grace must be >= 0 seconds, not {grace}")
+        check_wait("grace", grace)
         self.name = name
         self.seconds = seconds
         self.grace = grace

@@ -29,6 +29,7 @@ PLAIN = st.text("abcdefghij0123456789", min_size=1, max_size=8)
         ("http://host/p#access_token=hush", "http://host/p"),
         ("/relative?session=hush", "/relative?session=REDACTED"),
         ("http://[hush", "REDACTED"),
+        ("http://host/\ud800?sig=hush", "http://host/??sig=REDACTED"),
     ],
 )
 def test_secrets_are_taken_out_and_all_else_stays(url: str, shown: str) -> None:

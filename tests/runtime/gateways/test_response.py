@@ -40,3 +40,12 @@ def test_the_two_hundreds_are_fine() -> None:
 
 def test_what_is_shown_of_an_answer_is_not_its_body() -> None:
     assert "hush" not in repr(answer(b"hush"))
+
+
+@pytest.mark.parametrize(
+    "encoding", ["base64", "rot13", "zlib", "undefined", "idna", "punycode", "no such"]
+)
+def test_an_encoding_that_is_none_for_text_is_not_followed(encoding: str) -> None:
+    """A site may name any codec of Python's, and some of them are no text at all."""
+    assert answer("käse \xff".encode(), encoding=encoding).text == "käse \xff"
+    assert answer(b"k\xff", encoding=encoding).text == "k\ufffd"

@@ -155,6 +155,25 @@ def test_there_is_room_for_so_many_and_a_condition_that_lasts_gets_its_turn() ->
     assert [one.subject for one in board.alarms.list()] == ["b", "c"]
 
 
+def test_conditions_that_nobody_speaks_of_any_more_make_room() -> None:
+    """Subjects made from data: two that went without a word must not silence all others."""
+    board = Board(limit=2)
+    board.alarms.rule(
+        AlarmRule(name="hot", reading="heat", above=80.0, for_seconds=60.0)
+    )
+    for subject in "ab":
+        board.alarms.read("heat", 90.0, subject=subject)
+    board.now = 3500.0
+    board.alarms.read("heat", 90.0, subject="c")
+    assert board.alarms.statistics().refused == 1
+    board.now = 3601.0
+    board.alarms.read("heat", 90.0, subject="c")
+    board.now = 3661.0
+    board.alarms.read("heat", 90.0, subject="c")
+    assert [one.subject for one in board.alarms.list()] == ["c"]
+    assert board.alarms.statistics().pending == 0
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -163,10 +182,18 @@ def test_there_is_room_for_so_many_and_a_condition_that_lasts_gets_its_turn() ->
         {"above": 1.0, "clear_at": 1.5},
         {"below": 1.0, "clear_at": 0.5},
         {"above": 1.0, "for_seconds": -1.0},
+        {"above": 1.0, "for_seconds": math.inf},
+        {"above": math.nan},
+        {"below": math.inf},
+        # No value would ever clear it.
+        {"above": 1.0, "clear_at": math.nan},
     ],
 )
 def test_a_rule_that_cannot_be_is_refused(wrong: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match=r"needs either|would not clear|must be >= 0"):
+    with pytest.raises(
+        ValueError,
+        match=r"needs either|would not clear|must be (>= 0|a number, not (nan|inf))",
+    ):
         AlarmRule(name="wrong", reading="heat", **wrong)  # type: ignore[arg-type]
 
 

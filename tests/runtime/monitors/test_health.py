@@ -374,3 +374,77 @@ async def test_a_crash_loop_is_watched_through_every_incarnation(
     await wait_all_tasks_blocked()
     ward.health.unwatch(ref)
     assert ward.directory.find("/patient").life.watchers == []
+
+
+class Deaf:
+    """Probes that do not obey their cancellation until the block is left."""
+
+    def __init__(self) -> None:
+        self.let_go = trio.Event()
+
+    async def probe(self) -> Reading:
+        with trio.CancelScope(shield=True):
+            await self.let_go.wait()
+        return Reading()
+
+    def __enter__(self) -> Deaf:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.let_go.set()
+
+
+async def test_h10_probes_that_do_not_obey_are_given_up_and_keep_nobody_waiting(
+    autojump_clock: MockClock, ward: Any, answers: Answers
+) -> None:
+    """H10: as many as there are places; counted, and no subject stays as it was."""
+    for number in range(20):
+        ward.health.watch(f"deaf {number}", answers())
+    await wait_all_tasks_blocked()
+    with Deaf() as deaf:
+        for number in range(20):
+            ward.health.watch(f"deaf {number}", deaf.probe, deadline=5.0)
+        await wait_all_tasks_blocked()
+        ward.health.watch("quick", answers())
+        assert ward.status("deaf 0") is HEALTHY
+        await trio.sleep(6.5)
+        seen = ward.health.statistics()
+        assert (seen.stuck, seen.checking, seen.in_line) == (20, 0, 0)
+        found = {one.subject: one for one in seen.subjects}
+        assert found.pop("quick").status is HEALTHY
+        assert {one.status for one in found.values()} == {UNRESPONSIVE}
+        assert {one.late for one in found.values()} == {1}
+        assert ("health", "deaf 7") in ward.open_alarms()
+    await trio.sleep(6)
+    # What they answered at last was too late; the next check finds them well.
+    assert ward.status("deaf 0") is HEALTHY
+    seen = ward.health.statistics()
+    assert (seen.stuck, seen.checking) == (0, 0)
+    assert ward.open_alarms() == []
+
+
+async def test_who_forces_a_check_that_does_not_obey_is_told_all_the_same(
+    autojump_clock: MockClock, ward: Any
+) -> None:
+    with Deaf() as deaf:
+        ward.health.watch("deaf", deaf.probe, deadline=5.0)
+        with trio.fail_after(10):
+            assert (await ward.health.force("deaf")).status is UNRESPONSIVE
+        assert ward.health.unwatch("deaf")
+        assert ward.health.statistics().subjects == ()
+    await wait_all_tasks_blocked()
+    assert ward.health.statistics().stuck == 0
+
+
+@pytest.mark.parametrize("wrong", [{"status": "splendid"}, {"reason": 7}])
+async def test_a_reading_that_is_none_is_a_check_that_fails_and_the_next_one_comes(
+    wrong: dict[str, Any], autojump_clock: MockClock, ward: Any
+) -> None:
+    async def lies() -> Reading:
+        return Reading(**wrong)
+
+    ward.health.watch("liar", lies)
+    await trio.sleep(11)
+    seen = ward.health.subject("liar")
+    assert (seen.status, seen.failures) == (UNKNOWN, 3)
+    assert ward.monitors.crew.statistics().ended_early == 0

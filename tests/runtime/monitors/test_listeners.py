@@ -115,3 +115,21 @@ async def test_who_cannot_listen_is_refused(
             listeners.add(hears, owner=me)
         assert listeners.remove(hears)
         assert not listeners.remove(hears)
+
+
+async def test_news_that_a_listener_was_being_told_when_it_left_are_accounted_for(
+    autojump_clock: MockClock, ward: Any
+) -> None:
+    listeners: Listeners[int] = Listeners(ward.monitors.crew, "test")
+
+    async def slow(_: int) -> None:
+        await trio.sleep(1)
+
+    with OwnerScope() as me:
+        listeners.add(slow, owner=me)
+        for news in range(10):
+            listeners.tell(news)
+        await trio.sleep(2.5)
+    await wait_all_tasks_blocked()
+    seen = listeners.statistics()
+    assert (seen.sent, seen.told, seen.forgotten, seen.waiting) == (10, 2, 8, 0)

@@ -150,3 +150,13 @@ def test_forgetting_all_operations_keeps_the_counters() -> None:
     performance.reset()
     seen = performance.statistics()
     assert (seen.operations, seen.recorded) == ((), 1)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"names": 0}, {"recent": 0}, {"names": 1.5}, {"idle": float("nan")}]
+)
+def test_bounds_that_are_none_are_refused_by_name(wrong: dict[str, float]) -> None:
+    """Without room for one, the first record would fail."""
+    (name,) = wrong
+    with pytest.raises((TypeError, ValueError), match=f"{name} must be"):
+        Performance(**wrong)  # type: ignore[arg-type] # what is tested

@@ -109,3 +109,23 @@ def test_sources_are_bounded_and_one_of_a_name_is_replaced() -> None:
     with pytest.raises(ValueError, match="1000 sources"):
         readings.source("one more", dict)
     assert len(readings.statistics().sources) == 1000
+
+
+@pytest.mark.parametrize("noise", ["warm", object(), 10**400, [1.0]])
+async def test_h32_a_source_of_what_is_no_number_harms_no_other(noise: object) -> None:
+    """H32: it is unknown, and the task that reads all of them goes on."""
+    alarms = hot()
+    readings = Readings(alarms)
+    readings.source("heat", lambda: {"a": 1.0, "b": noise})  # type: ignore[dict-item] # what is tested
+    readings.source("other", Gauges(a=0.1))
+    readings.read()
+    assert opened(alarms) == [("reading_unknown", "heat")]
+    assert readings.statistics().failures == 1
+
+
+async def test_a_number_that_is_unknown_says_nothing_about_the_others() -> None:
+    alarms = hot()
+    readings = Readings(alarms)
+    readings.source("heat", lambda: {"a": 1.0, "b": None})
+    readings.read()
+    assert opened(alarms) == [("hot", "a")]

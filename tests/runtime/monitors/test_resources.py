@@ -334,3 +334,27 @@ class TokenModel(RuleBasedStateMachine):
 
 
 TestTokens = TokenModel.TestCase
+
+
+@pytest.mark.parametrize("most", [math.nan, 1.5, True])
+def test_a_quota_that_is_no_bound_is_refused(bench: Bench, most: float) -> None:
+    with pytest.raises(TypeError, match=f"a quota must be an int, not {most}"):
+        bench.resources.quota("render", most)  # type: ignore[arg-type] # what is tested
+
+
+@pytest.mark.parametrize("last", [99.0, math.nan])
+def test_a_gauge_that_is_forgotten_while_it_is_read_troubles_nobody(
+    bench: Bench, last: float
+) -> None:
+    """Nobody would ever be told that it is over."""
+    values = iter([0.0, last])
+
+    def measure() -> float:
+        value = next(values)
+        if value:
+            bench.resources.forget("table")
+        return value
+
+    bench.resources.gauge("table", measure, limit=100)
+    bench.resources.measure()
+    assert bench.told == []

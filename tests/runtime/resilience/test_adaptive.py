@@ -115,3 +115,9 @@ def test_numbers_that_make_no_sense_are_refused_by_name(
 ) -> None:
     with pytest.raises(ValueError, match=next(iter(fields))):
         kind(**fields)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("field", ["queue", "window"])
+def test_what_would_make_the_limit_no_number_is_refused(field: str) -> None:
+    with pytest.raises(TypeError, match=f"{field} must be an int, not nan"):
+        Gradient2(**{field: float("nan")})  # type: ignore[arg-type] # what is tested

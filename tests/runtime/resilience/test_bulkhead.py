@@ -378,3 +378,48 @@ def test_a_bulkhead_that_makes_no_sense_is_refused_by_name(
 async def test_a_weight_that_never_fits_is_refused_at_once(weight: int) -> None:
     with pytest.raises(ValueError, match=f"2 places, never {weight}"):
         await hold(Bulkhead(2), weight=weight)
+
+
+class Broken:
+    """A limit whose rule fails at each call."""
+
+    limit = 1
+
+    def sample(self, seconds: float, in_flight: int, *, dropped: bool) -> None:
+        raise ZeroDivisionError
+
+    def describe(self) -> str:
+        return "broken"
+
+
+async def test_a_rule_that_fails_is_heard_and_holds_no_place(
+    autojump_clock: MockClock,
+) -> None:
+    bulkhead = Bulkhead(Broken())
+    for _ in range(3):
+        with pytest.raises(ZeroDivisionError):
+            await bulkhead.call(trio.sleep, 1.0)
+    statistics = bulkhead.statistics()
+    assert (statistics.taken, statistics.in_flight) == (0, 0)
+
+
+async def test_a_weight_that_is_no_number_is_refused_and_takes_nothing() -> None:
+    bulkhead = Bulkhead(2)
+    with pytest.raises(ValueError, match="never nan"):
+        await bulkhead.call(trio.sleep, 0, weight=float("nan"))  # type: ignore[arg-type] # what is tested
+    assert bulkhead.statistics().taken == 0
+
+
+def test_a_share_is_all_that_it_says_though_floats_are_a_hair_less() -> None:
+    """100 * 0.29 is 28.999999999999996."""
+    bulkhead = Bulkhead(100, shares={"batch": 0.29, "live": 0.71})
+    assert [share.set_apart for share in bulkhead.statistics().shares] == [29, 71]
+
+
+@pytest.mark.parametrize(
+    ("limit", "queue"), [(1.5, 1), (True, 1), (float("nan"), 1), (1, float("nan"))]
+)
+def test_a_line_without_an_end_is_refused(limit: float, queue: float) -> None:
+    """Nothing is ever more than NaN, so that a line of NaN would never be full."""
+    with pytest.raises(TypeError, match=r"must be an int, not (1\.5|True|nan)"):
+        Bulkhead(limit, queue)  # type: ignore[arg-type] # what is tested

@@ -424,29 +424,30 @@ async def test_f66_nobody_gets_what_was_over_before_he_asked(
             raise LookupError(key)
         return number
 
-    async def read() -> None:
+    async def read(after: float, key: str, patience: float) -> None:
         nonlocal answered
-        await trio.sleep(chance.uniform(0, 30.0))
-        key = chance.choice("abc")
+        await trio.sleep(after)
         oldest = truth[key]
-        with trio.move_on_after(chance.choice((0.5, 100.0))), suppress(LookupError):
+        with trio.move_on_after(patience), suppress(LookupError):
             assert await cache.get_or_load(key, load, key) >= oldest
             answered += 1
 
-    async def write() -> None:
-        await trio.sleep(chance.uniform(0, 30.0))
-        key = chance.choice("abc")
+    async def write(after: float, key: str, puts: bool) -> None:
+        await trio.sleep(after)
         truth[key] += 1
-        if chance.random() < 0.5:
+        if puts:
             cache.put(key, truth[key])
         else:
             cache.delete(key)
 
+    # Chosen here: trio runs tasks that are due at once in an order of its own.
     async with trio.open_nursery() as nursery:
         for _ in range(300):
-            nursery.start_soon(read)
+            after, key = chance.uniform(0, 30.0), chance.choice("abc")
+            nursery.start_soon(read, after, key, chance.choice((0.5, 100.0)))
         for _ in range(100):
-            nursery.start_soon(write)
+            after, key = chance.uniform(0, 30.0), chance.choice("abc")
+            nursery.start_soon(write, after, key, chance.random() < 0.5)
     statistics = cache.statistics()
     assert answered > 100
     assert min(statistics.shared, statistics.load_failures, statistics.hits) > 0
@@ -513,3 +514,75 @@ async def test_a_time_that_makes_no_sense_is_refused(autojump_clock: MockClock) 
     cache: Cache[str, int] = Cache()
     with pytest.raises(ValueError, match="ttl must be > 0 seconds, not -1"):
         cache.put("key", 1, ttl=-1.0)
+
+
+@pytest.mark.parametrize("size", [math.nan, math.inf, 1.5, True])
+def test_a_size_that_is_no_bound_is_refused(size: float) -> None:
+    with pytest.raises(TypeError, match=f"size must be an int, not {size}"):
+        Cache(size=size)  # type: ignore[arg-type] # what is tested
+
+
+async def test_a_task_that_the_loader_started_is_refused_its_key_too(
+    autojump_clock: MockClock,
+) -> None:
+    """It would wait for the loader, and the loader for it, until somebody cancels."""
+    cache: Cache[str, str] = Cache()
+
+    async def load() -> str:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(cache.get_or_load, "a", load)
+        return "never"
+
+    with trio.fail_after(1.0), pytest.raises(ExceptionGroup) as caught:
+        await cache.get_or_load("a", load)
+    assert caught.group_contains(CallingSelf, match="'a'")
+    assert cache.statistics().loading == 0
+
+
+async def test_loaders_that_wait_for_each_other_in_a_ring_are_told_so(
+    autojump_clock: MockClock,
+) -> None:
+    """Two caches, three keys, three tasks: who closes the ring gets the error."""
+    caches: list[Cache[str, str]] = [Cache(), Cache()]
+    ends: list[str] = []
+
+    async def load(number: int) -> str:
+        await trio.sleep(1.0)
+        following = (number + 1) % 3
+        return await caches[following % 2].get_or_load(str(following), load, following)
+
+    async def ask(number: int) -> None:
+        try:
+            await caches[number % 2].get_or_load(str(number), load, number)
+        except CallingSelf as error:
+            ends.append(str(error))
+
+    with trio.fail_after(5.0):
+        async with trio.open_nursery() as nursery:
+            for number in range(3):
+                nursery.start_soon(ask, number)
+    assert len(set(ends)) == 1
+    assert len(ends) == 3
+    assert sum(cache.statistics().loading for cache in caches) == 0
+
+
+async def test_loaders_may_need_what_others_load_while_that_is_no_ring(
+    autojump_clock: MockClock,
+) -> None:
+    """A diamond: two ways from the top to the same bottom, which is loaded once."""
+    cache: Cache[str, str] = Cache()
+    loaded: list[str] = []
+
+    async def load(key: str) -> str:
+        loaded.append(key)
+        below = {"top": ["left", "right"], "left": ["bottom"], "right": ["bottom"]}
+        async with trio.open_nursery() as nursery:
+            for one in below.get(key, []):
+                nursery.start_soon(cache.get_or_load, one, load, one)
+        await trio.sleep(1.0)
+        return key
+
+    async with trio.open_nursery() as nursery:
+        for key in ("top", "right", "bottom", "left"):
+            nursery.start_soon(cache.get_or_load, key, load, key)
+    assert sorted(loaded) == ["bottom", "left", "right", "top"]

@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from treewarden.errors import CircuitOpen, TimedOut
+from treewarden.errors import BulkheadFull, CircuitOpen, RateLimited, TimedOut
 from treewarden.resilience import Circuit, CircuitPolicy, Circuits, CircuitState
 
 if TYPE_CHECKING:
@@ -401,3 +401,81 @@ async def test_a_probe_whose_coroutine_is_thrown_away_gives_its_place_back() -> 
     assert circuit.statistics().probes == 1
     probe.close()
     assert circuit.statistics().probes == 0
+
+
+@pytest.mark.parametrize(
+    ("other", "failures"), [(BulkheadFull("b", 1, 0), 0), (ValueError("bad"), 1)]
+)
+async def test_our_own_limits_in_a_group_are_no_failure_of_the_other_side(
+    other: Exception, failures: int
+) -> None:
+    """What a nursery inside the call makes of them."""
+    site = made()
+
+    async def work() -> None:
+        raise ExceptionGroup(
+            "several", [RateLimited("r", 1.0), ExceptionGroup("inner", [other])]
+        )
+
+    with pytest.raises(ExceptionGroup):
+        await site.call(work)
+    statistics = site.statistics()
+    assert (statistics.failed, statistics.not_counted) == (failures, 1 - failures)
+
+
+async def probe_within(site: Circuit, how: str) -> int:
+    """A call through a circuit inside of a call through it."""
+    if how == "guard":
+        with site.guard(), site.guard():
+            return await well()
+    if how == "call":
+        return await site.call(site.call, well)
+
+    async def many() -> int:
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(site.call, well)
+        return 1
+
+    return await site.call(many)
+
+
+@pytest.mark.parametrize("how", ["call", "guard", "tasks"])
+async def test_f55_a_circuit_inside_of_its_own_call_heals_all_the_same(
+    how: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    """F55: rejected by it, each probe would fail itself, and open it again for ever."""
+    site = made(failure_threshold=1, reset_timeout=10.0, success_threshold=2)
+    await fail(site, 1)
+    await trio.sleep(10)
+    assert await probe_within(site, how) == 1
+    # One probe is one, whatever it is made of.
+    assert (site.state, site.statistics().probe_successes) == ("half_open", 1)
+    assert await probe_within(site, how) == 1
+    assert state_of(site) is CircuitState.CLOSED
+    seen = site.statistics()
+    assert (seen.rejected, seen.in_flight) == (0, 0)
+
+
+async def test_what_a_probe_left_running_is_not_inside_of_the_next_one(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    site = made(failure_threshold=1, reset_timeout=10.0, success_threshold=3)
+    await fail(site, 1)
+    await trio.sleep(10)
+    ends: list[str] = []
+
+    async def straggler() -> None:
+        await trio.sleep(5)
+        try:
+            await site.call(well)
+        except CircuitOpen:
+            ends.append("rejected")
+
+    async def begin() -> None:
+        nursery.start_soon(straggler)
+
+    await site.call(begin)
+    nursery.start_soon(site.call, trio.sleep, 8)
+    await trio.sleep(9)
+    assert ends == ["rejected"]

@@ -209,6 +209,9 @@ def test_a_move_says_why_and_how_the_window_stood() -> None:
         ({"slow_call": 1.0, "minimum_calls": 21}, "minimum_calls"),
         ({"slow_rate": 0.0}, "slow_rate"),
         ({"window_seconds": 0.0}, "window_seconds"),
+        ({"window_seconds": 1e-320}, "window_seconds"),
+        ({"window": 10**12}, "window must be <= 1000000 calls, not 1000000000000"),
+        ({"reset_timeout": 10**400}, "reset_timeout"),
         ({"call_timeout": float("nan")}, "call_timeout"),
     ],
 )
@@ -217,6 +220,23 @@ def test_a_policy_that_could_never_open_or_close_is_refused_by_name(
 ) -> None:
     with pytest.raises(ValueError, match=names):
         CircuitPolicy(**fields)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("asked", "judge"),
+    [
+        ("counts_as_failure", ConnectionError),
+        ("counts_as_success", KeyError),
+        ("result_is_failure", 500),
+        ("counts_as_failure", (OSError, ValueError)),
+    ],
+)
+def test_who_judges_is_a_function_and_no_class_of_exceptions(
+    asked: str, judge: object
+) -> None:
+    """Called with an error, a class makes another one, and every error is a failure."""
+    with pytest.raises(TypeError, match=f"{asked} must be a function"):
+        CircuitPolicy(**{asked: judge})  # type: ignore[arg-type] # what is tested
 
 
 def test_slow_calls_open_it_whether_they_fail_or_not() -> None:

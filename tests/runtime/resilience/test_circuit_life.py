@@ -22,8 +22,17 @@ from treewarden import (
     open_runtime,
 )
 from treewarden.cli import showing
+from treewarden.clock import wall_ns
 from treewarden.control import Client
-from treewarden.resilience import CircuitState, Policies, Policy, Retry, policies
+from treewarden.resilience import (
+    CircuitState,
+    Policies,
+    Policy,
+    Retry,
+    circuit_kept,
+    policies,
+)
+from treewarden.store import keep_policy_state
 from treewarden.testing import wait_restarted, wait_until
 
 if TYPE_CHECKING:
@@ -115,6 +124,33 @@ async def test_a_damaged_row_is_told_of_and_forgotten_and_the_circuit_is_closed(
         assert circuit.state is CircuitState.CLOSED
         assert await reported(runtime, "circuit.unreadable") == {"name": "site"}
     assert rows(tmp_path) == []
+
+
+async def test_what_is_long_over_goes_though_nobody_declares_its_name_again(
+    tmp_path: Path,
+) -> None:
+    """Names made from data must not fill the file; an operator's orders stand."""
+    async with open_runtime(app(), config=config(tmp_path)):
+        pass
+    now, day = wall_ns(), 24 * 3600 * 10**9
+    kept = {
+        "gone": circuit_kept.KeptCircuit(
+            state=CircuitState.OPEN, until_ns=now - 8 * day, seconds=9.0
+        ),
+        "late": circuit_kept.KeptCircuit(
+            state=CircuitState.OPEN, until_ns=now - 6 * day, seconds=9.0
+        ),
+        "ordered": circuit_kept.KeptCircuit(state=CircuitState.FORCED_OPEN),
+    }
+    with closing(sqlite3.connect(tmp_path / "test.db")) as connection:
+        for name, one in kept.items():
+            connection.execute(
+                *keep_policy_state("circuit", name, circuit_kept.encode(one))
+            )
+        connection.commit()
+    async with open_runtime(app(), config=config(tmp_path)) as runtime:
+        assert runtime.circuits.circuit("ordered", KEPT).state == "forced_open"
+    assert rows(tmp_path) == [("circuit", "late"), ("circuit", "ordered")]
 
 
 async def test_what_no_store_could_take_is_kept_once_there_is_one(

@@ -357,3 +357,42 @@ async def test_what_no_version_of_ours_wrote_is_worth_nothing(text: bytes) -> No
     memory.states["site"] = text
     site = Circuits(memory=memory).circuit("site", PERSISTENT)
     assert state_of(site) is CircuitState.CLOSED
+
+
+@pytest.mark.parametrize("openings", [-5, 0, 10**18])
+@pytest.mark.parametrize("seconds", [-7.0, 1e300])
+async def test_numbers_that_nobody_can_have_kept_make_no_harm(
+    openings: int, seconds: float, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Open for ever, or no circuit at all, would be worse than a closed one."""
+    memory = Kept()
+    memory.states["site"] = (
+        f'{{"state":"open","until_ns":{10**30},"seconds":{seconds},"openings":{openings}}}'
+    ).encode()
+    site = Circuits(memory=memory).circuit("site", PERSISTENT)
+    assert 0.0 <= (site.statistics().retry_after or 0.0) <= 120.0
+    await trio.sleep(120)
+    assert await site.call(well) == 1
+    assert state_of(site) is CircuitState.CLOSED
+
+
+async def test_a_shorter_open_time_counts_for_what_an_earlier_run_left_open() -> None:
+    """Who made it shorter did so because it was too long."""
+    memory = Kept()
+    patient = CircuitPolicy(persist=True, reset_timeout=3600.0)
+    await fail(Circuits(memory=memory).circuit("site", patient), 5)
+    brisk = CircuitPolicy(persist=True, reset_timeout=5.0)
+    again = Circuits(memory=memory).circuit("site", brisk)
+    assert again.statistics().retry_after == pytest.approx(5.0, abs=0.1)
+
+
+async def test_a_removed_circuit_that_somebody_holds_leaves_nothing_to_the_next() -> (
+    None
+):
+    memory = Kept()
+    known = Circuits(memory=memory)
+    held = known.circuit("site", PERSISTENT)
+    known.remove("site")
+    await fail(held, 5)
+    assert memory.states == {}
+    assert state_of(known.circuit("site", PERSISTENT)) is CircuitState.CLOSED

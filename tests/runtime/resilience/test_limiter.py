@@ -547,3 +547,13 @@ async def test_its_version_changes_with_its_counters(
     limiter.penalise(5.0)
     seen.add(limiter.version)
     assert len(seen) == 6
+
+
+@pytest.mark.parametrize("until", [float("inf"), float("nan")])
+async def test_a_penalty_that_never_ends_is_refused(until: float) -> None:
+    """Nobody could take it back, and no file can hold it."""
+    limiter = Limiter(ONE_A_SECOND)
+    with pytest.raises(ValueError, match=r"an instant that comes, not (inf|nan)"):
+        limiter.penalise(until)
+    limiter.acquire_nowait()
+    assert limiter.statistics().penalised == 0

@@ -9,7 +9,14 @@ import pytest
 import trio
 
 from treewarden.errors import RateLimited
-from treewarden.resilience import Limits, RateLimit, kept_limiter, limits
+from treewarden.resilience import (
+    Limiter,
+    Limits,
+    RateLimit,
+    kept_limiter,
+    limiter_is_over,
+    limits,
+)
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
@@ -216,3 +223,36 @@ async def test_only_what_is_to_be_kept_and_has_changed_is_written(
     await trio.sleep(10.0)
     assert (memory.written, list(memory.states)) == (1, ["kept"])
     nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("limit", "penalty", "over_after"),
+    [
+        (RateLimit(rate=3, period=60.0), 0.0, 60.0),
+        (RateLimit(rate=3, period=60.0), 500.0, 500.0),
+        # Three tokens at one a minute: the last is there after three minutes.
+        (RateLimit(rate=1, period=60.0, burst=3), 0.0, 180.0),
+    ],
+)
+async def test_what_is_kept_of_a_limiter_is_over_once_time_has_given_it_all_back(
+    limit: RateLimit,
+    penalty: float,
+    over_after: float,
+    autojump_clock: MockClock,
+) -> None:
+    limiter = Limiter(limit)
+    for _ in range(3):
+        limiter.acquire_nowait()
+    limiter.penalise(trio.current_time() + penalty)
+    kept = kept_limiter.encode(limiter.dump(10**18))
+    over = [
+        limiter_is_over(kept, 10**18 + round((over_after + more) * 1e9))
+        for more in (-0.1, 0.1)
+    ]
+    assert over == [False, True]
+
+
+def test_what_an_older_version_kept_has_a_period_without_an_end() -> None:
+    """Nobody knows when it would be over, so it stays."""
+    assert not limiter_is_over(b'{"at_ns":0,"limit":"3 in any 1 s","keys":{}}', 10**20)
+    assert not limiter_is_over(b"noise", 10**20)

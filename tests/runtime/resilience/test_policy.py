@@ -289,3 +289,11 @@ async def test_calls_that_end_in_every_way_leave_nothing_held() -> None:
     assert policy.bulkhead.statistics().in_flight == 0
     assert policy.circuit is not None
     assert policy.circuit.statistics().in_flight == 0
+
+
+async def test_a_call_with_an_option_that_there_is_not_was_never_one() -> None:
+    policy = Policy(bulkhead=1)
+    with pytest.raises(TypeError):
+        await policy.call(well, wieght=1)  # type: ignore[call-arg] # what is tested
+    statistics = policy.statistics()
+    assert (statistics.calls, statistics.in_flight) == (0, 0)

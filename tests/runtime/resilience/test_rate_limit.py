@@ -195,3 +195,29 @@ def test_a_limit_that_makes_no_sense_is_refused_by_name(
 ) -> None:
     with pytest.raises(error, match=names):
         RateLimit(**fields)  # type: ignore[arg-type]
+
+
+def test_a_bucket_that_is_never_full_keeps_its_rate_however_many_it_gives() -> None:
+    """A clock at 10^6 s: sums of floats would give ten more in 10^5."""
+    every, begun, given = 1 / 3_000_000, 999_999.7, 100_000
+    bucket = TokenBucket(3_000_000, 1.0, 1)
+    at = begun
+    for _ in range(given):
+        at = bucket.ready(at, 1)
+        bucket.take(at, 1)
+    assert bucket.ready(at, 1) - begun == pytest.approx(given * every, abs=every / 100)
+
+
+@pytest.mark.parametrize(
+    "limit",
+    [
+        {"rate": 10**10},
+        {"rate": 1, "period": 1e-300},
+        {"rate": 1, "burst": 1, "period": 1e-12},
+    ],
+)
+def test_a_limit_that_no_clock_can_tell_from_none_is_refused(
+    limit: dict[str, float],
+) -> None:
+    with pytest.raises(ValueError, match="at most a permit a nanosecond, not"):
+        RateLimit(**limit)  # type: ignore[arg-type] # what is tested

@@ -539,3 +539,32 @@ def test_f67_a_retry_that_makes_no_sense_is_refused_when_it_is_made(
 async def test_who_knows_better_says_what_kind_it_is(autojump_clock: MockClock) -> None:
     kinds = DEFAULT_KINDS.extended({ValueError: ErrorKind.TRANSIENT})
     assert await Retry(kinds=kinds).call(Down(ValueError, works_at=2)) == 2
+
+
+async def test_what_gets_on_inside_gets_on_outside_as_well(
+    autojump_clock: MockClock,
+) -> None:
+    """A retry in a retry: the outer one does not lose its patience meanwhile."""
+    inner, outer = Retry(progress_timeout=5.0), Retry(progress_timeout=8.0, attempts=1)
+
+    async def work() -> int:
+        for _ in range(5):
+            await trio.sleep(4.0)
+            made_progress()
+        return 1
+
+    assert await outer.call(inner.call, work) == 1
+    assert trio.current_time() == 20.0
+
+
+async def test_who_asks_to_be_left_alone_for_ever_is(autojump_clock: MockClock) -> None:
+    """Not waited for, though there is all the time in the world."""
+    retry = endless(retry_after=lambda _: math.inf, backoff=AT_ONCE)
+    with trio.fail_after(60.0), pytest.raises(RetriesExhausted, match="left alone"):
+        await retry.call(Down())
+
+
+def test_a_wait_that_is_no_backoff_is_refused_when_the_retry_is_made() -> None:
+    """And not when the first call fails, where it would hide why."""
+    with pytest.raises(TypeError, match=r"backoff must be a Backoff, not 0\.5"):
+        Retry(backoff=0.5)  # type: ignore[arg-type] # what is tested

@@ -91,3 +91,10 @@ def test_a_budget_that_makes_no_sense_is_refused_by_name(
 ) -> None:
     with pytest.raises(ValueError, match=names):
         RetryBudget(**fields)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("minimum", [math.nan, 2.5, True])
+def test_a_minimum_that_is_no_number_of_retries_is_refused(minimum: float) -> None:
+    """With NaN every retry was granted."""
+    with pytest.raises(TypeError, match=f"minimum must be an int, not {minimum}"):
+        RetryBudget(minimum=minimum)  # type: ignore[arg-type] # what is tested
