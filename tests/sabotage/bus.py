@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Final
 
 from treewarden.agents.events import DurableEvents, EventEnvelope
-from treewarden.bus import Bus, Event, Reason, Subscription, durable
+from treewarden.bus import (
+    Bus,
+    Event,
+    Reason,
+    Replay,
+    Subscription,
+    buffer,
+    durable,
+    event,
+    policy,
+    records,
+    start,
+)
+from treewarden.bus import bus as buses
 from treewarden.bus.buffer import Buffer, Newest
 from treewarden.bus.deliveries import Deliveries
 from treewarden.bus.durable import DurableSubscription
+from treewarden.bus.records import Records
 from treewarden.store import Unit, load_subscriptions, save_subscription
 
 from .double import Area
@@ -68,10 +83,103 @@ def a_gap_that_nobody_sees(self: Buffer, events: int) -> None:
     """The oldest events are dropped, and the next one says nothing of it."""
 
 
-@DOUBLES.swaps(Newest, "swap", caught_by=_BUFFERS)
-def the_latest_of_a_key_is_one_more(self: Newest, event: Event) -> Event | None:
+@DOUBLES.swaps(Newest, "find", caught_by=_BUFFERS)
+def the_latest_of_a_key_is_one_more(
+    self: Newest, event: Event
+) -> tuple[str, Event | None]:
     """An event does not supersede the one of its key that waits."""
-    return None
+    return self._key(event), None
+
+
+@DOUBLES.swaps(
+    Newest,
+    "append",
+    caught_by="test_buffer.py::test_a_key_that_changes_with_each_look_loses_no_count",
+)
+def a_key_is_looked_for_twice(self: Newest, event: Event) -> None:
+    """A key that is another one the second time has an event vanish uncounted."""
+    self._events[self._key(event)] = event
+
+
+@DOUBLES.swaps(
+    Newest,
+    "put_back",
+    caught_by="test_subscription.py::test_what_a_sink_keeps_changing_under_its_key_goes_back_where_it_was",
+)
+def what_goes_back_is_asked_for_its_key(
+    self: Newest, key: str, event: Event
+) -> Event | None:
+    """A payload that its sink has changed fails the sender of the signal."""
+    return self._events.get(self._key(event))
+
+
+@DOUBLES.breaks(
+    caught_by="test_bus.py::test_a_sink_that_closes_its_own_subscription_is_counted_to_the_end"
+)
+def a_closed_subscription_leaves_before_all_is_counted(replace: Replace) -> None:
+    """What a sink has in hand when it closes its subscription is in no total."""
+    honest = Subscription.close
+
+    def close(self: Subscription) -> None:
+        leave = self._leave
+        honest(self)
+        if self._handing:
+            leave(self)
+            self._leave = lambda one: None
+
+    replace(Subscription, "close", close)
+
+
+@DOUBLES.swaps(
+    event,
+    "_as_python_shows",
+    caught_by=(
+        "test_event.py::test_any_object_can_be_shown",
+        "test_bus.py::test_a_signal_that_nobody_can_show_fails_its_sink_and_not_its_sender",
+    ),
+)
+def an_object_is_shown_as_it_says(payload: object) -> str:
+    """An object whose repr fails makes its sender fail."""
+    return repr(payload)
+
+
+@DOUBLES.breaks(caught_by="test_event.py::test_a_payload_has_a_size_that_can_be_kept")
+def a_payload_without_an_end(replace: Replace) -> None:
+    """A payload may have any size."""
+    replace(event, "PAYLOAD_BYTES", 1 << 60)
+
+
+@DOUBLES.breaks(
+    caught_by="test_event.py::test_a_report_has_no_room_for_a_large_payload"
+)
+def a_report_with_all_of_a_payload(replace: Replace) -> None:
+    """Reports of failures hold whole payloads."""
+    replace(event, "SHOWN_BYTES", 1 << 60)
+
+
+@DOUBLES.breaks(
+    caught_by=(
+        "test_buffer.py::test_a_capacity_is_a_count",
+        "test_durable.py::test_a_policy_of_durable_delivery_refuses_what_is_no_bound",
+        "test_durable.py::test_a_start_refuses_what_is_no_place_in_a_journal",
+    )
+)
+def any_number_is_a_bound(replace: Replace) -> None:
+    """A capacity that is no number bounds nothing, and nobody says so."""
+    for module in (buffer, policy, start):
+        replace(module, "check_count", lambda *_: None)
+
+
+@DOUBLES.breaks(caught_by="test_replay.py::test_a_replay_is_one_tasks")
+def a_replay_for_everybody(replace: Replace) -> None:
+    """Two tasks that read one replay get every event twice."""
+    honest = Replay.__anext__
+
+    async def anext_(self: Replay) -> Event:
+        self._busy = False
+        return await honest(self)
+
+    replace(Replay, "__anext__", anext_)
 
 
 @DOUBLES.breaks(
@@ -154,13 +262,13 @@ def attempts_are_not_counted_before_the_handler(replace: Replace) -> None:
 def the_cursor_is_never_written(replace: Replace) -> None:
     """Neither where it stands nor what is done out of turn reaches the file."""
 
-    def done(self: DurableSubscription, entry: Entry) -> Write:
+    def done(self: Records, entry: Entry) -> Write:
         return "SELECT 1", ()
 
     def save(self: DurableSubscription, begun: int, *notes: Write) -> Unit | None:
         return self._try_hand_over([("SELECT 1", ())])
 
-    replace(DurableSubscription, "_done", done)
+    replace(Records, "done", done)
     replace(DurableSubscription, "_save", save)
 
 
@@ -269,14 +377,14 @@ def a_damaged_cursor_is_a_fresh_start(replace: Replace) -> None:
     def load(connection: object) -> list[object]:
         return [one for one in honest(connection) if one.sound]  # type: ignore[arg-type]
 
-    replace(durable, "load_subscriptions", load)
+    replace(records, "load_subscriptions", load)
 
 
 @DOUBLES.breaks(caught_by=f"{_DURABLE}::test_rows_of_what_is_over_do_not_pile_up")
 def rows_of_what_is_over_stay(replace: Replace) -> None:
     """The cursor passes them and nobody deletes them."""
     honest = save_subscription
-    replace(durable, "save_subscription", lambda one: honest(one)[:1])
+    replace(records, "save_subscription", lambda one: honest(one)[:1])
 
 
 # --- agents ------------------------------------------------------------------------------------
@@ -331,3 +439,107 @@ def a_letter_that_is_tried_again_is_forgotten(replace: Replace) -> None:
             honest(self, note)
 
     replace(DurableSubscription, "_recall", recall)
+
+
+# --- what else may come ----------------------------------------------------------------------
+
+
+@DOUBLES.breaks(
+    caught_by=f"{_DURABLE}::test_a_name_is_something_that_can_be_typed_and_kept"
+)
+def a_name_that_no_file_takes(replace: Replace) -> None:
+    """A durable subscription may have any name."""
+    replace(buses, "check_name", lambda name: None)
+
+
+@DOUBLES.breaks(
+    caught_by=f"{_DURABLE}::test_a_delay_that_is_none_is_refused_and_the_event_still_held"
+)
+def an_event_that_waits_for_ever(replace: Replace) -> None:
+    """An event that is given back for no time at all is never tried again."""
+    replace(durable, "check_delay", lambda seconds: None)
+
+
+@DOUBLES.swaps(
+    DurableSubscription,
+    "_key_of",
+    caught_by=f"{_DURABLE}::test_a_key_that_cannot_be_one_makes_a_dead_letter_and_fails_nobody",
+)
+def a_key_of_any_kind(self: DurableSubscription, event: Event) -> str:
+    """A key that is none ends everybody's deliveries."""
+    return self.policy.key(event)
+
+
+@DOUBLES.breaks(
+    caught_by=f"{_DURABLE}::test_a_reason_that_no_file_takes_is_a_dead_letter_all_the_same"
+)
+def a_reason_that_no_file_takes(replace: Replace) -> None:
+    """An event that failed for a reason that is no text is tried to be buried for ever."""
+    replace(durable, "writable", lambda text: text)
+
+
+@DOUBLES.breaks(
+    caught_by=f"{_DURABLE}::test_with_one_attempt_a_kill_gives_up_only_what_was_begun"
+)
+def an_only_attempt_that_nobody_made(replace: Replace) -> None:
+    """With one attempt, a kill makes dead letters of events that were never delivered."""
+    replace(DurableSubscription, "_counts_together", property(lambda self: True))
+
+
+@DOUBLES.swaps(
+    DurableSubscription,
+    "_read_soon",
+    caught_by=f"{_DURABLE}::test_what_is_stuck_in_more_than_half_of_the_room_holds_up_no_others",
+)
+def half_of_the_room_or_nothing(self: DurableSubscription) -> None:
+    """More than half of the room is stuck, and the rest of the journal is never read."""
+    if self._room >= self.policy.capacity // 2:
+        self._wake(-math.inf)
+
+
+_BACKLOG: Final = f"{_DURABLE}::test_a_backlog_whose_topics_are_damaged_comes_to_an_end"
+
+
+@DOUBLES.swaps(DurableSubscription, "_correct", caught_by=_BACKLOG)
+def what_is_counted_is_there(
+    self: DurableSubscription, unread: int, left: int, reason: Reason
+) -> None:
+    """An event whose topic is damaged is waited for, and never found."""
+
+
+@DOUBLES.breaks(caught_by=_BACKLOG)
+def what_is_not_counted_is_not_there(replace: Replace) -> None:
+    """One event more than was counted, and the last of them is passed over."""
+
+    def is_caught_up(self: DurableSubscription) -> bool:
+        return self._is_open and not self._unread
+
+    replace(DurableSubscription, "_is_caught_up", property(is_caught_up))
+    replace(DurableSubscription, "_correct", lambda self, *_: None)
+
+
+@DOUBLES.breaks(
+    caught_by=f"{_DURABLE}::test_a_letter_that_comes_back_while_it_is_opened_is_delivered"
+)
+def a_letter_that_comes_back_too_early(replace: Replace) -> None:
+    """A dead letter that is retried while its subscription is opened waits for the next run."""
+    honest = DurableSubscription.retried
+
+    def retried(self: DurableSubscription, event: Event) -> None:
+        if self._hears:
+            honest(self, event)
+
+    replace(DurableSubscription, "retried", retried)
+
+
+@DOUBLES.swaps(
+    DurableEvents,
+    "_empty_mailbox",
+    caught_by=f"{_AGENTS}::test_who_stood_in_line_behind_events_that_are_given_back_comes_in",
+)
+def a_line_behind_nothing(self: DurableEvents) -> None:
+    """Events leave a mailbox, and who stood in line behind them stands there for ever."""
+    mailbox = self._body.mailbox
+    for one in [one for one in mailbox.items if isinstance(one, EventEnvelope)]:
+        mailbox.items.remove(one)
+        mailbox.taken += 1

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from treewarden.agents.owner import Estates
-from treewarden.coordination import delivery, exchange
+from treewarden.coordination import (
+    barrier,
+    delivery,
+    distributor,
+    election,
+    exchange,
+    lock,
+    policy,
+    quorum,
+)
 from treewarden.coordination.barrier import Barriers
 from treewarden.coordination.delivery import Deliveries
 from treewarden.coordination.distributor import Loads, TaskDistributor
@@ -15,7 +24,7 @@ from treewarden.coordination.election import Elections, Race
 from treewarden.coordination.line import Line
 from treewarden.coordination.lock import Locks, LockTable
 from treewarden.coordination.parcel import Delivered
-from treewarden.coordination.quorum import Ballot, Tally
+from treewarden.coordination.quorum import Ballot, Quorums, Tally
 from treewarden.errors import DeliveryFailed
 
 from .double import Area
@@ -347,3 +356,115 @@ def load_is_never_changed(self: Any, path: str) -> None:
 def whoever_is_free_can(self: Any, entry: object, wanted: object) -> bool:
     """S13: what waits goes to whoever is free."""
     return True
+
+
+# --- what is no bound, no vote and no owner ----------------------------------------------------
+
+
+@DOUBLES.breaks(
+    caught_by=(
+        "test_bad_input.py::test_a_bound_is_a_count",
+        "test_bad_input.py::test_parties_are_counted",
+    )
+)
+def any_number_is_a_bound(replace: Replace) -> None:
+    """A line whose length is no number has no end."""
+    for module in (lock, barrier, election, quorum, distributor, policy):
+        replace(module, "check_count", lambda *_: None)
+
+
+@DOUBLES.breaks(caught_by="test_bad_input.py::test_a_time_is_a_number_of_seconds")
+def any_value_is_a_time(replace: Replace) -> None:
+    """A lease of True lasts a second, and nobody wonders."""
+    replace(election, "check_seconds", lambda *_: None)
+    replace(policy, "check_seconds", lambda *_: None)
+
+
+@DOUBLES.swaps(
+    distributor,
+    "_wanted",
+    caught_by="test_bad_input.py::test_capabilities_are_several",
+)
+def one_word_is_many_letters(capabilities: Any) -> Any:
+    """Nobody can do `g`, `p` and `u`."""
+    return frozenset(capabilities)
+
+
+@DOUBLES.swaps(
+    Tally,
+    "vote",
+    caught_by="test_quorum.py::test_a_choice_that_cannot_be_counted_is_no_vote",
+)
+def voted_and_not_counted(self: Tally[Any], who: Any, choice: Any) -> None:
+    """Whose choice could not be counted has voted, and cannot do it again."""
+    self._absent.pop(who, None)
+    self.votes[who] = choice
+    self._counts[choice] += 1
+
+
+@DOUBLES.breaks(
+    caught_by="test_quorum.py::test_a_vote_that_comes_late_is_none_in_the_next_of_that_name"
+)
+def a_late_vote_counts(replace: Replace) -> None:
+    """A vote that was asked for in one ballot is one in the next of its name."""
+    honest = Quorums.vote
+
+    def vote(self: Quorums, name: str, choice: Any, **how: Any) -> None:
+        how.pop("number", None)
+        honest(self, name, choice, **how)
+
+    replace(Quorums, "vote", vote)
+
+
+@DOUBLES.breaks(
+    caught_by="test_lock.py::test_who_took_it_without_waiting_cannot_wait_for_it_either"
+)
+def who_did_not_wait_does_not_hold(replace: Replace) -> None:
+    """A task waits for ever for what it holds itself."""
+    honest = Locks.acquire_nowait
+
+    def acquire_nowait(self: Locks, name: str, **owner: Any) -> Any:
+        grant = honest(self, name, **owner)
+        self._table._held[name][0].task = None
+        return grant
+
+    replace(Locks, "acquire_nowait", acquire_nowait)
+
+
+@DOUBLES.swaps(
+    Locks,
+    "_ended",
+    caught_by="test_lock.py::test_a_grant_in_the_step_of_its_owners_end_is_none",
+)
+def a_grant_to_the_dead(self: Locks, ticket: Any) -> None:
+    """Who waited is told that it holds what somebody else holds by then."""
+    self._give_up(ticket)
+    ticket.decided.set()
+
+
+@DOUBLES.swaps(
+    Deliveries,
+    "resume",
+    caught_by="test_exchange.py::test_an_exchange_that_was_restarted_forgets_whom_nothing_is_sent_to",
+)
+def a_receiver_without_a_worker(self: Deliveries) -> None:
+    """After a restart, whom nothing is sent to is remembered for ever."""
+    for receiver in self.receivers.values():
+        receiver.called = False
+        if receiver.line:
+            self._call_worker(receiver)
+
+
+@DOUBLES.swaps(
+    TaskDistributor,
+    "_free",
+    caught_by="test_distributor.py::test_what_waits_for_others_costs_a_task_that_is_done_next_to_nothing",
+)
+def everybody_in_line_is_looked_at(self: TaskDistributor, path: str) -> None:
+    """Each task that is done asks the registry for all that wait."""
+    self._loads.free(path)
+    for task in self._waiting:
+        ref = self._able(task).get(path)
+        if ref is not None:
+            self._hand(task, ref)
+            return

@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
+from treewarden import exits
 from treewarden.agents import Transaction
-from treewarden.errors import TooManyChildren
+from treewarden.errors import TooManyChildren, UnknownChild
 from treewarden.store import StoredStep, Unit, WorkflowState
-from treewarden.supervision import ChildSpec, DynamicSupervisorSpec, SupervisorSpec
-from treewarden.workflows import Step, Workflows, saga
+from treewarden.supervision import (
+    ChildSpec,
+    DynamicSupervisorSpec,
+    Node,
+    NodeState,
+    SupervisorSpec,
+)
+from treewarden.workflows import (
+    Step,
+    Workflows,
+    flow,
+    recovery,
+    saga,
+    workflow,
+    workflows,
+)
 from treewarden.workflows.execution import Execution
 from treewarden.workflows.flow import Flow
 from treewarden.workflows.ledger import Ledger
+from treewarden.workflows.recovery import Recovery
 from treewarden.workflows.step import Course
 
 from .double import Area
@@ -197,18 +214,18 @@ def cancelled_it_goes_on(replace: Replace) -> None:
     """F21: what is being cancelled takes one step after the other."""
     init = Flow.__init__
 
-    def going_on(self: Flow, *args: Any, unwinding: bool) -> None:
-        init(self, *args, unwinding=False)
+    def going_on(self: Flow, *args: Any, **how: Any) -> None:
+        init(self, *args, **{**how, "unwinding": False})
 
     replace(Flow, "__init__", going_on)
 
 
 @DOUBLES.swaps(
-    Workflows,
-    "_stop",
+    Recovery,
+    "stop",
     caught_by="test_flaws.py::test_h12_a_cancel_stops_the_work_and_its_status_is_not_overwritten",
 )
-async def a_flag_is_flipped(self: Workflows, id_: str) -> None:
+async def a_flag_is_flipped(self: Recovery, id_: str) -> None:
     """H12: nobody tells the workflow that it was cancelled."""
 
 
@@ -239,3 +256,129 @@ def finished_and_still_there(replace: Replace) -> None:
         await trio.sleep_forever()
 
     replace(Execution, "run", staying)
+
+
+# --- what may happen to one ------------------------------------------------------------------
+
+_EXECUTION: Final = "test_execution.py"
+
+
+@DOUBLES.swaps(
+    Flow,
+    "_failed",
+    caught_by=f"{_EXECUTION}::test_f25_whatever_is_lost_on_the_way_no_workflow_stays_running",
+)
+async def f25_a_lost_answer_is_waited_for(
+    self: Flow, step: StoredStep, error: Exception
+) -> StoredStep:
+    """F25: what was lost hangs the workflow that asked."""
+    await trio.sleep_forever()
+    return step
+
+
+@DOUBLES.breaks(
+    caught_by=f"{_EXECUTION}::test_a_failure_whose_text_no_file_takes_is_undone_like_any_other"
+)
+def a_failure_that_no_file_takes(replace: Replace) -> None:
+    """A failure that cannot be recorded is no failure, and nothing is undone."""
+    replace(exits, "writable", lambda text: text)
+
+
+@DOUBLES.breaks(
+    caught_by=f"{_EXECUTION}::test_a_name_is_something_that_can_be_read_and_kept"
+)
+def a_name_that_no_file_takes(replace: Replace) -> None:
+    """A step may have a name that cannot be recorded."""
+    replace(flow, "checked_name", lambda what, name: name)
+    replace(workflow, "checked_name", lambda what, name: name)
+
+
+@DOUBLES.swaps(
+    flow,
+    "_compensation",
+    caught_by=f"{_EXECUTION}::test_what_undoes_a_step_is_a_function",
+)
+def anything_undoes_a_step(compensate: object) -> str:
+    """That nothing can undo a step is found out when it is to be undone."""
+    return "compensation" if compensate is not None else ""
+
+
+@DOUBLES.breaks(caught_by=f"{_EXECUTION}::test_a_list_of_workflows_has_a_limit")
+def a_list_without_a_limit(replace: Replace) -> None:
+    """A list of -1 workflows is one of all."""
+    replace(workflows, "check_count", lambda *_: None)
+
+
+@DOUBLES.breaks(
+    caught_by=f"{_EXECUTION}::test_a_recorded_result_that_the_code_no_longer_returns_parks_the_workflow"
+)
+def a_result_of_another_kind_is_a_crash(replace: Replace) -> None:
+    """New code that cannot read an old result has all of the work undone."""
+
+    async def decoded(self: Flow, asked: Any, step: StoredStep, result: bytes) -> Any:
+        return asked.decode(result)
+
+    replace(Flow, "_decoded", decoded)
+
+
+@DOUBLES.swaps(
+    Flow,
+    "check_cut",
+    caught_by=f"{_EXECUTION}::test_a_workflow_that_cancels_its_own_step_and_goes_on_is_parked",
+)
+def a_step_that_was_cut_short_is_over(self: Flow) -> None:
+    """A step of which nobody knows whether it happened is passed over."""
+
+
+@DOUBLES.breaks(
+    caught_by=f"{_EXECUTION}::test_a_cancel_and_a_resume_at_once_are_one_after_the_other"
+)
+def everybody_acts_at_once(replace: Replace) -> None:
+    """What was read before a cancellation is written after it, and undoes it."""
+
+    class NoTurn(recovery._Line):
+        def __init__(self) -> None:
+            self.turn = trio.Semaphore(1000)  # type: ignore[assignment]
+            self.asking = 0
+
+    replace(recovery, "_Line", NoTurn)
+
+
+@DOUBLES.breaks(
+    caught_by=f"{_EXECUTION}::test_h11_a_workflow_that_does_not_let_itself_be_stopped_holds_up_no_other"
+)
+def h11_its_supervisor_waits_for_it(replace: Replace) -> None:
+    """H11: one workflow that does not end keeps all others from being started."""
+
+    async def stop(self: Recovery, id_: str) -> None:
+        with suppress(UnknownChild):
+            await self._supervisor.terminate_child(id_)
+
+    replace(Recovery, "stop", stop)
+
+
+@DOUBLES.breaks(
+    caught_by=f"{_EXECUTION}::test_a_cancel_that_is_given_up_while_it_waits_leaves_the_workflow_going"
+)
+def stopped_and_left_there(replace: Replace) -> None:
+    """A workflow stands still because somebody wanted to cancel it and did not."""
+    replace(Execution, "is_stopped", property(lambda self: False))
+
+
+@DOUBLES.swaps(
+    recovery,
+    "_state_of",
+    caught_by=f"{_EXECUTION}::test_a_workflow_whose_end_its_supervisor_has_not_come_to_is_resumed",
+)
+def a_child_that_has_ended_still_runs(node: Node | None) -> NodeState | None:
+    """A workflow is resumed while its last child is counted, and never goes on."""
+    return node.state if node is not None else None
+
+
+@DOUBLES.swaps(
+    workflows,
+    "_check_sound",
+    caught_by=f"{_EXECUTION}::test_what_is_damaged_is_neither_cancelled_nor_resumed_nor_touched",
+)
+def what_is_damaged_is_written_over(one: StoredWorkflow) -> None:
+    """What is left of a damaged row is lost when a person cancels it."""

@@ -5,7 +5,8 @@ subscription is bounded and says what happens when it is full; a durable one kee
 in the journal and gets each event at least once. `topic` matches patterns, `buffer` decides
 who gets a place and what is lost, `deliveries` what a durable subscription delivers next
 (all without tasks); `subscription` and `subscriber` wake whoever takes the events,
-`durable` keeps the cursor, `replay` reads what was, `bus` puts them together on a `Journal`.
+`durable` keeps the cursor, `records` writes it down, `replay` reads what was, `bus` puts
+them together on a `Journal`.
 """
 
 from .buffer import Offered, Overflow, Reason

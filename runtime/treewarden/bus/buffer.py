@@ -28,6 +28,8 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
 
+from treewarden.resilience import check_count
+
 from .event import by_topic
 
 if TYPE_CHECKING:
@@ -88,31 +90,41 @@ _TAKEN: Final = Offered.TAKEN
 
 
 class Newest:
-    """As much of a deque as a buffer needs, with one event a key."""
+    """As much of a deque as a buffer needs, with one event a key.
 
-    __slots__ = ("_events", "_key")
+    An event's key is asked for once, when it comes: the next time it may be another one,
+    for a signal's payload is its sender's own object.
+    """
+
+    __slots__ = ("_events", "_key", "coming")
 
     def __init__(self, key: Callable[[Event], str]) -> None:
         self._events: OrderedDict[str, Event] = OrderedDict()
         self._key = key
+        # The key of the event that is appended next.
+        self.coming = ""
 
-    def swap(self, event: Event) -> Event | None:
-        """Put an event in the place of the one of its key, if there is one."""
+    @property
+    def first(self) -> str:
+        """The key of the one that has waited longest; there must be one."""
+        return next(iter(self._events))
+
+    def find(self, event: Event) -> tuple[str, Event | None]:
+        """The key of an event, and the one of that key that waits."""
         key = self._key(event)
-        old = self._events.get(key)
-        if old is not None:
-            self._events[key] = event
-        return old
+        return key, self._events.get(key)
 
     def append(self, event: Event) -> None:
-        """At the back; there is none of its key."""
-        self._events[self._key(event)] = event
+        """The one that is `coming`, in the place of its key's last or at the back."""
+        self._events[self.coming] = event
 
-    def appendleft(self, event: Event) -> None:
-        """At the front; there is none of its key."""
-        key = self._key(event)
-        self._events[key] = event
-        self._events.move_to_end(key, last=False)
+    def put_back(self, key: str, event: Event) -> Event | None:
+        """In front again, unless there is a newer one of its key: then that one."""
+        newer = self._events.get(key)
+        if newer is None:
+            self._events[key] = event
+            self._events.move_to_end(key, last=False)
+        return newer
 
     def popleft(self) -> Event:
         """The one that has waited longest."""
@@ -158,8 +170,7 @@ class Buffer:
         name: str = "",
         key: Callable[[Event], str] = by_topic,
     ) -> None:
-        if capacity < 1:
-            raise ValueError(f"capacity must be >= 1 event, not {capacity}")
+        check_count("capacity", capacity, 1)
         self.id = name
         self.capacity = capacity
         self.overflow = overflow
@@ -273,14 +284,15 @@ class Buffer:
 
     def _offer_newest(self, newest: Newest, event: Event) -> Offered:
         try:
-            old = newest.swap(event)
+            key, old = newest.find(event)
         except Exception as error:  # noqa: BLE001 - one subscriber's bug must not fail a publisher
             self.drop_new(Reason.FAILED)
             self._failed(event, error)
             return Offered.DROPPED
         if old is not None:
             self.published += 1
-            newest.swap(_missing(event, old.missed + 1))
+            newest.coming = key
+            newest.append(_missing(event, old.missed + 1))
             self._count(Reason.SUPERSEDED)
             return _TAKEN
         if not self._is_free and newest:
@@ -289,6 +301,7 @@ class Buffer:
             self.drop_new(Reason.NEWEST)
             return Offered.DROPPED
         self.published += 1
+        newest.coming = key
         self._append(event)
         return _TAKEN
 
@@ -352,15 +365,20 @@ class Buffer:
         missed, self._gap = self._gap, 0
         return _missing(event, missed)
 
-    def _take_back(self, event: Event) -> None:
-        """An event that was taken and not delivered: it waits in front again."""
+    def _take_back(self, event: Event, key: str) -> None:
+        """An event that was taken and not delivered: it waits in front again.
+
+        `key`: what it waited under, where that counts.
+        """
         newest = self._newest
-        newer = newest.swap(event) if newest is not None else None
-        if newest is None or newer is None:
+        if isinstance(self.items, deque):
             self.items.appendleft(event)
-            return
-        newest.swap(_missing(newer, event.missed + 1))
-        self._count(Reason.SUPERSEDED)
+        elif newest is not None:
+            newer = newest.put_back(key, event)
+            if newer is not None:
+                newest.coming = key
+                newest.append(_missing(newer, event.missed + 1))
+                self._count(Reason.SUPERSEDED)
 
     def close(self) -> None:
         """Drop what waits, take nothing more, hold nobody up."""

@@ -32,7 +32,7 @@ from treewarden.store import Unit, forget_subscription, load_subscriptions
 from .buffer import Offered, Overflow, Reason, Reservation
 from .durable import DurableStatistics, DurableSubscription
 from .event import Event, by_topic, shown, to_json
-from .policy import DurablePolicy, durable_id
+from .policy import DurablePolicy, check_name, durable_id
 from .replay import Replay
 from .start import Start
 from .subscription import Subscription, SubscriptionStatistics, take_places
@@ -260,7 +260,7 @@ class Bus:
         counts as tried. The first one's pattern and policy hold for all.
 
         Raises:
-            ValueError: no such pattern, or the name has another one.
+            ValueError: no such pattern or name, or the name has another pattern.
             NotRunning: the bus is closed, or there is no store.
             RestoreError, StoreError: it cannot be read.
         """
@@ -296,8 +296,7 @@ class Bus:
         self._check_running("subscribed")
         if self._store is None:
             raise NotRunning(f"the durable subscription {name} needs a store")
-        if not name:
-            raise ValueError("a durable subscription needs a name")
+        check_name(name)
         found = self._durable.get((owner, name))
         if found is None:
             found = self._make_durable(self._store, owner, name, pattern, policy)
@@ -414,7 +413,7 @@ class Bus:
 
         Raises:
             TypeError: the payload cannot be JSON.
-            ValueError: it is no topic.
+            ValueError: it is no topic, or the payload is larger than 1 MiB.
             Backpressure: a `reject` subscription is full; nothing was published anywhere.
             BusError: called inside an agent's handler.
             StoreError: the journal could not keep it; nobody sees it.

@@ -33,26 +33,20 @@ import msgspec
 import trio
 from msgspec.structs import replace
 
-from treewarden.clock import wall_ns
-from treewarden.errors import RestoreError, StoreError
-from treewarden.exits import Fault
+from treewarden.errors import StoreError
+from treewarden.exits import Fault, writable
 from treewarden.store import (
     StoredDelivery,
-    StoredLetter,
     StoredSubscription,
     Unit,
     count_events,
-    keep_letter,
-    load_deliveries,
-    load_subscriptions,
-    note_delivery,
-    save_subscription,
 )
 
 from .buffer import Reason
 from .deliveries import Deliveries, Entry, Stage
 from .event import Event, shown, unordered
-from .policy import DurablePolicy, durable_id
+from .policy import DurablePolicy, check_delay, durable_id
+from .records import Records
 from .start import Start, event_of, last_events, read_page
 from .subscriber import LeasedEvent, Subscriber
 from .topic import check_pattern, matches
@@ -69,7 +63,8 @@ SAVED_EVERY: Final = 1000
 """Entries of the journal after which the cursor is noted, also when none of them was ours:
 retention must not seem to have deleted what was never wanted."""
 RETRY_SECONDS: Final = 1.0
-"""After which a read or a commit that failed is tried again."""
+"""After which a read or a commit that failed is tried again, and a page is read for which
+there is not much room."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +130,7 @@ class DurableSubscription:
         self.dropped: dict[Reason, int] = {}
         self.last_fault: Fault | None = None
         self._store = store
+        self._records = Records(store, (owner, name), pattern)
         self._wake = wake
         self._news = news
         self._gone = gone
@@ -149,7 +145,7 @@ class DurableSubscription:
         # Entries that were published and are in the journal only.
         self._unread = 0
         # Of the journal, all up to here is in memory or over; and all up to there has
-        # been heard of. Caught up, they are the same.
+        # been heard of. Caught up, they are the same, and nothing is unread.
         self._read_to = self._heard_to = 0
         self._gap = 0
         # Attempts up to here are counted in the file; and up to there some were made.
@@ -158,6 +154,8 @@ class DurableSubscription:
         self._saved = 0
         self._counting = False
         self._notes: dict[int, StoredDelivery] = {}
+        # Dead letters that came back while it was being opened.
+        self._early: list[Event] = []
         self._settling: dict[str, Unit] = {}
         self._retry_at = math.inf
         # Where one that is new begins, if nobody says otherwise.
@@ -171,7 +169,7 @@ class DurableSubscription:
     @property
     def key(self) -> Owned:
         """Whose it is, and its name there."""
-        return self.owner, self.name
+        return self._records.key
 
     @property
     def cursor(self) -> int:
@@ -204,29 +202,23 @@ class DurableSubscription:
         self.dropped = {}
         self._deliveries = Deliveries()
         self._notes = {}
+        self._early = []
 
     async def _open(self, start: Start) -> None:
         store = self._store
         # Who was here before may have left something on its way.
         with suppress(StoreError):
             await store.settled()
-        rows = await store.read(load_subscriptions)
-        row = next((one for one in rows if one.key == self.key and one.sound), None)
-        if row is None:
-            damaged = [durable_id(*one.key) for one in rows if not one.sound]
-            if damaged:
-                raise RestoreError(
-                    f"the durable subscription {self.id} may be the one whose row is"
-                    f" damaged ({', '.join(damaged)}): see treewarden db scrub"
-                )
-            row = await self._begin(start)
-        notes = await store.read(partial(load_deliveries, key=self.key))
+        row = await self._records.find() or await self._begin(start)
+        notes = await self._records.deliveries()
         self._read_to = self._saved = row.cursor
         self._begun = self._given = row.begun
         self._heard_to = max(store.position, row.cursor)
         self._hears = True
         for note in notes:
             self._recall(note)
+        while self._early:
+            self.retried(self._early.pop())
         await self._count_backlog()
         self._is_open = True
         self._wake(-math.inf)
@@ -234,17 +226,15 @@ class DurableSubscription:
 
     async def _begin(self, start: Start) -> StoredSubscription:
         cursor = await start.position(self._store, self._now)
-        writes: list[Write] = []
-        if start.last:
-            for event in await last_events(
-                self._store, cursor, self.pattern, self.policy.key
-            ):
-                again = StoredDelivery(
-                    position=event.position, attempts=0, event=_encode(event)
-                )
-                writes.append(note_delivery(self.key, again))
-        row = self._row(cursor, cursor)
-        await self._store.wait(self._hand_over([*save_subscription(row), *writes]))
+        events = (
+            await last_events(self._store, cursor, self.pattern, self.policy.key)
+            if start.last
+            else []
+        )
+        row = self._records.row(cursor, cursor)
+        again = [self._records.again(event) for event in events]
+        unit = self._records.hand_over([*self._records.saved(row), *again])
+        await self._store.wait(unit)
         return row
 
     def _recall(self, note: StoredDelivery) -> None:
@@ -277,6 +267,8 @@ class DurableSubscription:
         found = await self._count_to(after, until)
         self.published += found
         self._unread += found
+        if not found:
+            self._read_to = until
 
     async def _count_to(self, after: int, until: int) -> int:
         found = 0
@@ -294,16 +286,17 @@ class DurableSubscription:
         if not self._hears or self._closed:
             return
         for entry in entries:
+            is_next = self._is_caught_up
             self._heard_to = entry.position
             if entry.kind == "event" and matches(self.pattern, entry.topic):
                 self.published += 1
-                if not self._is_caught_up or self._room <= 0:
+                if not is_next or self._room <= 0:
                     self._unread += 1
                     continue
                 self._take_in(entry)
-            if self._is_caught_up:
+            if is_next:
                 self._read_to = entry.position
-        if self._unread and self._room > 0:
+        if not self._is_caught_up and self._room > 0:
             self._wake(-math.inf)
         self.pump()
         if self.cursor - self._saved >= SAVED_EVERY and not self._counting:
@@ -312,7 +305,8 @@ class DurableSubscription:
     @property
     def _is_caught_up(self) -> bool:
         """Whether nothing is in the journal that is not in memory, or over."""
-        return self._is_open and not self._unread
+        # By position: how many there are to come a damaged topic can make wrong.
+        return self._is_open and self._read_to >= self._heard_to
 
     @property
     def _room(self) -> int:
@@ -346,7 +340,7 @@ class DurableSubscription:
     ) -> None:
         fault = None
         try:
-            key = self.policy.key(event)
+            key = self._key_of(event)
         except Exception as error:  # noqa: BLE001 - one subscriber's bug must not end the others
             key, fault = unordered(event), Fault.capture(error, path=self.owner)
         entry = Entry(event, key, attempts=attempts, noted=noted, again=again)
@@ -356,6 +350,12 @@ class DurableSubscription:
         elif attempts >= self.policy.max_attempts:
             entry.hopeless = "attempts"
         self._deliveries.add(entry)
+
+    def _key_of(self, event: Event) -> str:
+        key = self.policy.key(event)
+        # Events are kept by it: one that cannot be kept by is none.
+        hash(key)
+        return key
 
     def _lose(self, reason: Reason, events: int) -> None:
         self._changes += 1
@@ -368,19 +368,28 @@ class DurableSubscription:
     async def _read_on(self) -> None:
         """Read the next page, if there is anything to read and room for it."""
         after, until, unread = self._read_to, self._heard_to, self._unread
-        if self._is_caught_up:
-            self._read_to = until
         if self._is_caught_up or self._room <= 0:
             return
         page = await read_page(self._store, after, until, self._room, self.pattern)
-        if (page.first or until + 1) > after + 1:
-            # The journal is cut off at its beginning: what was there is gone.
+        # The journal may be cut off at its beginning: what was there is gone.
+        is_cut = (page.first or until + 1) > after + 1
+        left = max(unread, len(page.events))
+        if is_cut or page.scanned >= until:
             left = len(page.events) + await self._count_to(page.scanned, until)
-            if left < unread:
-                self._unread -= unread - left
-                self._lose(Reason.EXPIRED, unread - left)
+        self._correct(unread, left, Reason.EXPIRED if is_cut else Reason.DAMAGED)
         if not self._closed:
             self._take_page(page)
+
+    def _correct(self, unread: int, left: int, reason: Reason) -> None:
+        """So many were believed to be unread, and so many there are.
+
+        Without a hole at the beginning they differ only when a topic is damaged, by which
+        an event is known as ours. Nobody may wait for one that will never be found.
+        """
+        self._unread += left - unread
+        self.published += max(0, left - unread)
+        if left < unread:
+            self._lose(reason, unread - left)
 
     def _take_page(self, page: EventPage) -> None:
         for entry in page.events:
@@ -415,8 +424,18 @@ class DurableSubscription:
         self.pump()
 
     def _retry_later(self) -> None:
-        self._retry_at = trio.current_time() + RETRY_SECONDS
+        self._retry_at = min(self._retry_at, trio.current_time() + RETRY_SECONDS)
         self._wake(self._retry_at)
+
+    def _read_soon(self) -> None:
+        """There is room again: half of it at once, less when it has been for a while.
+
+        What is stuck in memory may be more than half, and must not hold up all the rest.
+        """
+        if self._room >= self.policy.capacity // 2:
+            self._wake(-math.inf)
+        else:
+            self._retry_later()
 
     # --- members -----------------------------------------------------------------------
 
@@ -474,7 +493,7 @@ class DurableSubscription:
         for one in self._deliveries:
             counted = int(one.position <= begun) if one.noted is None else one.noted
             if counted > one.attempts and one.stage is not Stage.SETTLING:
-                yield self._note(one, one.attempts)
+                yield self._records.attempted(one, one.attempts)
 
     # --- events out ----------------------------------------------------------------------
 
@@ -524,18 +543,26 @@ class DurableSubscription:
     def _count(self, entry: Entry) -> None:
         if self._counting:
             return
-        if entry.attempts == 0 and entry.noted is None:
+        if self._counts_together and entry.attempts == 0 and entry.noted is None:
             begun = self._deliveries.ahead(entry.position, COUNTED_TOGETHER)
             unit = self._save(begun)
             counted: Callable[[], None] = partial(self._begun_to, begun)
         else:
             attempts = entry.attempts + 1
-            unit = self._try_hand_over([self._note(entry, attempts)])
+            unit = self._try_hand_over([self._records.attempted(entry, attempts)])
             counted = partial(self._noted, entry, attempts)
         if unit is None:
             return
         self._counting = True
         unit.release.append(partial(self._counted, counted))
+
+    @property
+    def _counts_together(self) -> bool:
+        """Whether an attempt may be counted that is then not made, by a kill.
+
+        Not if there is only one: the event would be given up and was never tried.
+        """
+        return self.policy.max_attempts > 1
 
     def _noted(self, entry: Entry, attempts: int) -> None:
         entry.noted = attempts
@@ -555,7 +582,7 @@ class DurableSubscription:
 
     async def ack(self, entry: Entry) -> None:
         """See `LeasedEvent.ack`."""
-        unit = Unit(self.owner or self.name)
+        unit = self._records.unit()
         self.settle(entry, unit)
         try:
             self._store.hand_over(unit)
@@ -570,7 +597,7 @@ class DurableSubscription:
         """See `LeasedEvent.settle`."""
         if unit.writes is None:
             unit.writes = []
-        unit.writes.append(self._done(entry))
+        unit.writes.append(self._records.done(entry))
         self._settle(entry, unit, self._delivered)
 
     def _settle(self, entry: Entry, unit: Unit, kept: Callable[[Entry], None]) -> None:
@@ -603,8 +630,8 @@ class DurableSubscription:
         if error is None:
             self._deliveries.finish(entry)
             kept(entry)
-            if self._unread and self._room >= self.policy.capacity // 2:
-                self._wake(-math.inf)
+            if not self._is_caught_up:
+                self._read_soon()
         elif kept != self._delivered or (
             self._store.is_healthy and not any(one.error for one in needs)
         ):
@@ -624,7 +651,9 @@ class DurableSubscription:
 
     def fail(self, entry: Entry, why: Fault | str, delay: float | None = None) -> None:
         """See `LeasedEvent.nack`."""
-        reason = why.summary() if isinstance(why, Fault) else why or "failed"
+        if delay is not None:
+            check_delay(delay)
+        reason = why.summary() if isinstance(why, Fault) else writable(why or "failed")
         if isinstance(why, Fault):
             self._note_fault(entry, why)
         if entry.attempts >= self.policy.max_attempts:
@@ -648,22 +677,8 @@ class DurableSubscription:
 
     def _bury(self, entry: Entry, reason: str) -> None:
         """Make a dead letter of it, in one commit; if that fails it waits on."""
-        event = entry.event
         entry.hopeless = reason
-        letter = StoredLetter(
-            seq=self._store.next_sequence(),
-            path=self.owner,
-            id=str(event.position),
-            operation=event.topic,
-            attempts=entry.attempts,
-            sender=event.source,
-            at_ns=wall_ns(),
-            reason=reason,
-            arguments=_encode(event),
-            subscription=self.name,
-        )
-        unit = Unit(self.owner or self.name)
-        unit.writes = [*keep_letter(letter), self._done(entry)]
+        unit = self._records.unit(self._records.buried(entry, reason))
         self._settle(entry, unit, partial(self._buried, reason))
         try:
             self._store.hand_over(unit)
@@ -688,11 +703,10 @@ class DurableSubscription:
 
     def retried(self, event: Event) -> None:
         """A dead letter was taken out, to be delivered again: its row is in the file."""
-        if (
-            self._hears
-            and not self._closed
-            and not self._deliveries.find(event.position)
-        ):
+        if not self._hears:
+            # Who opens it may have read the rows already.
+            self._early.append(event)
+        elif not self._closed and not self._deliveries.find(event.position):
             self.published += 1
             self._admit(event, attempts=0, noted=0, again=True)
             self.pump()
@@ -711,44 +725,17 @@ class DurableSubscription:
 
     # --- the file ----------------------------------------------------------------------
 
-    def _row(self, cursor: int, begun: int) -> StoredSubscription:
-        return StoredSubscription(
-            owner=self.owner,
-            name=self.name,
-            pattern=self.pattern,
-            cursor=cursor,
-            begun=begun,
-            at_ns=wall_ns(),
-        )
-
     def _save(self, begun: int, *notes: Write) -> Unit | None:
         """Note the cursor, and up to where events were begun; None: it is closing."""
         self._saved = self.cursor
-        row = self._row(self._saved, begun)
-        return self._try_hand_over([*save_subscription(row), *notes])
+        row = self._records.row(self._saved, begun)
+        return self._try_hand_over([*self._records.saved(row), *notes])
 
     def _try_hand_over(self, writes: list[Write]) -> Unit | None:
         try:
-            return self._hand_over(writes)
+            return self._records.hand_over(writes)
         except StoreError:
             return None
-
-    def _hand_over(self, writes: list[Write]) -> Unit:
-        unit = Unit(self.owner or self.name)
-        unit.writes = writes
-        self._store.hand_over(unit)
-        return unit
-
-    def _note(self, entry: Entry, attempts: int) -> Write:
-        event = _encode(entry.event) if entry.again else None
-        note = StoredDelivery(position=entry.position, attempts=attempts, event=event)
-        return note_delivery(self.key, note)
-
-    def _done(self, entry: Entry) -> Write:
-        done = StoredDelivery(
-            position=entry.position, attempts=entry.attempts, done=True
-        )
-        return note_delivery(self.key, done)
 
     # --- for those who look ------------------------------------------------------------
 
@@ -784,7 +771,3 @@ class DurableSubscription:
             dropped_by=dict(self.dropped),
             last_fault=self.last_fault.summary() if self.last_fault else "",
         )
-
-
-def _encode(event: Event) -> bytes:
-    return msgspec.json.encode(event)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from treewarden.resilience import Backoff
+from treewarden.resilience import Backoff, check_count, check_number
 
 from .event import by_topic
+from .topic import MAX_LENGTH
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,12 +38,37 @@ class DurablePolicy:
 
     def __post_init__(self) -> None:
         """Refuse what could never deliver."""
-        if self.capacity < 1:
-            raise ValueError(f"capacity must be >= 1 event, not {self.capacity}")
-        if self.max_attempts < 1:
-            raise ValueError(f"max_attempts must be >= 1, not {self.max_attempts}")
+        check_count("capacity", self.capacity, 1)
+        check_count("max_attempts", self.max_attempts, 1)
+        check_number("lease", self.lease)
         if not self.lease > 0:
             raise ValueError(f"lease must be > 0 seconds, not {self.lease}")
+
+
+def check_delay(seconds: float) -> None:
+    """Refuse what is no time after which something is tried again.
+
+    Raises:
+        TypeError, ValueError: with the value.
+    """
+    check_number("delay", seconds)
+    if not 0 <= seconds < math.inf:
+        raise ValueError(f"delay must be >= 0 seconds and finite, not {seconds}")
+
+
+def check_name(name: object) -> None:
+    """Refuse what nobody can type, or no file takes.
+
+    Raises:
+        TypeError, ValueError: with the name.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"a durable subscription's name must be a str, not {name!r}")
+    if not 1 <= len(name) <= MAX_LENGTH or not name.isprintable():
+        raise ValueError(
+            f"a durable subscription's name is 1 to {MAX_LENGTH} printable characters,"
+            f" not {name[:40]!r} ({len(name)})"
+        )
 
 
 def durable_id(owner: str, name: str) -> str:

@@ -26,6 +26,7 @@ class Replay:
 
     __slots__ = (
         "_begun",
+        "_busy",
         "_events",
         "_follow",
         "_missed",
@@ -44,7 +45,7 @@ class Replay:
         self._pattern = pattern
         self._start = start
         self._follow = follow
-        self._begun = False
+        self._begun = self._busy = False
         self._events: deque[Event] = deque()
         self._now = store.position
         self._read_to = 0
@@ -59,18 +60,28 @@ class Replay:
 
         Raises:
             StoreError: the journal cannot be read; try again.
+            trio.BusyResourceError: another task waits for it already.
         """
-        await trio.lowlevel.checkpoint()
-        while not self._events:
-            if not self._begun:
-                await self._begin()
-            elif self._read_to < self._store.position:
-                await self._read_on()
-            elif self._follow:
-                await self._wait()
-            else:
-                raise StopAsyncIteration
-        return self._events.popleft()
+        if self._busy:
+            raise trio.BusyResourceError("another task reads this replay already")
+        self._busy = True
+        try:
+            await trio.lowlevel.checkpoint()
+            while not self._events:
+                await self._fill()
+            return self._events.popleft()
+        finally:
+            self._busy = False
+
+    async def _fill(self) -> None:
+        if not self._begun:
+            await self._begin()
+        elif self._read_to < self._store.position:
+            await self._read_on()
+        elif self._follow:
+            await self._wait()
+        else:
+            raise StopAsyncIteration
 
     async def _begin(self) -> None:
         position = await self._start.position(self._store, self._now)

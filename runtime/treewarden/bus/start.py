@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from treewarden.resilience import check_count
 from treewarden.store import find_position, load_events
 
 from .event import Event, by_topic
@@ -38,10 +39,14 @@ class Start:
 
     def __post_init__(self) -> None:
         """Refuse two beginnings."""
+        if self.after is not None:
+            check_count("after", self.after, 0)
+        if self.at_ns is not None:
+            check_count("at_ns", self.at_ns, 0)
+        if not isinstance(self.last, bool):
+            raise TypeError(f"last must be a bool, not {self.last!r}")
         if (self.after is not None) + (self.at_ns is not None) + self.last > 1:
             raise ValueError("a Start is one of after, at_ns and last")
-        if self.after is not None and self.after < 0:
-            raise ValueError(f"after must be >= 0, not {self.after}")
 
     async def position(self, store: Store, now: int) -> int:
         """The position behind which to begin; `now` when it does not say."""

@@ -68,6 +68,9 @@ class LeasedEvent:
         """It failed: have it tried again after `delay` seconds; False: as `ack`.
 
         After the last attempt it becomes a dead letter, `why` being the reason.
+
+        Raises:
+            TypeError, ValueError: there is no such delay; it is held still.
         """
         if not self.is_held:
             return False

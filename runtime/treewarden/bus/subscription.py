@@ -290,6 +290,7 @@ class Subscription(Buffer):
             self.admit()
 
     def _hand_over(self, sink: Sink) -> bool:
+        key = self.items.first if isinstance(self.items, Newest) else ""
         event = self.items.popleft()
         if self._gap:
             event = self._tell_gap(event)
@@ -303,10 +304,10 @@ class Subscription(Buffer):
             self._failed(event, error)
             return True
         finally:
-            self._handed(event, taken=taken)
+            self._handed(event, key, taken=taken)
         return taken
 
-    def _handed(self, event: Event, *, taken: bool | None) -> None:
+    def _handed(self, event: Event, key: str, *, taken: bool | None) -> None:
         self._handing = False
         if not self.closed:
             self._reserved -= 1
@@ -319,7 +320,10 @@ class Subscription(Buffer):
         elif self.closed:
             self._count(Reason.CLOSED)
         else:
-            self._take_back(event)
+            self._take_back(event, key)
+        if self.closed:
+            # Its sink closed it: only now is all counted.
+            self._leave(self)
 
     # --- the end ---------------------------------------------------------------------------
 
@@ -329,7 +333,8 @@ class Subscription(Buffer):
             return
         self._put_back()
         super().close()
-        self._leave(self)
+        if not self._handing:
+            self._leave(self)
         self.wake()
 
     def statistics(self) -> SubscriptionStatistics:

@@ -16,6 +16,7 @@ from trio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled
 
 from treewarden.agents import Estates, name_of, owner_of_caller
 from treewarden.errors import NotAdmitted, NotRunning
+from treewarden.resilience import check_count
 
 if TYPE_CHECKING:
     from treewarden.registry import Owner
@@ -55,8 +56,7 @@ class Gathering(Generic[W]):
     __slots__ = ("_arrived", "parties")
 
     def __init__(self, parties: int) -> None:
-        if parties < 1:
-            raise ValueError(f"parties must be >= 1, not {parties}")
+        check_count("parties", parties, 1)
         self.parties = parties
         self._arrived: dict[W, None] = {}
 
@@ -93,9 +93,12 @@ class Barriers:
     """Barriers by name, made by the first to come and gone with the last."""
 
     def __init__(self, *, capacity: int = _BARRIERS) -> None:
-        """At most `capacity` barriers may be waited at."""
-        if capacity < 1:
-            raise ValueError(f"capacity must be >= 1, not {capacity}")
+        """At most `capacity` barriers may be waited at.
+
+        Raises:
+            TypeError, ValueError: it is no bound.
+        """
+        check_count("capacity", capacity, 1)
         self._capacity = capacity
         self._open: dict[str, Gathering[_Arrival]] = {}
         self._estates: Estates[_Arrival] = Estates(self._ended)
@@ -108,7 +111,7 @@ class Barriers:
         one came in the very same step.
 
         Raises:
-            ValueError: the others expect another number, or it is none.
+            TypeError, ValueError: the others expect another number, or it is none.
             NotAdmitted: `already_arrived`, this incarnation waits there; `full`, there
                 are too many barriers.
             NotRunning: there is no owner, it has ended, or it ended meanwhile.

@@ -98,11 +98,13 @@ class Deliveries:
         self._past: Line[Parcel] = Line(1, Room(0))
 
     def resume(self) -> None:
-        """There are no workers any more: ask for those that have something to deliver."""
+        """There are no workers any more: ask for them again.
+
+        Also for those that have nothing to deliver: who else would forget their receivers?
+        """
         for receiver in self.receivers.values():
             receiver.called = False
-            if receiver.line:
-                self._call_worker(receiver)
+            self._call_worker(receiver)
 
     def close(self) -> None:
         """Nobody will deliver: tell those who wait, and give up the rest."""

@@ -41,6 +41,7 @@ from treewarden.errors import (
     NoSuitableAgent,
 )
 from treewarden.registry import Registered, Updated, Where
+from treewarden.resilience import check_count, check_number
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Iterable
@@ -195,13 +196,12 @@ class TaskDistributor:
         `tell` hears of every assignment; it must neither block nor raise.
 
         Raises:
-            ValueError: a number is no bound, or there is no such choice.
+            TypeError, ValueError: a number is no bound, or there is no such choice.
         """
-        if limit < 1 or queue < 0 or retries < 0:
-            raise ValueError(
-                f"limit, queue and retries must be >= 1, 0 and 0, not {limit}, {queue}"
-                f" and {retries}"
-            )
+        check_count("limit", limit, 1)
+        check_count("queue", queue, 0)
+        check_count("retries", retries, 0)
+        check_number("timeout", timeout)
         if not timeout > 0:
             raise ValueError(f"timeout must be > 0 seconds, not {timeout}")
         self._registry = registry
@@ -263,12 +263,13 @@ class TaskDistributor:
         Raises:
             NoSuitableAgent: its `reason` says whether nobody can, whoever could failed,
                 too many tasks wait already, or the time was over.
+            TypeError: the capabilities are one text, or not hashable.
             UnknownOperation, BadArguments: the agent that was chosen has no such operation.
             Refused (and what the agent's `refuses` names): the agent's own answer.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         name = getattr(operation, "__qualname__", str(operation))
-        task = _Task(name, frozenset(capabilities))
+        task = _Task(name, _wanted(capabilities))
         self._submitted += 1
         try:
             return await self._do(task, operation, args, kwargs)
@@ -343,13 +344,13 @@ class TaskDistributor:
         return ref
 
     def _able(self, task: _Task) -> dict[str, AgentRef[Any]]:
-        where = [Where(self._attribute, "eq", one) for one in task.capabilities]
+        able = self._able_to(task.capabilities)
+        return {path: ref for path, ref in able.items() if path not in task.tried}
+
+    def _able_to(self, wanted: Want) -> dict[str, AgentRef[Any]]:
+        where = [Where(self._attribute, "eq", one) for one in wanted]
         found = self._registry.select(*where)
-        return {
-            entry.ref.path: entry.ref
-            for entry in found
-            if entry.ref.path not in task.tried and _is_there(entry.ref)
-        }
+        return {entry.ref.path: entry.ref for entry in found if _is_there(entry.ref)}
 
     async def _wait(self, task: _Task, deadline: float) -> None:
         if len(self._waiting) >= self._queue:
@@ -377,9 +378,15 @@ class TaskDistributor:
     def _free(self, path: str) -> None:
         """A place is free: for the first in line whom this agent can help."""
         self._loads.free(path)
+        # The registry is asked once for each sort of task: a thousand may wait, and to ask
+        # for each of them would cost 10 ms.
+        able: dict[Want, AgentRef[Any] | None] = {}
         for task in self._waiting:
-            ref = self._able(task).get(path)
-            if ref is not None:
+            wanted = task.capabilities
+            if wanted not in able:
+                able[wanted] = self._able_to(wanted).get(path)
+            ref = able[wanted]
+            if ref is not None and path not in task.tried:
                 self._hand(task, ref)
                 return
 
@@ -429,6 +436,14 @@ class TaskDistributor:
             rejected=self._rejected,
             reassigned=self._reassigned,
         )
+
+
+def _wanted(capabilities: Collection[str]) -> Want:
+    if isinstance(capabilities, str):
+        raise TypeError(
+            f"capabilities must be a collection of them, not {capabilities!r}"
+        )
+    return frozenset(capabilities)
 
 
 def _is_there(ref: AgentRef[Any]) -> bool:

@@ -23,7 +23,9 @@ import trio
 from trio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled
 
 from treewarden.agents import Estates, name_of, owner_of_caller
+from treewarden.clock import wall_ns
 from treewarden.errors import LeadershipLost, NotAdmitted, NotRunning
+from treewarden.resilience import check_count, check_seconds
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -42,11 +44,15 @@ _ELECTIONS: Final = 10_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ElectionStatistics:
-    """An election: who leads under which term, and who is next. "" and 0: nobody leads."""
+    """An election: who leads under which term, since when, and who is next.
+
+    "", 0 and None: nobody leads.
+    """
 
     name: str
     leader: str
     term: int
+    since_ns: int | None
     candidates: tuple[str, ...]
 
 
@@ -130,7 +136,7 @@ class Race(Generic[W]):
 class Term:
     """The time for which one incarnation leads; from `Elections.campaign` or `lead`."""
 
-    __slots__ = ("_elections", "lost", "name", "number", "owner", "scope")
+    __slots__ = ("_elections", "lost", "name", "number", "owner", "scope", "since_ns")
 
     def __init__(self, elections: Elections, name: str, owner: Owner) -> None:
         self._elections = elections
@@ -138,6 +144,7 @@ class Term:
         self.owner = owner
         # 0: not elected, by now or ever.
         self.number = 0
+        self.since_ns: int | None = None
         self.lost = trio.Event()
         self.scope: trio.CancelScope | None = None
 
@@ -187,14 +194,13 @@ class Elections:
         """A term lasts `lease` seconds; at most `candidates` may wait for one office.
 
         At most `capacity` elections may have a leader.
+
+        Raises:
+            TypeError, ValueError: a number is no bound.
         """
-        if not (lease > 0 and math.isfinite(lease)):
-            raise ValueError(f"lease must be > 0 seconds and finite, not {lease}")
-        if candidates < 0 or capacity < 1:
-            raise ValueError(
-                f"candidates must be >= 0 and capacity >= 1, not {candidates}"
-                f" and {capacity}"
-            )
+        check_seconds("lease", lease)
+        check_count("candidates", candidates, 0)
+        check_count("capacity", capacity, 1)
         self._capacity = capacity
         self.lease = lease
         self._most = candidates
@@ -300,6 +306,7 @@ class Elections:
                     name=name,
                     leader=name_of(race.leader.owner) if race.leader else "",
                     term=race.number if race.leader else 0,
+                    since_ns=race.leader.since_ns if race.leader else None,
                     candidates=tuple(name_of(one.owner) for one in race.candidates),
                 )
                 for name, race in self._races.items()
@@ -351,7 +358,7 @@ class Elections:
         if term is None:
             return
         self._terms += 1
-        term.number = race.number
+        term.number, term.since_ns = race.number, wall_ns()
         elected = self._elected.get(term)
         if elected is not None:
             elected.set()

@@ -30,7 +30,9 @@ from trio.lowlevel import (
 )
 
 from treewarden.agents import Estates, name_of, owner_of_caller
+from treewarden.clock import wall_ns
 from treewarden.errors import CallingSelf, LockHeld, LockLost, NotAdmitted, NotRunning
+from treewarden.resilience import check_count
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -56,11 +58,12 @@ class Grant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LockStatistics:
-    """A lock that somebody holds: under which token, and how many wait for it."""
+    """A lock that somebody holds: under which token, since when, how many wait for it."""
 
     name: str
     holder: str
     token: int
+    since_ns: int
     waiting: int
 
 
@@ -155,13 +158,14 @@ class LockTable(Generic[W]):
 class _Ticket:
     """Somebody who asked for a lock, and has it once `token` says so."""
 
-    __slots__ = ("decided", "name", "owner", "task", "token")
+    __slots__ = ("decided", "name", "owner", "since_ns", "task", "token")
 
     def __init__(self, name: str, owner: Owner, task: Task | None) -> None:
         self.name = name
         self.owner = owner
         self.task = task
         self.token: int | None = None
+        self.since_ns = 0
         self.decided = trio.Event()
 
 
@@ -172,11 +176,13 @@ class Locks:
     """
 
     def __init__(self, *, line: int = _LINE, capacity: int = _LOCKS) -> None:
-        """At most `line` may wait for one lock, and `capacity` locks may be held."""
-        if line < 0 or capacity < 1:
-            raise ValueError(
-                f"line must be >= 0 and capacity >= 1, not {line} and {capacity}"
-            )
+        """At most `line` may wait for one lock, and `capacity` locks may be held.
+
+        Raises:
+            TypeError, ValueError: a number is no bound.
+        """
+        check_count("line", line, 0)
+        check_count("capacity", capacity, 1)
         self._capacity = capacity
         self._table: LockTable[_Ticket] = LockTable(line)
         self._estates: Estates[_Ticket] = Estates(self._ended)
@@ -232,7 +238,9 @@ class Locks:
             NotAdmitted: `full`, too many locks are held.
             NotRunning: there is no owner, or it has ended.
         """
-        ticket = _Ticket(name, owner_of_caller(owner), None)
+        who = owner_of_caller(owner)
+        # Whoever takes it for somebody else may wait for it in his own name.
+        ticket = _Ticket(name, who, current_task() if owner is None else None)
         if self._table.holder(name) is not None:
             raise self._refusal(name)
         self._take(ticket)
@@ -283,6 +291,7 @@ class Locks:
             name=name,
             holder=name_of(held[0].owner),
             token=held[1],
+            since_ns=held[0].since_ns,
             waiting=self._table.waiting(name),
         )
 
@@ -299,7 +308,7 @@ class Locks:
         self._estates.add(ticket.owner, ticket)
         if token is not None:
             self._granted += 1
-            ticket.token = token
+            ticket.token, ticket.since_ns = token, wall_ns()
         return token is not None
 
     def _refusal(self, name: str) -> LockHeld:
@@ -318,7 +327,7 @@ class Locks:
             self._estates.drop(held[0].owner, held[0])
         if heir is not None:
             self._granted += 1
-            heir[0].token = heir[1]
+            heir[0].token, heir[0].since_ns = heir[1], wall_ns()
             heir[0].decided.set()
 
     def _give_up(self, ticket: _Ticket) -> None:
@@ -333,6 +342,8 @@ class Locks:
     def _ended(self, ticket: _Ticket) -> None:
         """Its owner did: it holds nothing and waits for nothing."""
         self._give_up(ticket)
+        # What it was granted in this very step it never had.
+        ticket.token = None
         ticket.decided.set()
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from treewarden.errors import DeliveryFailed
-from treewarden.resilience import Backoff, CircuitPolicy, CircuitState
+from treewarden.resilience import (
+    Backoff,
+    CircuitPolicy,
+    CircuitState,
+    check_count,
+    check_seconds,
+)
 
 # Bounds and times of the systems' specification: S18, S19 and its appendix A.
 _LINE: Final = 1000
@@ -51,22 +56,11 @@ class ExchangePolicy:
     def __post_init__(self) -> None:
         """Refuse what is no bound."""
         for name in ("capacity", "total", "max_attempts"):
-            _check_count(name, getattr(self, name))
+            check_count(name, getattr(self, name), 1)
         for name in ("delivery_timeout", "idle"):
-            seconds = getattr(self, name)
-            if not (seconds > 0 and math.isfinite(seconds)):
-                raise ValueError(
-                    f"{name} must be > 0 seconds and finite, not {seconds!r}"
-                )
+            check_seconds(name, getattr(self, name))
         circuit = replace(self.circuit, counts_as_failure=failed_to_deliver)
         object.__setattr__(self, "circuit", circuit)
-
-
-def _check_count(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an int, not {value!r}")
-    if value < 1:
-        raise ValueError(f"{name} must be >= 1, not {value}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

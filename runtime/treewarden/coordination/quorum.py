@@ -13,12 +13,14 @@ from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import trio
 
 from treewarden.agents import current_body
 from treewarden.errors import AgentError, NotAdmitted
+from treewarden.resilience import check_count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
@@ -83,6 +85,8 @@ class Tally(Generic[W]):
         if not many:
             raise ValueError("a vote needs participants")
         named = {"majority": many // 2 + 1, "all": many}
+        if isinstance(need, bool) or not isinstance(need, (int, str)):
+            raise TypeError(f"need must be majority, all or an int, not {need!r}")
         needed = named.get(need) if isinstance(need, str) else need
         if needed is None or not 1 <= needed <= many:
             raise ValueError(
@@ -128,7 +132,12 @@ class Tally(Generic[W]):
         return "closed" if self.is_decided else None
 
     def vote(self, who: W, choice: Hashable) -> None:
-        """Count a vote that is not refused."""
+        """Count a vote that is not refused.
+
+        Raises:
+            TypeError: the choice cannot be counted; there was no vote.
+        """
+        hash(choice)
         self._absent.pop(who, None)
         self.votes[who] = choice
         self._counts[choice] += 1
@@ -140,16 +149,18 @@ class Tally(Generic[W]):
 
 
 class Ballot:
-    """An open vote; from `Quorums.open`."""
+    """An open vote; from `Quorums.open`. `number` is its own, also among namesakes."""
 
     def __init__(
         self,
         name: str,
+        number: int,
         participants: Iterable[str],
         need: int | str,
         decided: Callable[[Ballot], None],
     ) -> None:
         self.name = name
+        self.number = number
         self.tally: Tally[str] = Tally(participants, need)
         self.forget: list[Callable[[], object]] = []
         self.is_closed = False
@@ -176,6 +187,7 @@ class Ballot:
 
         Raises:
             NotAdmitted: `not_a_participant`, `already_voted` or `closed`.
+            TypeError: the choice is not hashable; there was no vote.
         """
         who = _voter(voter)
         reason = self.tally.refusal(who) or ("closed" if self.is_closed else None)
@@ -220,20 +232,24 @@ class Quorums:
 
         with quorums.open("deploy", [a, b, c], need="majority") as ballot:
             for ref in (a, b, c):
-                await ref.cast(Member.asked, "deploy")
+                await ref.cast(Member.asked, "deploy", ballot.number)
             with trio.fail_after(30):
                 decision = await ballot.wait_decided()
 
-    In each member's handler: `runtime.quorums.vote("deploy", True)`.
+    In each member's handler: `runtime.quorums.vote("deploy", True, number=number)`.
     """
 
     def __init__(self, *, capacity: int = _BALLOTS) -> None:
-        """At most `capacity` ballots may be open."""
-        if capacity < 1:
-            raise ValueError(f"capacity must be >= 1, not {capacity}")
+        """At most `capacity` ballots may be open.
+
+        Raises:
+            TypeError, ValueError: it is no bound.
+        """
+        check_count("capacity", capacity, 1)
         self._capacity = capacity
         self._open: dict[str, Ballot] = {}
         self._opened = self._accepted = self._undecided = 0
+        self._numbers = count(1)
 
     @contextmanager
     def open(
@@ -253,7 +269,13 @@ class Quorums:
             raise NotAdmitted(name, "already_open")
         if len(self._open) >= self._capacity:
             raise NotAdmitted(name, "full")
-        ballot = Ballot(name, [ref.path for ref in participants], need, self._closed)
+        ballot = Ballot(
+            name,
+            next(self._numbers),
+            [ref.path for ref in participants],
+            need,
+            self._closed,
+        )
         self._open[name] = ballot
         self._opened += 1
         try:
@@ -278,15 +300,24 @@ class Quorums:
                 ballot.forget.append(body.when_at_rest(tell))
 
     def vote(
-        self, name: str, choice: Hashable, *, voter: AgentRef[Any] | None = None
+        self,
+        name: str,
+        choice: Hashable,
+        *,
+        number: int | None = None,
+        voter: AgentRef[Any] | None = None,
     ) -> None:
         """Vote in the ballot of this name: see `Ballot.vote`.
 
+        `number` is the ballot's, if the voter was told: without it a vote that comes late
+        is one in the next ballot of that name.
+
         Raises:
             NotAdmitted: `closed`, also when there never was one; or as `Ballot.vote`.
+            TypeError: the choice is not hashable; there was no vote.
         """
         ballot = self._open.get(name)
-        if ballot is None:
+        if ballot is None or number not in (None, ballot.number):
             raise NotAdmitted(name, "closed", _voter(voter))
         ballot.vote(choice, voter=voter)
 

@@ -18,6 +18,7 @@ import trio
 
 from treewarden.clock import wall_ns
 from treewarden.errors import (
+    CallingSelf,
     NotRunning,
     Refused,
     RestoreError,
@@ -36,10 +37,13 @@ from .values import decode_arguments, encode
 
 if TYPE_CHECKING:
     from treewarden.store import Store, StoredStep, StoredWorkflow
+    from treewarden.supervision import Life
 
     from .flow import OpenTransaction
     from .workflow import Workflow
 
+STUCK_SECONDS: Final = 5.0
+"""After which an incarnation that was stopped and has not ended is told of."""
 MAX_ATTEMPTS: Final = 10
 """Incarnations without a step done between them; then somebody has to look. One that was
 stopped in order is not counted."""
@@ -60,16 +64,58 @@ class Setting:
 
 
 class Execution:
-    """See the module."""
+    """See the module; one for a child, whose incarnations `run` it one after the other."""
 
     def __init__(self, setting: Setting, id_: str) -> None:
+        self.id = id_
         self._setting = setting
-        self._id = id_
+        self._life: Life | None = None
+        self._stopping = trio.CancelScope()
+        self._over: trio.Event | None = None
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether there is an incarnation that `run` has not returned to."""
+        return self._over is not None
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether somebody had the incarnation end, or the last one."""
+        return self._stopping.cancel_called
+
+    async def stop(self) -> None:
+        """Have the incarnation end, as if it was stopped in order; wait for that.
+
+        Raises:
+            CallingSelf: from inside of it.
+        """
+        if self._over is None:
+            return
+        if self._life is not None and current_life.get() is self._life:
+            raise CallingSelf(f"workflow {self.id} would wait for its own end")
+        self._stopping.cancel()
+        over = self._over
+        with trio.move_on_after(STUCK_SECONDS):
+            await over.wait()
+            return
+        self._setting.tell("workflow.stuck", {"id": self.id})
+        await over.wait()
 
     async def run(self) -> None:
-        """Bring it to its end; nothing when there is nothing to do."""
+        """Bring it to its end, or to where it is stopped; perhaps there is nothing to do."""
+        self._life = current_life.get()
+        self._stopping = trio.CancelScope()
+        over = self._over = trio.Event()
         try:
-            found = await load(self._setting.store(), self._id)
+            with self._stopping:
+                await self._run()
+        finally:
+            self._over = None
+            over.set()
+
+    async def _run(self) -> None:
+        try:
+            found = await load(self._setting.store(), self.id)
         except (NotRunning, StoreError) as error:
             await fall_back(self._setting.store, error)
         if found is None or not found.sound or found.state not in UNFINISHED:
@@ -85,14 +131,28 @@ class Execution:
         try:
             await self._perform(definition)
         except trio.Cancelled:
-            if _is_stopped_in_order():
+            if self._is_stopped_in_order:
                 self._ledger.take_back_attempt()
             raise
+
+    @property
+    def _is_stopped_in_order(self) -> bool:
+        life = self._life
+        by_its_tree = life is not None and life.stopping and not life.killed
+        return by_its_tree or self._stopping.cancel_called
+
+    @property
+    def _is_cut_off(self) -> bool:
+        """Whether everything in it is cancelled from outside."""
+        life = self._life
+        return self._stopping.cancel_called or (
+            life is not None and life.scope.cancel_called
+        )
 
     async def _perform(self, definition: Workflow) -> None:
         try:
             store = self._setting.store()
-            steps = await store.read(partial(load_steps, id_=self._id))
+            steps = await store.read(partial(load_steps, id_=self.id))
             args = decode_arguments(
                 definition.function, self._ledger.workflow.arguments
             )
@@ -101,7 +161,7 @@ class Execution:
             return
         except (NotRunning, StoreError) as error:
             await self._ledger.fall_back(error)
-        course = Course(self._id, steps)
+        course = Course(self.id, steps)
         state = self._ledger.workflow.state
         flow = Flow(
             course,
@@ -109,6 +169,7 @@ class Execution:
             definition.retry,
             self._setting.open_transaction,
             self._tell_of_step,
+            is_cut_off=lambda: self._is_cut_off,
             unwinding=state is not WorkflowState.RUNNING,
         )
         if state is WorkflowState.RUNNING:
@@ -125,11 +186,12 @@ class Execution:
         with flow.scope:
             try:
                 value = await definition.function(flow, *args)
-                result = encode(value, f"the result of workflow {self._id}")
+                result = encode(value, f"the result of workflow {self.id}")
             except Exception as error:
                 if not flow.mismatch and not _is_meant(error):
                     raise
                 fault = _fault_of(error)
+        flow.check_cut()
         if fault is None and not flow.mismatch:
             flow.mismatch = _left_over(course)
         if flow.mismatch:
@@ -156,6 +218,7 @@ class Execution:
         # It failed before: hence the unwinding.
         with flow.scope, suppress(Exception):
             await definition.function(flow, *args)
+        flow.check_cut()
         missing = course.owed - {undo.step.number for undo in flow.undos}
         if flow.mismatch or missing:
             await self._park(
@@ -256,11 +319,6 @@ def payload_of(workflow: StoredWorkflow) -> dict[str, Any]:
         "state": str(workflow.state),
         "reason": workflow.reason,
     }
-
-
-def _is_stopped_in_order() -> bool:
-    life = current_life.get()
-    return life is not None and life.stopping and not life.killed
 
 
 def _is_meant(error: Exception) -> bool:

@@ -27,7 +27,7 @@ from treewarden.store import StepState
 
 from .saga import Undo
 from .step import Mismatch, Step, running
-from .values import decode_result, encode, name_of
+from .values import checked_name, decode_result, encode, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -77,6 +77,7 @@ class Flow:
         open_transaction: OpenTransaction,
         tell: Callable[[str, StoredStep], None],
         *,
+        is_cut_off: Callable[[], bool],
         unwinding: bool,
     ) -> None:
         self.id = ledger.workflow.id
@@ -88,8 +89,23 @@ class Flow:
         self._retry = retry
         self._open_transaction = open_transaction
         self._tell = tell
+        self._is_cut_off = is_cut_off
         self._unwinding = unwinding
         self._in_hand = ""
+        # The step that was cancelled while it was in hand.
+        self._cut = ""
+
+    def check_cut(self) -> None:
+        """A mismatch if the workflow has cancelled a step of its own and gone on.
+
+        Whether that step has happened is not known, and the next run would take it up
+        again, out of turn: no later step may build on that, and no compensation.
+        """
+        if self._cut and not self.mismatch and not self._is_cut_off():
+            self.mismatch = (
+                f"step {self._cut} was cancelled by the workflow's own code, which went"
+                " on; a time limit belongs into the step"
+            )
 
     async def step(
         self,
@@ -107,15 +123,18 @@ class Flow:
         When the workflow fails or is cancelled, `compensate` is called with the result,
         after those of all later steps; it must do no harm when it runs a second time.
 
-        Cancelled, it may have happened; the next incarnation runs it again.
+        Cancelled, it may have happened; the next incarnation runs it again. A time limit
+        belongs into `fn` or `retry`: a workflow that cancels a step of its own and goes on
+        is parked, for nobody knows then what was done.
 
         Raises:
             StepFailed: it failed for good; that is recorded.
+            TypeError, ValueError: it cannot have that name; nothing was begun.
         """
         run = partial(_attempt, fn, args)
         return await self._run(
             _Asked(
-                name=name if name is not None else name_of(fn),
+                name=checked_name("a step", name if name is not None else name_of(fn)),
                 compensation=_compensation(compensate),
                 retry=retry if retry is not None else self._retry,
                 attempt=run,
@@ -151,7 +170,7 @@ class Flow:
         )
         return await self._run(
             _Asked(
-                name=name if name is not None else name_of(fn),
+                name=checked_name("a step", name if name is not None else name_of(fn)),
                 compensation=_compensation(compensate),
                 retry=retry if retry is not None else self._retry,
                 attempt=run,
@@ -169,12 +188,19 @@ class Flow:
                 f"step {asked.name} was asked for while {self._in_hand} is in hand:"
                 " a workflow takes one step at a time"
             )
+        self.check_cut()
+        if self.mismatch:
+            await self._end()
         self._in_hand = asked.name
         try:
             step, result = await self._result(asked)
+        except trio.Cancelled:
+            if not self.scope.cancel_called:
+                self._cut = asked.name
+            raise
         finally:
             self._in_hand = ""
-        value = asked.decode(result)
+        value = await self._decoded(asked, step, result)
         if asked.undo is not None:
             undo = partial(asked.undo, value)
             self.undos.append(Undo(step=step, run=undo, commits=asked.commits))
@@ -194,6 +220,17 @@ class Flow:
             fault = msgspec.json.decode(step.outcome, type=Fault)
             raise StepFailed(self.id, step.name, fault)
         return step, step.outcome
+
+    async def _decoded(self, asked: _Asked[T], step: StoredStep, result: bytes) -> T:
+        try:
+            return asked.decode(result)
+        except (TypeError, ValueError) as error:
+            # A result of this run was read back before it was recorded.
+            self.mismatch = (
+                f"the result of step {step.number} ({step.name}) is recorded as something"
+                f" else than the code returns now: {error}"
+            )
+            await self._end()
 
     async def _take(self, asked: _Asked[T], step: StoredStep) -> StoredStep:
         # A transaction that is not recorded as done has not happened.
@@ -220,8 +257,10 @@ class Flow:
     async def _end(self) -> NoReturn:
         """Leave the function from here, whatever it catches."""
         self.scope.cancel()
-        await trio.sleep_forever()
-        raise AssertionError("it was cancelled")
+        await trio.lowlevel.checkpoint()
+        raise Mismatch(
+            self.mismatch or "a workflow that is undone asks for no new steps"
+        )
 
     # --- in transactions ---------------------------------------------------------------------
 
@@ -314,6 +353,8 @@ def _compensation(compensate: Callable[..., object] | None) -> str:
     """What a compensation is recorded as; a lambda, made anew in each run, has no name."""
     if compensate is None:
         return ""
+    if not callable(compensate):
+        raise TypeError(f"compensate must be a function, not {compensate!r}")
     with suppress(ValueError):
         return name_of(compensate)
     return "compensation"

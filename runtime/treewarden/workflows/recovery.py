@@ -8,8 +8,8 @@ list of workflows: the file has them, and the tree has those that run.
 
 from __future__ import annotations
 
-from contextlib import suppress
-from dataclasses import replace
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -19,6 +19,7 @@ import trio
 
 from treewarden.clock import wall_ns
 from treewarden.errors import (
+    AlreadyPresent,
     AlreadyStarted,
     NotRunning,
     RestoreError,
@@ -47,9 +48,11 @@ from .execution import Execution, load, payload_of, settled
 from .ledger import AGAIN_SECONDS
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from treewarden.exits import Exit
     from treewarden.store import StoredWorkflow
-    from treewarden.supervision import Directory, Life
+    from treewarden.supervision import Directory, Life, Node
 
     from .execution import Setting
 
@@ -74,6 +77,14 @@ def judge(workflow: StoredWorkflow, *, is_known: bool, child: NodeState | None) 
     return Need.START if is_known and child is None else Need.NOTHING
 
 
+@dataclass(slots=True)
+class _Line:
+    """Those who want to act on one workflow from outside, one after the other."""
+
+    turn: trio.Lock = field(default_factory=trio.Lock)
+    asking: int = 0
+
+
 class Recovery:
     """See the module; `path` is where the children of workflows are."""
 
@@ -86,7 +97,7 @@ class Recovery:
         # Ids to look at, each once; and whether to look at all that are unfinished.
         self._due: dict[str, None] = {}
         self._all_due = True
-        self._held: dict[str, int] = {}
+        self._held: dict[str, _Line] = {}
         # How often somebody has acted on a workflow from outside.
         self._acts = 0
         self._had_no_room = False
@@ -105,17 +116,45 @@ class Recovery:
         self._all_due = True
         self._news.set()
 
-    def hold(self, id_: str) -> None:
-        """Let nobody start it, until it is let go as often."""
-        self._held[id_] = self._held.get(id_, 0) + 1
+    @asynccontextmanager
+    async def acting_on(self, id_: str) -> AsyncIterator[None]:
+        """Act on it from outside, alone; nobody starts it before the block is left.
 
-    def let_go(self, id_: str) -> None:
-        """See `hold`; what it wants then is looked at."""
-        self._acts += 1
-        left = self._held.pop(id_) - 1
-        if left:
-            self._held[id_] = left
-        self.look_at(id_)
+        What it wants then is looked at.
+        """
+        line = self._held.setdefault(id_, _Line())
+        line.asking += 1
+        try:
+            async with line.turn:
+                yield
+        finally:
+            self._acts += 1
+            line.asking -= 1
+            if not line.asking:
+                del self._held[id_]
+            self.look_at(id_)
+
+    async def stop(self, id_: str) -> None:
+        """End the incarnation that is at work, inside of `acting_on`; wait for its end.
+
+        Its supervisor is not asked: until one that does not end had ended, however long
+        that takes, it would start no others.
+
+        Raises:
+            CallingSelf: from inside of it.
+        """
+        node = self._node(id_)
+        at_work = _execution_of(node)
+        if at_work is not None:
+            await at_work.stop()
+        elif node is not None and node.state is NodeState.FAILED:
+            # Kept for people to see; what is done for it now begins with a new child.
+            with suppress(UnknownChild, NotRunning, ShuttingDown):
+                await self._supervisor.terminate_child(id_)
+        await trio.lowlevel.checkpoint()
+
+    def _node(self, id_: str) -> Node | None:
+        return self._directory.find(f"{self._path}/{id_}")
 
     # --- the task ----------------------------------------------------------------------------
 
@@ -174,11 +213,9 @@ class Recovery:
         if workflow is None or workflow.state not in UNFINISHED:
             self._setting.wake(id_)
             return False
-        node = self._directory.find(f"{self._path}/{id_}")
+        node = self._node(id_)
         is_known = self._setting.find(workflow.name, workflow.version) is not None
-        need = judge(
-            workflow, is_known=is_known, child=node.state if node is not None else None
-        )
+        need = judge(workflow, is_known=is_known, child=_state_of(node))
         if need is Need.START:
             return await self._start(id_)
         if need is Need.GIVE_UP:
@@ -188,23 +225,35 @@ class Recovery:
     async def _start(self, id_: str) -> bool:
         try:
             await self._supervisor.start_child(
-                ChildSpec(id_, self._live, args=(id_,), restart="transient")
+                ChildSpec(
+                    id_,
+                    self._live,
+                    args=(Execution(self._setting, id_),),
+                    restart="transient",
+                )
             )
         except TooManyChildren:
             self._had_no_room = True
-        except (AlreadyStarted, NotRunning, ShuttingDown):
-            # A supervisor that is not there takes this task with it: it begins again.
+        except (AlreadyPresent, AlreadyStarted, NotRunning, ShuttingDown):
+            # One that is or will be there reads the same row. And a supervisor that is
+            # not there takes this task with it: it begins again.
             pass
         else:
             return True
         return False
 
-    async def _live(self, id_: str) -> None:
-        """The child of a workflow, from its first incarnation to its last."""
+    async def _live(self, execution: Execution) -> None:
+        """One incarnation of a workflow's child."""
         life = current_life.get()
         if life is not None:
             life.watchers.append(self._ended)
-        await Execution(self._setting, id_).run()
+        if execution.id in self._held:
+            # Whoever acts on it has it looked at.
+            return
+        await execution.run()
+        if execution.is_stopped:
+            # By somebody who may have left before it had ended.
+            self.look_at(execution.id)
 
     def _ended(self, life: Life) -> None:
         # What comes of it, its supervisor decides after this; the look is later still.
@@ -272,6 +321,19 @@ class Recovery:
             unit = Unit(self._path)
             unit.writes = prune_workflows(wall_ns())
             store.hand_over(unit)
+
+
+def _execution_of(node: Node | None) -> Execution | None:
+    """What the child of a workflow is at work on; None when it is not."""
+    found = node.spec.args[0] if node is not None and node.spec.args else None
+    return found if isinstance(found, Execution) and found.is_at_work else None
+
+
+def _state_of(node: Node | None) -> NodeState | None:
+    """A child whose end its supervisor has not come to yet is none any more."""
+    if node is None or (node.life is not None and node.life.ended):
+        return None
+    return node.state
 
 
 def _parked(workflow: StoredWorkflow, why: str) -> StoredWorkflow:

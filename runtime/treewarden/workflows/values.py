@@ -17,6 +17,8 @@ from treewarden.supervision import hints_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+NAME_LIMIT: Final = 255
+"""Characters of a name: what fits one line for people."""
 MAX_BYTES: Final = 1 << 20
 """The largest result, and the largest arguments: they are written, and read, whole."""
 
@@ -83,6 +85,22 @@ def name_of(function: Callable[..., Any]) -> str:
     if name.startswith("<"):
         raise ValueError(f"{function!r} has no name to be recorded by: give it one")
     return str(name)
+
+
+def checked_name(what: str, name: str) -> str:
+    """A name, if one can be recorded, and read by people.
+
+    Raises:
+        TypeError, ValueError: with the name.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"the name of {what} must be a str, not {name!r}")
+    if not 1 <= len(name) <= NAME_LIMIT or not name.isprintable():
+        raise ValueError(
+            f"the name of {what} must be 1 to {NAME_LIMIT} printable characters, not"
+            f" {name[:40]!r} ({len(name)})"
+        )
+    return name
 
 
 def _places(parameters: Sequence[inspect.Parameter], count: int) -> Iterator[str]:

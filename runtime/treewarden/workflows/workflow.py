@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from treewarden.resilience import Retry, RetryBudget
 from treewarden.store import WorkflowState
 
-from .values import name_of, plain
+from .values import checked_name, name_of, plain
 
 if TYPE_CHECKING:
     from treewarden.store import StoredWorkflow
@@ -41,9 +41,7 @@ def workflow_of(
     Raises:
         TypeError, ValueError: the function, its name or version cannot be one.
     """
-    called = name if name is not None else name_of(function)
-    if not called:
-        raise ValueError("a workflow needs a name")
+    called = checked_name("a workflow", name if name is not None else name_of(function))
     underlying = plain(function)
     if not (
         inspect.iscoroutinefunction(underlying)

@@ -28,15 +28,15 @@ from treewarden.clock import wall_ns
 from treewarden.errors import (
     CompensationFailed,
     NotRunning,
-    ShuttingDown,
+    RestoreError,
     TooManyChildren,
-    UnknownChild,
     WorkflowExists,
     WorkflowFailed,
     WorkflowParked,
     WorkflowUnknown,
 )
 from treewarden.exits import Fault
+from treewarden.resilience import check_count
 from treewarden.store import (
     ENDED,
     WAITING,
@@ -297,7 +297,11 @@ class Workflows:
         """Workflows in one of these states, those that were started last first.
 
         At most `limit`, and 1000. Ended ones are kept for a day, the newest 10,000.
+
+        Raises:
+            TypeError, ValueError: there is no such limit.
         """
+        check_count("limit", limit, 0)
         question = partial(_listed, states=states, limit=limit)
         found = await self._store().read(question)
         return tuple(
@@ -344,24 +348,24 @@ class Workflows:
         Returns once it is recorded and the step in hand has been stopped; `result` waits
         for the compensations. A step that may have happened, and has a compensation, is
         run to its end before it is undone. One that has ended stays as it is, and one
-        that stands still is cancelled too. Cancelled itself, it did nothing, or all.
+        that stands still is cancelled too. One that does not let itself be stopped is
+        told of (`workflow.stuck`) and waited for. Cancelled itself, it did nothing, or all.
 
         Raises:
             WorkflowUnknown: there is none of this id.
+            RestoreError: its row is damaged, and stays as it is.
             CallingSelf: from inside of it; raise `Refused` instead.
             StoreError: it could not be recorded; the workflow goes on.
         """
-        self._recovery.hold(id_)
-        try:
-            await self._stop(id_)
+        async with self._recovery.acting_on(id_):
+            await self._recovery.stop(id_)
             workflow = await self._load(id_)
+            _check_sound(workflow)
             if workflow.state not in ENDED:
                 workflow = await self._record(
                     _moved(workflow, WorkflowState.CANCELLING), []
                 )
                 self._note("workflow.cancelling", workflow)
-        finally:
-            self._recovery.let_go(id_)
         return await self._status(workflow)
 
     async def resume(self, id_: str) -> WorkflowStatus:
@@ -369,13 +373,14 @@ class Workflows:
 
         Raises:
             WorkflowUnknown: there is none of this id.
+            RestoreError: its row, or that of a step, is damaged.
             ValueError: it does not stand still.
             StoreError: it could not be recorded.
         """
-        self._recovery.hold(id_)
-        try:
+        async with self._recovery.acting_on(id_):
             workflow = await self._load(id_)
-            if workflow.state not in WAITING or not workflow.sound:
+            _check_sound(workflow)
+            if workflow.state not in WAITING:
                 raise ValueError(
                     f"workflow {id_} is {workflow.state}, it does not wait"
                 )
@@ -383,16 +388,7 @@ class Workflows:
             moved = _moved(workflow, WorkflowState(workflow.resume_as))
             workflow = await self._record(moved, _given_new_attempts(steps))
             self._note("workflow.resumed", workflow)
-        finally:
-            self._recovery.let_go(id_)
         return await self._status(workflow)
-
-    async def _stop(self, id_: str) -> None:
-        try:
-            await self._supervisor.terminate_child(id_)
-        except (UnknownChild, NotRunning, ShuttingDown):
-            # It does not run at this moment, and nobody starts it meanwhile.
-            await trio.lowlevel.checkpoint()
 
     async def _record(
         self, workflow: StoredWorkflow, more: Sequence[Write]
@@ -459,6 +455,11 @@ class Workflows:
 
 
 _COUNTED: Final = (*(state.value for state in ENDED), *(s.value for s in WAITING))
+
+
+def _check_sound(workflow: StoredWorkflow) -> None:
+    if not workflow.sound:
+        raise RestoreError(f"workflow {workflow.id}: {workflow.reason}")
 
 
 def _listed(

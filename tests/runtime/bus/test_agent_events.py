@@ -9,7 +9,15 @@ import msgspec
 import pytest
 import trio
 
-from treewarden import Agent, Application, ChildSpec, Config, Intensity, open_runtime
+from treewarden import (
+    Agent,
+    Application,
+    ChildSpec,
+    Config,
+    Intensity,
+    MailboxPolicy,
+    open_runtime,
+)
 from treewarden.bus import DurablePolicy, Event, Reason, Start, unordered
 from treewarden.errors import Refused
 from treewarden.resilience import Backoff
@@ -308,3 +316,34 @@ async def test_a_subscription_that_on_start_asks_for_no_more_is_left(
         assert runtime.bus.statistics().durable == ()
         await publish(runtime, 1)
         assert await billing(runtime).call(Billing.seen) == []
+
+
+async def test_who_stood_in_line_behind_events_that_are_given_back_comes_in(
+    tmp_path: Path, clock: MockClock, nursery: trio.Nursery
+) -> None:
+    """Nobody else would ever let them in: the mailbox is empty then."""
+
+    class Once(Billing):
+        mailbox = MailboxPolicy(capacity=2)
+        asked = False
+
+        async def on_start(self) -> None:
+            if not Once.asked:
+                Once.asked = True
+                policy = DurablePolicy(key=unordered)
+                self.subscribe("orders.>", durable=True, policy=policy)
+
+    Billing.failing = {1: ["park"]}
+    async with opened(tmp_path, kind=Once) as runtime:
+        ref = billing(runtime)
+        await publish(runtime, 1)
+        await wait_until(lambda: ref.statistics().doing == "on_event")
+        await publish(runtime, 2, 3)
+        await wait_until(lambda: ref.statistics().mailbox == 2)
+        for _ in range(2):
+            nursery.start_soon(ref.cast, Once.later)
+        await wait_until(lambda: ref.statistics().waiting_senders == 2)
+        await crash(ref)
+        await wait_restarted(ref, 2)
+        await wait_until(lambda: ref.statistics().handled == 2)
+        assert await ref.call(Billing.seen) == []

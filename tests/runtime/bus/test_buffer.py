@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
+from itertools import cycle
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -417,3 +420,19 @@ def test_buffers_do_what_their_model_does() -> None:
     run_state_machine_as_test(
         BufferMachine, settings=settings(max_examples=many, stateful_step_count=20)
     )
+
+
+@pytest.mark.parametrize("bad", [0, -1, math.nan, True, 1.5, "3"])
+def test_a_capacity_is_a_count(bad: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match="capacity must be"):
+        Buffer(bad, Overflow.WAIT)
+
+
+def test_a_key_that_changes_with_each_look_loses_no_count() -> None:
+    names = cycle("ab")
+    buffer = Buffer(4, Overflow.LATEST, key=lambda _: next(names))
+    for number in range(5):
+        buffer.offer(event(number))
+    assert buffer.published == 5
+    assert buffer.dropped == {Reason.SUPERSEDED: 3}
+    assert drain(buffer) == [4, 3]

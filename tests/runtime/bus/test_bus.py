@@ -492,6 +492,52 @@ async def test_an_attached_sink_gets_events_until_it_is_closed() -> None:
     assert (bus.statistics().delivered, bus.statistics().subscriptions) == (2, ())
 
 
+@pytest.mark.parametrize(
+    ("answer", "account"), [(True, (2, 0)), (False, (1, 1)), (None, (1, 1))]
+)
+async def test_a_sink_that_closes_its_own_subscription_is_counted_to_the_end(
+    *, answer: bool | None, account: tuple[int, int]
+) -> None:
+    bus = Bus(Ledger())
+
+    def sink(event: Event) -> bool:
+        if event.payload == 2:
+            subscription.close()
+            if answer is None:
+                raise ValueError
+            return answer
+        return True
+
+    subscription = bus.attach("t", sink)
+    versions = [bus.version]
+    for number in (1, 2, 3):
+        bus.signal("t", number)
+        versions.append(bus.version)
+    totals, own = bus.statistics(), subscription.statistics()
+    assert (totals.delivered, totals.dropped) == account
+    assert (own.delivered, own.dropped) == account
+    assert own.published == 2
+    assert totals.subscriptions == ()
+    assert versions == sorted(versions)
+
+
+async def test_a_signal_that_nobody_can_show_fails_its_sink_and_not_its_sender() -> (
+    None
+):
+    class Odd:
+        def __repr__(self) -> str:
+            raise ValueError("no")
+
+    def sink(_: Event) -> bool:
+        raise RuntimeError("sink")
+
+    news: list[tuple[str, dict[str, object]]] = []
+    bus = Bus(Ledger(), news=lambda topic, payload: news.append((topic, payload)))
+    bus.attach("t", sink)
+    assert bus.signal("t", Odd()) == 1
+    assert [topic for topic, _ in news] == ["bus.failed"]
+
+
 async def test_a_publisher_that_waits_for_an_attached_sink_goes_on_at_its_flush(
     nursery: trio.Nursery,
 ) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from itertools import chain, pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -500,8 +501,6 @@ async def test_a_name_has_one_pattern(clock: MockClock, station: Station) -> Non
     async with station.bus.subscribe_durable("b", "t"):
         with pytest.raises(ValueError, match="subscribes to 't' already"):
             station.bus.join_durable("b", "u")
-        with pytest.raises(ValueError, match="needs a name"):
-            station.bus.join_durable("", "u")
 
 
 async def test_cancelled_while_it_waits_a_member_has_taken_nothing(
@@ -663,3 +662,158 @@ def test_events_are_kept_together_by_their_topic_unless_told() -> None:
     assert unordered(event) == "7"
     with pytest.raises(ValueError, match="max_attempts must be >= 1"):
         DurablePolicy(max_attempts=0)
+
+
+# --- what else may come ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["", "\udcff", "a\nb", "x" * 256])
+async def test_a_name_is_something_that_can_be_typed_and_kept(
+    clock: MockClock, station: Station, name: str
+) -> None:
+    with pytest.raises(ValueError, match="1 to 255 printable characters, not"):
+        station.bus.join_durable(name, "t")
+    with pytest.raises(TypeError, match="must be a str, not 3"):
+        station.bus.join_durable(3, "t")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("bad", [0, -1, math.nan, True, 1.5, "3"])
+def test_a_policy_of_durable_delivery_refuses_what_is_no_bound(bad: Any) -> None:
+    for field in ("capacity", "max_attempts"):
+        with pytest.raises((TypeError, ValueError), match=f"{field} must be"):
+            DurablePolicy(**{field: bad})
+    if bad != 1.5:
+        with pytest.raises((TypeError, ValueError), match="lease must be"):
+            DurablePolicy(lease=bad)
+
+
+@pytest.mark.parametrize("bad", [-1, math.nan, True, 1.5, "3"])
+def test_a_start_refuses_what_is_no_place_in_a_journal(bad: Any) -> None:
+    for field in ("after", "at_ns"):
+        with pytest.raises((TypeError, ValueError), match=f"{field} must be"):
+            Start(**{field: bad})
+    with pytest.raises(TypeError, match="last must be a bool"):
+        Start(last=None if bad is True else bad)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("bad", [-1.0, math.nan, math.inf, True])
+async def test_a_delay_that_is_none_is_refused_and_the_event_still_held(
+    clock: MockClock, station: Station, bad: float
+) -> None:
+    async with station.bus.subscribe_durable("b", "t") as member:
+        await publish(station, 1)
+        (leased,) = await take(member, 1)
+        with pytest.raises((TypeError, ValueError), match="delay must be"):
+            leased.nack(delay=bad)
+        assert await leased.ack()
+
+
+async def test_a_key_that_cannot_be_one_makes_a_dead_letter_and_fails_nobody(
+    clock: MockClock, station: Station
+) -> None:
+    def key(event: Event) -> Any:
+        return [] if event.payload == 1 else "k"
+
+    policy = DurablePolicy(key=key)
+    async with station.bus.subscribe_durable("b", "t", policy=policy) as member:
+        await publish(station, 1, 2)
+        assert await acked(member, 1) == [2]
+        with trio.fail_after(60):
+            await wait_until(lambda: station.account("b").dropped == 1)
+
+
+async def test_a_reason_that_no_file_takes_is_a_dead_letter_all_the_same(
+    clock: MockClock, station: Station
+) -> None:
+    """The name of a file may hold bytes that are no text."""
+    policy = DurablePolicy(max_attempts=2, backoff=AT_ONCE)
+    async with station.bus.subscribe_durable("b", "t", policy=policy) as member:
+        await publish(station, 1)
+        for why in (Fault.capture(OSError("no \udcff")), "no \udcff"):
+            (leased,) = await take(member, 1)
+            assert leased.nack(why)
+        with trio.fail_after(10):
+            await wait_until(lambda: station.account("b").dropped == 1)
+        (letter,) = await station.store.read(lambda c: load_letters(c, 0, 10))
+        assert letter.reason == "no \\udcff"
+
+
+async def test_with_one_attempt_a_kill_gives_up_only_what_was_begun(
+    clock: MockClock, open_station: OpenStation, tmp_path: Path
+) -> None:
+    file, copy = tmp_path / "a.db", tmp_path / "killed.db"
+    policy = DurablePolicy(max_attempts=1)
+    async with (
+        open_station(file) as one,
+        one.bus.subscribe_durable("b", "t", policy=policy) as member,
+    ):
+        await publish(one, *range(5))
+        await take(member, 1)
+        await one.store.backup(copy)
+    async with (
+        open_station(copy) as two,
+        two.bus.subscribe_durable("b", "t", policy=policy) as member,
+    ):
+        assert await acked(member, 4) == [1, 2, 3, 4]
+        account = two.account("b")
+        assert account.dropped_by == {Reason.DEAD_LETTER: 1}
+
+
+async def test_a_letter_that_comes_back_while_it_is_opened_is_delivered(
+    clock: MockClock, station: Station
+) -> None:
+    """Whether the rows were read before that or after it."""
+    event = Event(topic="t", payload="again", position=7)
+    member = station.bus.join_durable("b", "t", lease=math.inf)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(member.subscription.open, Start())
+        await trio.lowlevel.checkpoint()
+        station.durable("b").retried(event)
+    assert station.account("b").pending == 1
+    assert await acked(member, 1) == ["again"]
+
+
+async def test_what_is_stuck_in_more_than_half_of_the_room_holds_up_no_others(
+    clock: MockClock, station: Station
+) -> None:
+    policy = DurablePolicy(capacity=4, key=unordered)
+    async with station.bus.subscribe_durable("b", "t", policy=policy) as member:
+        await publish(station, *range(10))
+        for leased in await take(member, 3):
+            assert leased.nack(delay=3600.0)
+        with trio.fail_after(60):
+            assert await acked(member, 7) == [3, 4, 5, 6, 7, 8, 9]
+
+
+@pytest.mark.parametrize(
+    ("damage", "found"),
+    [
+        ("UPDATE journal SET topic = 'u' WHERE position = 3", [0, 1, 3, 4]),
+        ("UPDATE journal SET topic = 't' WHERE topic = 'u'", [0, 1, 2, 3, 4]),
+        ("UPDATE journal SET kind = 'x' WHERE position >= 2", [0]),
+    ],
+)
+async def test_a_backlog_whose_topics_are_damaged_comes_to_an_end(
+    clock: MockClock, station: Station, damage: str, found: list[object]
+) -> None:
+    """An event that is counted and never found would be looked for without a pause."""
+    policy = DurablePolicy(capacity=1)
+    async with station.bus.subscribe_durable("b", "t", policy=policy) as member:
+        await publish(station, 0, 1, 2)
+        await publish(station, "other", topic="u")
+        await publish(station, 3, 4)
+        unit = Unit("a cosmic ray")
+        unit.writes = [(damage, ())]
+        station.store.hand_over(unit)
+        await station.store.wait(unit)
+        assert await acked(member, len(found)) == found
+        with trio.fail_after(60):
+            await wait_until(lambda: station.account("b").pending == 0)
+        account = station.account("b")
+        assert account.delivered == len(found)
+        assert account.unread == 0
+        await publish(station, 5)
+        assert await acked(member, 1) == [5]
+        with trio.move_on_after(5) as nothing_more:
+            await member.__anext__()
+        assert nothing_more.cancelled_caught

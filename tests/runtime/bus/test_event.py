@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from treewarden.bus import Event, to_json
+from treewarden.bus.event import PAYLOAD_BYTES, shown
 
 
 class Page(msgspec.Struct):
@@ -66,3 +67,26 @@ def test_an_event_cannot_be_changed() -> None:
     event = Event(topic="a", payload=1)
     with pytest.raises(AttributeError):
         event.topic = "b"  # type: ignore[misc]
+
+
+def test_a_payload_has_a_size_that_can_be_kept() -> None:
+    to_json("t", "x" * (PAYLOAD_BYTES - 2))
+    with pytest.raises(ValueError, match="1048577 bytes, more than 1048576; publish"):
+        to_json("t", "x" * (PAYLOAD_BYTES - 1))
+
+
+def test_a_report_has_no_room_for_a_large_payload() -> None:
+    """Ten thousand reports may wait, and a subscriber that fails reports each event."""
+    for payload in ({"page": "x" * 100_000}, "x" * 2_000_000, ["x"] * 100_000):
+        seen = shown(Event(topic="t", payload=payload))["payload"]
+        assert isinstance(seen, str)
+        assert len(seen) < 200
+
+
+def test_any_object_can_be_shown() -> None:
+    class Odd:
+        def __repr__(self) -> str:
+            raise ValueError("no")
+
+    assert "<Odd instance" in str(shown(Event(topic="t", payload=Odd()))["payload"])
+    assert shown(Event(topic="t", payload={"\udcff"}))["payload"] == "{'\\udcff'}"

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+import trio.testing
 
 from treewarden.bus import Bus, Start, StoreJournal
 from treewarden.errors import NotRunning
@@ -113,3 +114,25 @@ async def test_a_page_of_events_tells_how_far_it_looked(
     assert await page(0, 7, 2) == (2, 1, 2)
     assert await page(6, 7, 10) == (0, 7, 7)
     assert await page(7, 7, 10) == (0, 0, 7)
+
+
+async def test_a_replay_is_one_tasks(clock: MockClock, station: Station) -> None:
+    await publish(station, *range(5))
+    events = station.bus.replay("t", start=Start(after=0))
+    seen: list[object] = []
+
+    async def read() -> None:
+        async for event in events:
+            seen[len(seen) :] = [event.payload]
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read)
+        await trio.testing.wait_all_tasks_blocked()
+        with trio.fail_after(5), pytest.raises(trio.BusyResourceError):
+            await events.__anext__()
+        await trio.sleep(1)
+        nursery.cancel_scope.cancel()
+    assert seen == [0, 1, 2, 3, 4]
+    with trio.move_on_after(1) as waited:
+        await events.__anext__()
+    assert waited.cancelled_caught

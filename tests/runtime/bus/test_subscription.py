@@ -8,9 +8,11 @@ import pytest
 import trio
 import trio.testing
 
-from treewarden.bus import Event, Offered, Overflow, Reason, Subscription
+from treewarden.bus import Event, Offered, Overflow, Reason, Subscription, by_topic
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from treewarden.bus import Sink
 
 
@@ -22,6 +24,7 @@ def subscription(
     capacity: int = 10,
     overflow: Overflow = Overflow.WAIT,
     sink: Sink | None = None,
+    key: Callable[[Event], str] = by_topic,
 ) -> Subscription:
     return Subscription(
         "t",
@@ -31,6 +34,7 @@ def subscription(
         number=1,
         leave=lambda one: None,
         sink=sink,
+        key=key,
     )
 
 
@@ -310,3 +314,23 @@ async def test_an_attached_subscription_is_not_iterated() -> None:
     one = subscription(sink=lambda each: True)
     with pytest.raises(TypeError, match="attached"):
         await anext(one)
+
+
+def test_what_a_sink_keeps_changing_under_its_key_goes_back_where_it_was() -> None:
+    """A signal's payload is anybody's object, and its key may be gone by then."""
+
+    def sink(event: Event) -> bool:
+        assert isinstance(event.payload, dict)
+        event.payload.clear()
+        return False
+
+    def key(event: Event) -> str:
+        assert isinstance(event.payload, dict)
+        return str(event.payload["key"])
+
+    one = subscription(overflow=Overflow.LATEST, sink=sink, key=key)
+    one.offer(Event(topic="t", payload={"key": "a"}))
+    one.offer(Event(topic="t", payload={"key": "a"}))
+    found = one.statistics()
+    assert (found.published, found.pending) == (2, 1)
+    assert found.dropped_by == {Reason.SUPERSEDED: 1}

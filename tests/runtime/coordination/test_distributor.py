@@ -322,3 +322,23 @@ async def test_waiting_counts_too_and_what_waited_in_vain_is_not_done(
 def test_a_number_that_is_no_bound_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="must be >"):
         TaskDistributor(Registry(), **wrong)
+
+
+async def test_what_waits_for_others_costs_a_task_that_is_done_next_to_nothing(
+    shop: Shop,
+) -> None:
+    """A thousand may wait; to ask the registry for each of them held the loop for 10 ms."""
+    shop.modes["/held"] = "hold"
+    await shop.hire(held="x", free="y")
+    with shop.distributor(limit=1) as tasks:
+        async with trio.open_nursery() as nursery:
+            for number in range(201):
+                nursery.start_soon(tasks.submit, {"x"}, Worker.work, number)
+            await wait_all_tasks_blocked()
+            assert tasks.statistics().waiting == 200
+            before = shop.registry.statistics().queries
+            assert await tasks.submit({"y"}, Worker.work, 1) == "/free did 1"
+            assert shop.registry.statistics().queries - before <= 3
+            shop.opened.set()
+        assert len(shop.done) == 202
+        assert at_rest(tasks)

@@ -786,3 +786,18 @@ async def test_what_is_sent_to_a_stopped_agent_says_so(hall: Any) -> None:
     with pytest.raises(DeliveryFailed) as failed:
         await hall.exchange.send(box, hall.box.take, 1)
     assert isinstance(failed.value.__cause__, AgentDown)
+
+
+async def test_an_exchange_that_was_restarted_forgets_whom_nothing_is_sent_to(
+    open_hall: Any,
+) -> None:
+    """Its workers are new, also those that have nothing to deliver."""
+    async with open_hall(ExchangePolicy(idle=5.0)) as hall:
+        (box,) = await hall.start("box")
+        await hall.exchange.send(box, hall.box.take, 1)
+        hall.directory.resolve("/exchange").body.crash(_fault("/exchange"))
+        await hall.settle()
+        assert len(hall.exchange.statistics().lines) == 1
+        await trio.sleep(6)
+        seen = hall.exchange.statistics()
+        assert (seen.lines, seen.workers, seen.delivered) == ((), 0, 1)

@@ -272,9 +272,44 @@ async def test_a_broken_lock_is_somebody_elses() -> None:
 async def test_a_plain_task_names_an_owner() -> None:
     with pytest.raises(NotRunning, match="OwnerScope"):
         await Locks().acquire("index")
-    for wrong in ({"line": -1}, {"capacity": 0}):
-        with pytest.raises(ValueError, match="line must be >= 0 and capacity >= 1"):
-            Locks(**wrong)
+
+
+async def test_who_took_it_without_waiting_cannot_wait_for_it_either() -> None:
+    locks = Locks()
+    told: list[str] = []
+
+    async def child() -> None:
+        grant = locks.acquire_nowait("index")
+        with pytest.raises(CallingSelf, match="this task holds lock index"):
+            await locks.acquire("index")
+        told.append("it would wait for itself")
+        locks.release(grant)
+
+    async with open_supervisor() as root:
+        await root.start_child(ChildSpec("child", child, restart="temporary"))
+        await wait_all_tasks_blocked()
+    assert told == ["it would wait for itself"]
+    assert nothing_is_left(locks)
+
+
+async def test_a_grant_in_the_step_of_its_owners_end_is_none() -> None:
+    locks = Locks()
+    with OwnerScope() as me:
+        grant = locks.acquire_nowait("index", owner=me)
+        ended: list[str] = []
+
+        async def wait(owner: OwnerScope) -> None:
+            with pytest.raises(NotRunning, match="ended while it waited"):
+                await locks.acquire("index", owner=owner)
+            ended.append("told")
+
+        async with trio.open_nursery() as nursery:
+            with OwnerScope() as dying:
+                nursery.start_soon(wait, dying)
+                await wait_all_tasks_blocked()
+                locks.release(grant)
+        assert ended == ["told"]
+    assert nothing_is_left(locks)
 
 
 async def test_so_many_locks_may_be_held() -> None:

@@ -171,6 +171,31 @@ async def test_a_participant_that_is_gone_abstains_and_one_that_crashed_does_not
     assert nothing_is_left(quorums, a, b, c, d)
 
 
+async def test_a_choice_that_cannot_be_counted_is_no_vote(assembly: Any) -> None:
+    quorums, _, (a, b, *_) = assembly
+    with quorums.open("deploy", [a, b], need=1) as ballot:
+        with pytest.raises(TypeError, match="unhashable"):
+            ballot.vote(["yes"], voter=a)
+        assert ballot.tally.votes == {}
+        ballot.vote("yes", voter=a)
+        assert ballot.decision is not None
+
+
+async def test_a_vote_that_comes_late_is_none_in_the_next_of_that_name(
+    assembly: Any,
+) -> None:
+    quorums, _, (a, b, c, d) = assembly
+    with quorums.open("deploy", [a, b], need=1) as first:
+        quorums.vote("deploy", "yes", number=first.number, voter=a)
+        # Decided: the name is free, though the block goes on.
+        with quorums.open("deploy", [a, b], need=1) as second:
+            with pytest.raises(NotAdmitted, match="closed"):
+                quorums.vote("deploy", "no", number=first.number, voter=b)
+            assert second.tally.votes == {}
+            quorums.vote("deploy", "yes", number=second.number, voter=b)
+    assert nothing_is_left(quorums, a, b, c, d)
+
+
 async def test_whoever_waits_for_a_ballot_that_is_closed_is_told(assembly: Any) -> None:
     quorums, _, refs = assembly
     told: list[str] = []

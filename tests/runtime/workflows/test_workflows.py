@@ -16,6 +16,7 @@ from treewarden import (
     CallingSelf,
     Flow,
     NotRunning,
+    RestoreError,
     WorkflowExists,
     WorkflowFailed,
     WorkflowParked,
@@ -347,7 +348,7 @@ async def test_a_damaged_row_is_told_of_and_never_run(
         runtime.workflows.register(booking(diary, "a"))
         with pytest.raises(WorkflowParked, match="its row is damaged"):
             await runtime.workflows.ref("x").result()
-        with pytest.raises(ValueError, match="it does not wait"):
+        with pytest.raises(RestoreError, match="its row is damaged"):
             await runtime.workflows.resume("x")
         told = await reported(runtime, "workflow.unreadable")
         assert {one["id"] for one in told} == {"x"}
