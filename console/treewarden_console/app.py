@@ -17,8 +17,17 @@ import time
 import uuid
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar, assert_never, cast, get_args
+from typing import (
+    TYPE_CHECKING,
+    ClassVar,
+    Final,
+    TypeAlias,
+    assert_never,
+    cast,
+    get_args,
+)
 
+import msgspec
 from textual.app import App
 from textual.binding import Binding, BindingType
 from textual.worker import Worker, WorkerState
@@ -26,18 +35,11 @@ from textual.worker import Worker, WorkerState
 from treewarden.control.plain import plain
 from treewarden.control.protocol import (
     Act,
-    AgentState,
-    CircuitAct,
-    DeadLetterAct,
-    DeadLetters,
     Done,
     Events,
     Explanation,
-    GetDeadLetters,
     GetEvents,
     GetPreview,
-    GetState,
-    GetSubscriptions,
     Inject,
     Message,
     Preview,
@@ -45,58 +47,66 @@ from treewarden.control.protocol import (
     Rights,
     Shutdown,
     Stop,
-    Subscriptions,
     Why,
 )
 
 from .link import Connected, Link, LinkError, LinkNews, Lost, Source, Told
 from .screens import (
+    PLACES,
     AgentsScreen,
     BusScreen,
     CircuitsScreen,
     Confirm,
+    CoordinationScreen,
     EventsScreen,
     Leave,
     Leaving,
+    MonitorsScreen,
+    Proposal,
     Reading,
     TreeScreen,
     View,
     WantAct,
-    WantCircuit,
-    WantLetter,
-    WantState,
+    WantAnswers,
+    WantDone,
+    WantNode,
+    WantPlace,
+    WantTold,
     WantWhy,
+    WorkScreen,
+    find_place,
     help_page,
 )
 from .state import EVERYTHING, Desk, News, Owner, Standing
-from .widgets import BLANK, Ink, Spans, Tone, letter_page, preview_page, why_page
+from .widgets import Ink, Spans, preview_page, why_page
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from datetime import tzinfo
     from pathlib import Path
+    from typing import Any
 
 
 TICK = 0.1
 """Seconds between drawings: ten a second are fluent, and 1.4 % of a core at 10,000 nodes."""
 _BACKLOG = 500
-_LETTERS = 200
 _LINK = "link"
 
 _VERBS = {Act.CRASH: "Crash", Act.RESTART: "Restart", Act.STOP: "Stop"}
-_LETTER_ACTS = {
-    "retry": ("Deliver again", "It goes back to whom it was for, as if it were new."),
-    "discard": ("Forget", "It is gone for good."),
+Question: TypeAlias = tuple[str, bytes]
+"""A request as it is recognised: its method, and its parameters as JSON."""
+
+_SCREENS: Final[dict[str, type[View]]] = {
+    "tree": TreeScreen,
+    "circuits": CircuitsScreen,
+    "events": EventsScreen,
+    "agents": AgentsScreen,
+    "bus": BusScreen,
+    "coordination": CoordinationScreen,
+    "work": WorkScreen,
+    "monitors": MonitorsScreen,
 }
-_CIRCUIT_ACTS = {
-    "trip": ("Trip", "calls are rejected until somebody closes it"),
-    "reset": ("Close", "calls are let through again, and its window starts empty"),
-    "disable": ("Disable", "calls are let through and not counted until it is closed"),
-    "metrics-only": (
-        "Only watch",
-        "calls are let through and counted, and it never opens",
-    ),
-}
+"""All screens, in the order of their keys."""
 
 
 class TreewardenConsole(App[None]):
@@ -115,11 +125,10 @@ class TreewardenConsole(App[None]):
         (30, "-tall"),
     ]
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("1", "view('tree')", show=False),
-        Binding("2", "view('circuits')", show=False),
-        Binding("3", "view('events')", show=False),
-        Binding("4", "view('agents')", show=False),
-        Binding("5", "view('bus')", show=False),
+        *(
+            Binding(f"{key}", f"view('{name}')", show=False)
+            for key, name in enumerate(_SCREENS, 1)
+        ),
         Binding("p", "hold", show=False),
         Binding("question_mark", "help", show=False),
         Binding("q", "leave", show=False),
@@ -150,18 +159,14 @@ class TreewardenConsole(App[None]):
         self._standing = Standing.CONNECTING
         self._views: dict[str, View] = {}
         self._questioning = False
-        self._asking_bus = False
+        self._asking: set[Question] = set()
 
     # --- screens ----------------------------------------------------------------------
 
     async def on_mount(self) -> None:
         """Show the tree, and begin to listen."""
         self._views = {
-            "tree": TreeScreen(self.desk, self.ink),
-            "circuits": CircuitsScreen(self.desk, self.ink),
-            "events": EventsScreen(self.desk, self.ink),
-            "agents": AgentsScreen(self.desk, self.ink),
-            "bus": BusScreen(self.desk, self.ink),
+            name: screen(self.desk, self.ink) for name, screen in _SCREENS.items()
         }
         for name, view in self._views.items():
             self.add_mode(name, partial(_the, view))
@@ -200,6 +205,8 @@ class TreewardenConsole(App[None]):
             news = EVERYTHING
         if news:
             self._draw(news)
+        if second and self.screen is self.view:
+            self.view.ask()
 
     def _draw(self, news: News) -> None:
         self.view.draw_lines()
@@ -254,21 +261,22 @@ class TreewardenConsole(App[None]):
         self.desk.say(text, good=good)
         self.view.draw_lines()
 
-    async def _why(self, path: str, *, open_page: bool) -> None:
-        ask = self._ask if open_page else self._look
-        match await ask("why", Why(path=path)):
+    async def _why(self, path: str) -> None:
+        match await self._ask("why", Why(path=path)):
             case Explanation() as told:
-                self.desk.keep_explanation(told)
+                self.desk.take_answer(told)
                 self.view.answered()
-                if open_page:
-                    page = why_page(told, self.ink, self.desk.zone)
-                    self.push_screen(Reading(self.ink, f"why: {told.path}", page))
+                page = why_page(told, self.ink, self.desk.zone)
+                self.push_screen(Reading(self.ink, f"why: {told.path}", page))
 
-    async def _state(self, path: str) -> None:
-        match await self._look("state", GetState(agent=path)):
-            case AgentState() as state:
-                self.desk.keep_state(state)
+    async def _learn(self, question: Question, method: str, params: Message) -> None:
+        """Ask what a screen wants to know."""
+        try:
+            if (answer := await self._look(method, params)) is not None:
+                self.desk.take_answer(answer)
                 self.view.answered()
+        finally:
+            self._asking.discard(question)
 
     async def _node_act(self, act: Act, path: str) -> None:
         """Show what the act would do; do it when the operator says so."""
@@ -280,40 +288,11 @@ class TreewardenConsole(App[None]):
                 if await self._confirmed(title, page, _VERBS[act], name):
                     await self._do(*_request(preview))
 
-    async def _circuit_act(self, want: WantCircuit) -> None:
-        verb, effect = _CIRCUIT_ACTS[want.act]
-        page: list[Spans] = [[(want.name, Tone.STRONG), (f": {effect}", Tone.TEXT)]]
-        if await self._confirmed(f"{verb.lower()} {want.name}", page, verb):
-            act = CircuitAct(name=want.name, act=want.act, key=_key())
-            await self._do("circuit", act)
-
-    async def _letter_act(self, want: WantLetter) -> None:
-        letter = want.letter
-        verb, effect = _LETTER_ACTS[want.act]
-        title = f"dead letter {letter.number}"
-        page: list[Spans] = [
-            [(effect, Tone.TEXT)], BLANK, *letter_page(letter, self.desk.zone),
-        ]  # fmt: skip
-        if await self._confirmed(title, page, verb):
-            act = DeadLetterAct(act=want.act, number=letter.number, key=_key())
-            await self._do("dead_letter", act)
-            await self._bus()
-
-    async def _bus(self) -> None:
-        """Ask for what is only in the runtime's store."""
-        model = self.desk.model
-        match await self._look("subscriptions", GetSubscriptions()):
-            case Subscriptions() as told:
-                model.take_subscriptions(told)
-        match await self._look("dead_letters", GetDeadLetters(limit=_LETTERS)):
-            case DeadLetters() as letters:
-                model.take_letters(letters)
-
-    async def _ask_bus(self) -> None:
-        try:
-            await self._bus()
-        finally:
-            self._asking_bus = False
+    async def _propose(self, act: Proposal) -> None:
+        if await self._confirmed(act.title, list(act.page), act.verb, act.name):
+            params = cast("Any", act.params)
+            await self._do(act.method, msgspec.structs.replace(params, key=_key()))
+            self.view.ask()
 
     async def _confirmed(
         self, title: str, page: list[Spans], verb: str, name: str = ""
@@ -331,29 +310,48 @@ class TreewardenConsole(App[None]):
 
     def on_want_why(self, want: WantWhy) -> None:
         """Ask why."""
-        self._work(self._why(want.path, open_page=want.open_page))
+        self._work(self._why(want.path))
 
-    def on_want_state(self, want: WantState) -> None:
-        """Ask for a state."""
-        self._work(self._state(want.path))
+    def on_want_answers(self, want: WantAnswers) -> None:
+        """Ask what is not being asked already."""
+        for method, params in want.requests:
+            question = method, msgspec.json.encode(params)
+            if question not in self._asking:
+                self._asking.add(question)
+                self._work(self._learn(question, method, params))
 
     def on_want_act(self, want: WantAct) -> None:
         """Ask what would happen."""
         self._question(self._node_act(want.act, want.path))
 
-    def on_want_circuit(self, want: WantCircuit) -> None:
+    def on_want_done(self, want: WantDone) -> None:
         """Ask whether to do it."""
-        self._question(self._circuit_act(want))
+        self._question(self._propose(want.proposal))
 
-    def on_want_letter(self, want: WantLetter) -> None:
-        """Ask whether to do it."""
-        self._question(self._letter_act(want))
+    def on_want_told(self, want: WantTold) -> None:
+        """Tell it."""
+        self._say(want.why, good=False)
 
-    def on_want_bus(self) -> None:
-        """Ask for what the bus screen shows; one question at a time."""
-        if not self._asking_bus:
-            self._asking_bus = True
-            self._work(self._ask_bus())
+    async def on_want_node(self, want: WantNode) -> None:
+        """Go to the tree, and to the node in it."""
+        if want.path not in self.desk.shown.nodes.rows:
+            self._say(f"there is no node {want.path} in the tree", good=False)
+            return
+        await self.action_view("tree")
+        tree = self._views["tree"]
+        if isinstance(tree, TreeScreen):
+            tree.find(want.path)
+
+    async def on_want_place(self, want: WantPlace) -> None:
+        """Go there."""
+        place = find_place(want.name)
+        if place is None:
+            known = ", ".join(PLACES)
+            self._say(f"there is no {want.name!r}; there are {known}", good=False)
+            return
+        screen, list_ = PLACES[place]
+        await self.action_view(screen)
+        self.view.choose(list_)
 
     def _question(self, question: Coroutine[None, None, None]) -> None:
         """Put one question at a time: a key pressed twice does not act twice."""

@@ -15,6 +15,7 @@ import msgspec
 import pytest
 
 from treewarden.control.protocol import (
+    METHODS,
     Act,
     AgentRow,
     AgentState,
@@ -24,31 +25,49 @@ from treewarden.control.protocol import (
     BusUpdate,
     CircuitRow,
     CircuitsUpdate,
+    CollectionRow,
     DeadLetterRow,
     DeadLetters,
     Done,
     EventRow,
     Events,
     EventsUpdate,
+    Exchanges,
     Explanation,
     FaultRow,
+    GatewayRow,
+    Gateways,
+    GaugeRow,
+    Gauges,
+    HealthOfSubjects,
+    HealthRow,
     LayerRow,
+    LineRow,
+    MeetingRow,
+    Meetings,
     Message,
     NodeRow,
+    OperationRow,
+    Operations,
     PoliciesUpdate,
     PolicyRow,
     Preview,
     ProcessRow,
     ProcessUpdate,
+    Queues,
     Raw,
     Rights,
     RuntimeRow,
+    StepRow,
+    Steps,
     SubscriptionRow,
     Subscriptions,
     TreeUpdate,
     Update,
     Watching,
     Welcome,
+    WorkflowRow,
+    Workflows,
 )
 from treewarden_console.app import TreewardenConsole
 from treewarden_console.link import Connected, Lost, RequestFailed, Told
@@ -359,6 +378,237 @@ def letters() -> list[DeadLetterRow]:
     ]
 
 
+def lines() -> list[LineRow]:
+    """A receiver that gets what it is sent, and one in trouble."""
+    shared: dict[str, Any] = {"exchange": "/system/exchange", "capacity": 1000}
+    return [
+        LineRow(
+            receiver="/indexer",
+            circuit="closed",
+            stalled=False,
+            pending=1,
+            accepted=1204,
+            delivered=1203,
+            failed=0,
+            dropped=0,
+            withdrawn=0,
+            refused=0,
+            attempts=0,
+            **shared,
+        ),
+        LineRow(
+            receiver="/mailer",
+            circuit="open",
+            stalled=True,
+            pending=611,
+            accepted=800,
+            delivered=170,
+            failed=9,
+            dropped=4,
+            withdrawn=6,
+            refused=2,
+            attempts=3,
+            last_error="Refused: the disk is full",
+            **shared,
+        ),
+    ]
+
+
+def meetings() -> list[MeetingRow]:
+    """One of each kind; the office is vacant."""
+    return [
+        MeetingRow(
+            kind="lock",
+            name="robots",
+            number=41,
+            waiting=3,
+            holder="/fetchers/f-1",
+            since_ns=ago(7),
+        ),
+        MeetingRow(kind="election", name="leader", number=7, waiting=2),
+        MeetingRow(kind="barrier", name="crawled", number=6, waiting=4),
+        MeetingRow(kind="ballot", name="reindex", number=3, waiting=1),
+    ]
+
+
+def workflows() -> list[WorkflowRow]:
+    """One that needs a person, one that runs, one that is over."""
+    return [
+        WorkflowRow(
+            id="site:dying",
+            name="crawl_site",
+            version=2,
+            state="needs_attention",
+            steps_over=2,
+            attempts=4,
+            reason="compensation close failed: OSError: address already in use",
+            begun_at_ns=ago(300),
+            ended_at_ns=None,
+        ),
+        WorkflowRow(
+            id="site:slow",
+            name="crawl_site",
+            version=2,
+            state="running",
+            steps_over=1,
+            attempts=0,
+            reason="",
+            begun_at_ns=ago(280),
+            ended_at_ns=None,
+        ),
+        WorkflowRow(
+            id="site:healthy",
+            name="crawl_site",
+            version=2,
+            state="completed",
+            steps_over=3,
+            attempts=0,
+            reason="",
+            begun_at_ns=ago(310),
+            ended_at_ns=ago(250),
+        ),
+    ]
+
+
+def steps() -> Steps:
+    """What the one that needs a person has done."""
+    return Steps(
+        workflow="site:dying",
+        rows=[
+            StepRow(
+                number=1,
+                name="open",
+                state="done",
+                attempts=1,
+                at_ns=ago(299),
+                compensation="close",
+                undo_failures=4,
+            ),
+            StepRow(
+                number=2, name="fetch_rules", state="done", attempts=2, at_ns=ago(290)
+            ),
+            StepRow(
+                number=3,
+                name="crawl",
+                state="failed",
+                attempts=3,
+                at_ns=ago(240),
+                error="ConnectError: all connection attempts failed",
+            ),
+        ],
+    )
+
+
+def collections() -> list[CollectionRow]:
+    """A queue and a map."""
+    return [
+        CollectionRow(path="/frontier", name="pending", kind="queue", items=1188),
+        CollectionRow(path="/frontier", name="seen", kind="map", items=4021),
+    ]
+
+
+def health() -> list[HealthRow]:
+    """A subject that is well, and one that does not answer."""
+    return [
+        HealthRow(
+            subject="/indexer",
+            status="healthy",
+            reason="",
+            since_ns=ago(UPTIME),
+            checks=36,
+            failures=0,
+            late=0,
+        ),
+        HealthRow(
+            subject="/sites/dying",
+            status="unresponsive",
+            reason="no answer within 5 s",
+            since_ns=ago(40),
+            checks=36,
+            failures=4,
+            late=2,
+        ),
+    ]
+
+
+def gateways() -> list[GatewayRow]:
+    """A client with a line before it, and a program that runs."""
+    return [
+        GatewayRow(
+            kind="http",
+            name="web",
+            active=8,
+            limit=8,
+            waiting=3,
+            queue=16,
+            asked=651,
+            succeeded=574,
+            failed=68,
+            cancelled=1,
+            refused=2,
+            numbers={"200": 560, "404": 14, "connect": 60, "timeout": 8},
+        ),
+        GatewayRow(
+            kind="programs",
+            name="programs",
+            active=1,
+            limit=4,
+            waiting=0,
+            queue=16,
+            asked=3,
+            succeeded=1,
+            failed=1,
+            cancelled=0,
+            refused=0,
+            numbers={"timed_out": 1},
+            running=["/usr/bin/pandoc (4712) for /indexer"],
+        ),
+    ]
+
+
+def gauges() -> list[GaugeRow]:
+    """One that is moderate, and one that cannot be read."""
+    return [
+        GaugeRow(
+            name="memory",
+            value=float(750 << 20),
+            limit=float(1 << 30),
+            share=0.73,
+            pressure="moderate",
+            guards=True,
+            age=12.0,
+            failures=0,
+        ),
+        GaugeRow(
+            name="connections",
+            limit=200.0,
+            pressure="normal",
+            guards=False,
+            failures=3,
+            error="OSError: permission denied",
+        ),
+    ]
+
+
+def operations() -> list[OperationRow]:
+    """One that is timed."""
+    return [
+        OperationRow(
+            name="http:site:slow",
+            count=88,
+            succeeded=80,
+            failed=7,
+            cancelled=1,
+            minimum=0.012,
+            mean=0.84,
+            maximum=2.01,
+            p95=1.9,
+            recent=88,
+            recent_failures=7,
+        )
+    ]
+
+
 def event(position: int, seconds: float, topic: str, **payload: Any) -> EventRow:
     """A report of the journal, as the runtime words it."""
     return EventRow(
@@ -583,6 +833,18 @@ def answers() -> dict[str, Message | Exception]:
         "subscriptions": Subscriptions(rows=[*subscriptions(), idle_subscription()]),
         "dead_letters": DeadLetters(rows=letters()),
         "dead_letter": Done(sentence="dead letter 9 is to be delivered again"),
+        "subscription": Done(sentence="subscription reports is forgotten"),
+        "exchanges": Exchanges(rows=lines()),
+        "meetings": Meetings(rows=meetings()),
+        "workflows": Workflows(rows=workflows()),
+        "steps": steps(),
+        "workflow": Done(sentence="workflow site:dying is running now"),
+        "queues": Queues(rows=collections()),
+        "health": HealthOfSubjects(rows=health()),
+        "gateways": Gateways(rows=gateways()),
+        "gauges": Gauges(rows=gauges()),
+        "operations": Operations(rows=operations()),
+        "acknowledge": Done(sentence="alarm 1 is acknowledged by alice"),
         "shutdown": Done(sentence="the runtime stops"),
         "unwatch": Watching(topics=[]),
     }
@@ -626,11 +888,11 @@ class CannedLink:
 
     def acts(self) -> list[tuple[str, Message]]:
         """The requests that change something."""
-        looks = {
-            "why", "preview", "state", "events", "subscriptions", "dead_letters",
-            "farewell",
-        }  # fmt: skip
-        return [one for one in self.asked if one[0] not in looks]
+        return [
+            (method, params)
+            for method, params in self.asked
+            if method in METHODS and METHODS[method].rights is not Rights.RO
+        ]
 
 
 class Clock:
@@ -667,6 +929,15 @@ class _Canned:
     subscriptions = staticmethod(subscriptions)
     idle_subscription = staticmethod(idle_subscription)
     letters = staticmethod(letters)
+    lines = staticmethod(lines)
+    meetings = staticmethod(meetings)
+    workflows = staticmethod(workflows)
+    steps = staticmethod(steps)
+    collections = staticmethod(collections)
+    health = staticmethod(health)
+    gateways = staticmethod(gateways)
+    gauges = staticmethod(gauges)
+    operations = staticmethod(operations)
     event = staticmethod(event)
     events = staticmethod(events)
     process = staticmethod(process)
@@ -728,3 +999,40 @@ def drive() -> Callable[..., None]:
 def _steady_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     """Colour is on unless a test switches it off."""
     monkeypatch.delenv("NO_COLOR", raising=False)
+
+
+_LEAST, _MOST, _TURNS = 5, 100, 40
+"""Rounds of a pause; in each of them all is drawn, and what that causes is let happen."""
+_RESIZED = 0.02
+"""Seconds after which Textual has passed on a new size; it waits for 1/120 s."""
+
+
+@pytest.fixture(autouse=True)
+def _steady_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pilot pauses for turns of the loop and rounds of drawing.
+
+    Textual's own pause guesses from the process's share of the processor whether it has
+    finished, draws by a timer meanwhile, and guesses wrong on a machine that is busy with
+    something else. Nothing that these tests wait for takes time but two timers of Textual:
+    that for a new size is due before our sleep is over, and while the other one holds back
+    a new screen there is a batch. The link is canned and the clock stands still.
+    """
+
+    async def turns(*_: float) -> None:
+        for _turn in range(_TURNS):
+            await asyncio.sleep(0)
+
+    async def pause(self: Pilot[None], delay: float | None = None) -> None:
+        await asyncio.sleep(_RESIZED)
+        for done in range(_MOST):
+            await turns()
+            app, screen = self.app, self.app.screen
+            drawn = not (screen._layout_required or screen._dirty_widgets)
+            if app._exit or (done >= _LEAST and drawn and not app._batch_count):
+                return
+            if app._batch_count:
+                await asyncio.sleep(_RESIZED)
+            screen._on_timer_update()
+
+    monkeypatch.setattr("textual.app.wait_for_idle", turns)
+    monkeypatch.setattr("textual.pilot.Pilot.pause", pause)

@@ -205,6 +205,7 @@ def test_policies_show_how_many_calls_a_second_are_made_under_them(
         app.tick()
         await pilot.pause()
         assert "POLICY" not in shown(app)
+        assert "no policies" in shown(app)
 
     drive(app, journey)
 
@@ -264,7 +265,7 @@ def test_a_dead_letter_is_operated_after_a_question(
     assert len(request.key) == 32
 
 
-def test_the_keys_go_back_to_the_subscriptions_when_the_last_letter_is_gone(
+def test_a_list_that_is_empty_says_so_and_takes_no_room_unless_it_is_chosen(
     console: Console, drive: Drive, clock: Any
 ) -> None:
     app = console()
@@ -277,10 +278,13 @@ def test_the_keys_go_back_to_the_subscriptions_when_the_last_letter_is_gone(
         for _ in range(2):
             app.tick()
             await pilot.pause()
-        assert "DEAD LETTER TO" not in shown(app)
+        letters = app.view.query_one("#dead-letters", TableTree)
+        assert letters.has_focus
+        assert "nothing was given up" in shown(app)
+        await press(pilot, "shift+tab")
         assert app.view.query_one("#subscriptions", TableTree).has_focus
-        await press(pilot, "j")
-        assert "site.>" in shown(app)
+        assert letters.size.height == 0
+        assert "no dead letters" in shown(app)
 
     drive(app, journey)
 
@@ -431,7 +435,7 @@ def test_left_and_right_step_through_the_versions_that_went_by(
         newer = msgspec.structs.replace(
             canned.agent_state(), version=13, state=canned.raw({"handed_out": 1190})
         )
-        app.desk.keep_state(newer)
+        app.desk.take_answer(newer)
         app.view.answered()
         await pilot.pause()
         assert "1188 -> 1190" in shown(app)

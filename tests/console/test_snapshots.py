@@ -70,6 +70,11 @@ def test_a_policy(picture: Any, size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
+def test_a_gateway(picture: Any, size: tuple[int, int]) -> None:
+    assert picture("2", "tab", "tab", "j", size=size)
+
+
+@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
 def test_the_bus(picture: Any, size: tuple[int, int]) -> None:
     assert picture("5", size=size)
 
@@ -77,6 +82,28 @@ def test_the_bus(picture: Any, size: tuple[int, int]) -> None:
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
 def test_a_dead_letter(picture: Any, size: tuple[int, int]) -> None:
     assert picture("5", "tab", "j", size=size)
+
+
+@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
+def test_the_coordination(picture: Any, size: tuple[int, int]) -> None:
+    assert picture("6", "j", size=size)
+
+
+@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
+def test_the_work(picture: Any, size: tuple[int, int]) -> None:
+    assert picture("7", size=size)
+
+
+@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
+def test_the_monitors(picture: Any, canned: Any, size: tuple[int, int]) -> None:
+    def tell(app: Any) -> None:
+        app.link.send(canned.alarms())
+
+    assert picture("8", size=size, then=tell)
+
+
+def test_lists_without_rows(picture: Any) -> None:
+    assert picture("8", "tab", size=(80, 24), news=[])
 
 
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)

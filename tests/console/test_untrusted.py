@@ -18,10 +18,18 @@ from treewarden.control.protocol import (
     DeadLetters,
     Done,
     EventsUpdate,
+    Exchanges,
+    Gateways,
+    Gauges,
+    HealthOfSubjects,
+    Meetings,
+    Operations,
     PoliciesUpdate,
     ProcessUpdate,
+    Queues,
     Subscriptions,
     TreeUpdate,
+    Workflows,
 )
 from treewarden_console.link import Connected, Lost, RequestFailed, Told
 
@@ -39,6 +47,7 @@ def poisoned(value: Any) -> Any:
         keep = {
             "kind", "state", "act", "cause", "parent", "path", "overflow", "boot",
             "rights", "topic", "level", "payload", "state_before", "state_after",
+            "severity",
         }  # fmt: skip
         changes = {
             name: poisoned(getattr(value, name))
@@ -96,6 +105,15 @@ def hostile(console: Any, canned: Any) -> Any:
         "subscriptions": Subscriptions(rows=[poisoned(canned.idle_subscription())]),
         "dead_letters": DeadLetters(rows=[letter]),
         "circuit": RequestFailed(HOSTILE, HOSTILE),
+        "exchanges": Exchanges(rows=poisoned(canned.lines()[1:])),
+        "meetings": Meetings(rows=poisoned(canned.meetings()[:1])),
+        "workflows": Workflows(rows=poisoned(canned.workflows()[:1])),
+        "steps": poisoned(canned.steps()),
+        "queues": Queues(rows=poisoned(canned.collections()[:1])),
+        "health": HealthOfSubjects(rows=poisoned(canned.health()[:1])),
+        "gateways": Gateways(rows=poisoned(canned.gateways()[1:])),
+        "gauges": Gauges(rows=poisoned(canned.gauges()[1:])),
+        "operations": Operations(rows=poisoned(canned.operations())),
     }
     news = [
         Connected(welcome=welcome),
@@ -116,6 +134,7 @@ def hostile(console: Any, canned: Any) -> Any:
                 sequence=1, full=True, rows=poisoned(canned.subscriptions()[1:2])
             )
         ),
+        Told(update=poisoned(canned.alarms())),
         Told(update=EventsUpdate(sequence=1, rows=[event, other])),
         Told(update=ProcessUpdate(sequence=1, rows=[poisoned(canned.process())])),
     ]
@@ -137,9 +156,21 @@ def hostile(console: Any, canned: Any) -> Any:
         "4",
         "4w",
         "2>",
+        "2>>",
         "5",
         "5>",
         "5>B",
+        "5>F",
+        "6",
+        "6>",
+        "7",
+        "7S",
+        "7>",
+        "8",
+        "8A",
+        "8>",
+        "8>>",
+        "8>>>",
         "s",
     ],
 )

@@ -26,8 +26,12 @@ from treewarden import (
     Intensity,
     RetriesExhausted,
     Runtime,
+    WorkflowRef,
+    WorkflowUnknown,
     open_runtime,
 )
+from treewarden.control import Client
+from treewarden.control.protocol import GetSteps, Rights
 from treewarden.demo import application
 from treewarden.demo.census import Census
 from treewarden.demo.crew import Crew
@@ -37,6 +41,7 @@ from treewarden.demo.index import Index, index_path, indexed
 from treewarden.demo.indexer import Indexer
 from treewarden.demo.pages import SITES, site_of
 from treewarden.demo.sites import Habit, log_path, serve_site
+from treewarden.demo.survey import Surveyor
 from treewarden.demo.web import OWN_MANNERS, TROUBLE, Web
 
 if TYPE_CHECKING:
@@ -45,6 +50,7 @@ if TYPE_CHECKING:
 
     from treewarden.demo.sites import Ports
 
+READER = Client(name="test", operator="ada", uid=0, pid=0, rights=Rights.RO)
 HOST = "healthy.localhost"
 NAMES = [
     name for name in map("page{}".format, range(40)) if site_of(name) == "healthy"
@@ -244,6 +250,51 @@ async def test_a_page_that_the_exchange_has_only_buffered_stays_on_the_list(
     assert twice == 0
 
 
+async def test_a_survey_goes_on_in_the_next_run_with_the_step_that_it_was_at(
+    library: Path, tmp_path: Path
+) -> None:
+    """What is done is not done again, and in the end it has counted every page."""
+    ports: Ports = {}
+    web, seed = Web(ports, OWN_MANNERS), f"http://{HOST}/"
+    store = tmp_path / "survey.db"
+    config = Config(store=store, socket=False)
+    crawl = [
+        ChildSpec("census", Census),
+        ChildSpec("indexer", Indexer, args=(Index(index_path(store)),)),
+        ChildSpec("frontier", Frontier, args=(Scope(seeds=(seed,), limit=10),)),
+        ChildSpec("surveyor", Surveyor, args=(web, (seed,))),
+    ]
+    fetching = [
+        ChildSpec("fetchers", DynamicSupervisorSpec()),
+        ChildSpec("crew", Crew, args=(web, Pace(between=0.0, attempts=10), 1)),
+    ]
+    with trio.fail_after(30):
+        async with open_site(library, ports):
+            first = Application("survey", crawl)
+            async with open_runtime(first, config=config) as runtime:
+                survey = runtime.workflows.ref("survey-healthy")
+                while await steps_over(survey) < 1:  # noqa: ASYNC110 - nobody tells
+                    await trio.sleep(0.01)
+            second = Application("survey", [*crawl, *fetching])
+            async with open_runtime(second, config=config) as runtime:
+                survey = runtime.workflows.ref("survey-healthy")
+                assert await survey.result() == 1 + len(NAMES)
+                steps = GetSteps(workflow=survey.id)
+                told: Any = await runtime.desk().perform("steps", steps, READER)
+    assert [(step.name, step.state) for step in told.rows] == [
+        ("rules", "done"), ("crawl", "done"), ("count", "done"),
+    ]  # fmt: skip
+    assert told.rows[0].attempts == 1
+
+
+async def steps_over(survey: WorkflowRef[Any]) -> int:
+    """How many steps are over; none before it was begun."""
+    try:
+        return (await survey.status()).steps_over
+    except WorkflowUnknown:
+        return 0
+
+
 async def test_a_guest_asks_a_site_for_its_rules_first_and_then_once_a_second(
     library: Path, tmp_path: Path
 ) -> None:
@@ -282,6 +333,14 @@ def test_the_demo_is_refused_a_url_that_is_none_and_a_store_in_memory() -> None:
 def test_the_demo_names_every_part_that_the_documentation_names(tmp_path: Path) -> None:
     app = application(Config(store=tmp_path / "demo.db"))
     ids = {child.id for child in app.children}
-    assert {"sites", "frontier", "fetchers", "indexer", "census", "lookout"} <= ids
+    assert {
+        "sites",
+        "frontier",
+        "fetchers",
+        "indexer",
+        "census",
+        "lookout",
+        "surveyor",
+    } <= ids
     sites = next(child for child in app.children if child.id == "sites").start
     assert [child.id for child in getattr(sites, "children", ())] == list(SITES)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 from textual.binding import Binding, BindingType
 
+from treewarden.control.protocol import GetState
 from treewarden_console.state import (
     Changes,
     Line,
@@ -27,7 +28,7 @@ from treewarden_console.widgets import (
 )
 
 from .view import Hint, View
-from .wants import WantState, WantWhy
+from .wants import WantAnswers, WantWhy
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
@@ -36,11 +37,11 @@ if TYPE_CHECKING:
     from treewarden_console.widgets import Ink
 
 _COLUMNS: Final = (
-    Column(key="glyph", title="", width=1),
-    Column(key="agent", title="AGENT", width=0),
-    Column(key="state", title="STATE", width=9, least=38),
-    Column(key="version", title="VER", width=5, right=True),
-    Column(key="mailbox", title="MBX", width=5, right=True, least=44),
+    Column("", 1),
+    Column("AGENT", 0),
+    Column("STATE", 9, least=38),
+    Column("VER", 5, right=True),
+    Column("MBX", 5, right=True, least=44),
 )
 
 
@@ -87,11 +88,11 @@ class AgentsScreen(View):
 
     def take(self, news: News) -> None:
         """Draw what changed."""
-        if news.nodes.reshaped or news.agents.reshaped:
+        if news.of("nodes", "agents").reshaped:
             self.rows.show(self._lines())
         else:
-            self.rows.update(Changes(ids=news.nodes.ids | news.agents.ids))
-        if news.nodes or news.agents:
+            self.rows.update(Changes(ids=news.of("nodes", "agents").ids))
+        if news.of("nodes", "agents"):
             self._draw_detail()
 
     def answered(self) -> None:
@@ -116,7 +117,7 @@ class AgentsScreen(View):
         asked = (agent.path, agent.state_version, agent.incarnation)
         if asked != self._asked:
             self._asked = asked
-            self.post_message(WantState(agent.path))
+            self.post_message(WantAnswers(("state", GetState(agent=agent.path))))
 
     def _lines(self) -> list[Line]:
         agents = self.desk.shown.agents.rows
@@ -167,4 +168,4 @@ class AgentsScreen(View):
     def action_why(self) -> None:
         """Why did it restart?"""
         if (path := self.rows.cursor) is not None:
-            self.post_message(WantWhy(path, open_page=True))
+            self.post_message(WantWhy(path))

@@ -2,235 +2,249 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, cast
 
 from textual.binding import Binding, BindingType
 
-from treewarden.control.protocol import Rights
-from treewarden_console.state import (
-    Line,
-    News,
-    age,
-    count,
-    flat_lines,
-    plural,
-    rate,
-    sorted_ids,
+from treewarden.control.plain import plain
+from treewarden.control.protocol import (
+    DeadLetterAct,
+    DeadLetterRow,
+    GetDeadLetters,
+    GetSubscriptions,
+    Rights,
+    SubscriptionAct,
+    SubscriptionRow,
 )
+from treewarden_console.state import count, plural, rate
 from treewarden_console.widgets import (
-    BLANK_ROW,
+    BLANK,
     Cell,
-    Column,
-    Spans,
-    TableTree,
     Tone,
     letter_page,
     receiver,
     subscription_page,
 )
 
-from .two_lists import TwoLists
+from .listing import Listing, Shown, name, number, quiet
+from .lists import ListsScreen
 from .view import Hint
-from .wants import WantBus, WantLetter
+from .wants import Proposal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Literal
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from treewarden.control.protocol import SubscriptionRow
+    from treewarden.control.protocol import Message
+    from treewarden_console.widgets import Spans
 
-_COLUMNS: Final = (
-    Column(key="id", title="SUBSCRIPTION", width=0),
-    Column(key="pattern", title="PATTERN", width=22, least=110),
-    Column(key="rate", title="EV/S", width=5, right=True),
-    Column(key="published", title="PUBL", width=5, right=True),
-    Column(key="delivered", title="DELIV", width=5, right=True),
-    Column(key="dropped", title="DROP", width=5, right=True),
-    Column(key="pending", title="PEND", width=5, right=True),
-    Column(key="lag", title="LAG", width=5, right=True),
-    Column(key="members", title="MEMBERS", width=7, right=True, least=76),
-)
-_LETTER_COLUMNS: Final = (
-    Column(key="number", title="NO", width=6, right=True),
-    Column(key="age", title="AGE", width=5, right=True),
-    Column(key="to", title="DEAD LETTER TO", width=0),
-    Column(key="what", title="WHAT", width=18),
-    Column(key="attempts", title="TRIES", width=5, right=True),
-    Column(key="reason", title="REASON", width=16, least=72),
-)
-_SORTS: Final = ("name", "dropped", "pending", "lag")
+_LETTERS: Final = 200
+_LETTER_ACTS: Final = {
+    "retry": ("Deliver again", "It goes back to whom it was for, as if it were new."),
+    "forget": ("Forget", "It is gone for good."),
+}
 
 
-class BusScreen(TwoLists):
-    """All subscriptions, the dead letters, and the selected one."""
+class SubscriptionList(Listing[SubscriptionRow]):
+    """All subscriptions, durable ones that nobody takes events of included."""
+
+    ID = "subscriptions"
+    ONE = "subscription"
+    NOTHING = "nobody has subscribed to anything"
+    TABLES: ClassVar[tuple[str, ...]] = ("subscriptions", "idle")
+    HINTS: ClassVar[tuple[Hint, ...]] = (Hint("F", "forget", Rights.RW),)
+
+    def columns(self) -> Sequence[Shown[SubscriptionRow]]:
+        """The account, and how far a durable one is behind."""
+        return (
+            Shown("SUBSCRIPTION", 0, lambda row: name(row.id)),
+            Shown("PATTERN", 22, lambda row: quiet(row.pattern), least=110),
+            Shown("EV/S", 5, self._rate, right=True),
+            Shown("PUBL", 5, lambda row: number(row.published), right=True),
+            Shown("DELIV", 5, lambda row: number(row.delivered), right=True),
+            Shown("DROP", 5, lambda row: number(row.dropped, Tone.BAD), right=True),
+            Shown("PEND", 5, _pending, right=True),
+            Shown("LAG", 5, _lag, right=True),
+            Shown("MEMBERS", 7, _members, right=True, least=76),
+        )
+
+    def rows(self) -> Mapping[str, SubscriptionRow]:
+        """Those in memory, and the idle ones."""
+        return self.desk.shown.all_subscriptions()
+
+    def find(self, id_: str) -> SubscriptionRow | None:
+        """Of an id in both, the one in memory is newer."""
+        shown = self.desk.shown
+        return shown.subscriptions.rows.get(id_) or shown.idle.rows.get(id_)
+
+    def orders(self) -> Mapping[str, Callable[[SubscriptionRow], Any]]:
+        """Where most was lost, where most waits."""
+        return {
+            "dropped": lambda row: -row.dropped,
+            "pending": lambda row: -row.pending,
+            "lag": lambda row: -row.lag,
+        }
+
+    def words(self, row: SubscriptionRow) -> str:
+        """Id, pattern and owner."""
+        return f"{row.id} {row.pattern} {row.owner}"
+
+    def notes(self, rows: Mapping[str, SubscriptionRow]) -> Iterable[str]:
+        """What was lost, and what waits."""
+        for total, said in (
+            (sum(row.dropped for row in rows.values()), "dropped"),
+            (sum(row.pending for row in rows.values()), "pending"),
+        ):
+            if total:
+                yield f"{count(total)} {said}"
+
+    def asks(self) -> Iterable[tuple[str, Message]]:
+        """Which durable ones are idle: they are only in the runtime's store."""
+        return [("subscriptions", GetSubscriptions())]
+
+    def page(self, row: SubscriptionRow) -> list[Spans]:
+        """Its account, and where a durable one stands."""
+        return subscription_page(row)
+
+    def node(self, row: SubscriptionRow) -> str:
+        """Its owner."""
+        return row.owner
+
+    def propose(self, act: str, row: SubscriptionRow) -> Proposal | str:
+        """Forget a durable one that nobody takes events of; its name must be typed."""
+        if act != "forget":
+            return super().propose(act, row)
+        if not row.durable:
+            return f"{row.id} is not durable: it ends with its owner"
+        if row.members:
+            return f"{row.id} has members that take its events; they must end first"
+        waiting = plural(row.lag, "entry", "entries")
+        lost = f"Up to {waiting} of the journal will not be delivered to it any more."
+        return Proposal(
+            method="subscription",
+            params=SubscriptionAct(act="forget", id=row.id),
+            title=f"forget {row.id}",
+            page=[
+                [(lost, Tone.TEXT)],
+                [("Whoever subscribes by its name again begins anew.", Tone.TEXT)],
+                BLANK,
+                *subscription_page(row),
+            ],
+            verb="Forget",
+            name=plain(row.id),
+        )
+
+    def _rate(self, row: SubscriptionRow) -> Cell:
+        return Cell(rate(self.desk.shown.event_rates.get(row.id)))
+
+
+class LetterList(Listing[DeadLetterRow]):
+    """Messages and events that were given up, the oldest first."""
+
+    ID = "dead-letters"
+    ONE = "dead letter"
+    NOTHING = "nothing was given up"
+    TABLES: ClassVar[tuple[str, ...]] = ("letters",)
+    BY_ID = False
+    HINTS: ClassVar[tuple[Hint, ...]] = (
+        Hint("B", "deliver again", Rights.RW),
+        Hint("F", "forget", Rights.RW),
+        Hint("P", "forget all", Rights.RW, least=100),
+    )
+
+    def columns(self) -> Sequence[Shown[DeadLetterRow]]:
+        """Whom it did not reach, and why."""
+        return (
+            Shown("NO", 6, lambda row: quiet(f"{row.number}"), right=True),
+            Shown("AGE", 5, lambda row: self.since(row.at_ns), right=True),
+            Shown("DEAD LETTER TO", 0, lambda row: name(receiver(row))),
+            Shown("WHAT", 18, lambda row: Cell(row.operation)),
+            Shown("TRIES", 5, lambda row: number(row.attempts), right=True),
+            Shown("REASON", 16, lambda row: Cell(row.reason, Tone.BAD), least=72),
+        )
+
+    def orders(self) -> Mapping[str, Callable[[DeadLetterRow], Any]]:
+        """The newest first, or together what has one receiver or reason."""
+        return {
+            "newest": lambda row: -row.number,
+            "receiver": receiver,
+            "reason": lambda row: row.reason,
+        }
+
+    def words(self, row: DeadLetterRow) -> str:
+        """Whom it did not reach, what it was, and why."""
+        return f"{receiver(row)} {row.operation} {row.reason}"
+
+    def asks(self) -> Iterable[tuple[str, Message]]:
+        """They are only in the runtime's store."""
+        return [("dead_letters", GetDeadLetters(limit=_LETTERS))]
+
+    def heading(self, id_: str) -> str:
+        """Its number."""
+        return f"dead letter {id_}"
+
+    def page(self, row: DeadLetterRow) -> list[Spans]:
+        """Why it was given up, and what an event says."""
+        return letter_page(row, self.desk.zone)
+
+    def node(self, row: DeadLetterRow) -> str:
+        """Whom it did not reach."""
+        return row.path
+
+    def propose(self, act: str, row: DeadLetterRow) -> Proposal | str:
+        """Have it delivered again, forget it, or forget all that are given up by now."""
+        if act == "purge":
+            return self._purge()
+        verb, effect = _LETTER_ACTS[act]
+        word = cast(
+            "Literal['retry', 'discard']", "discard" if act == "forget" else act
+        )
+        return Proposal(
+            method="dead_letter",
+            params=DeadLetterAct(act=word, number=row.number),
+            title=f"dead letter {row.number}",
+            page=[[(effect, Tone.TEXT)], BLANK, *self.page(row)],
+            verb=verb,
+        )
+
+    def _purge(self) -> Proposal:
+        rows = self.rows().values()
+        newest = max(row.at_ns for row in rows)
+        many = plural(len(rows), self.ONE)
+        return Proposal(
+            method="dead_letter",
+            params=DeadLetterAct(act="purge", before_ns=newest + 1),
+            title="forget all dead letters",
+            page=[
+                [(f"{many}: gone for good.", Tone.TEXT)],
+                [("What is given up from now on stays.", Tone.TEXT)],
+            ],
+            verb="Forget all",
+            name="all",
+        )
+
+
+class BusScreen(ListsScreen):
+    """All subscriptions, and the dead letters."""
 
     TAB: ClassVar[int] = 4
-    HINTS: ClassVar[tuple[Hint, ...]] = (
-        Hint("s", "sort"),
-        Hint("tab", "dead letters"),
-        Hint("B", "deliver again", Rights.RW, least=100),
-        Hint("F", "forget", Rights.RW, least=100),
-        Hint("p", "freeze"),
-        Hint("/", "filter"),
-        Hint("?", "help"),
-        Hint("q", "leave"),
-    )
-    NEEDS: ClassVar[dict[str, Rights]] = {"letter": Rights.RW}
+    LISTS: ClassVar[tuple[type[Listing[Any]], ...]] = (SubscriptionList, LetterList)
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("s", "sort", show=False),
-        Binding("B", "letter('retry')", show=False),
-        Binding("F", "letter('discard')", show=False),
+        Binding("B", "propose('retry')", show=False),
+        Binding("F", "propose('forget')", show=False),
+        Binding("P", "propose('purge')", show=False),
     ]
-    _sort = 0
-
-    def upper(self) -> TableTree:
-        """The subscriptions."""
-        return TableTree(self.ink, _COLUMNS, self._cells, id="subscriptions")
-
-    def lower(self) -> TableTree:
-        """The dead letters."""
-        return TableTree(self.ink, _LETTER_COLUMNS, self._letter_cells, id="letters")
-
-    @property
-    def subscriptions(self) -> TableTree:
-        """The rows of the subscriptions."""
-        return self.query_one("#subscriptions", TableTree)
-
-    @property
-    def letters(self) -> TableTree:
-        """The rows of the dead letters."""
-        return self.query_one("#letters", TableTree)
-
-    def take(self, news: News) -> None:
-        """Draw what changed; ask once a second for what nobody tells unasked."""
-        if news.subscriptions.reshaped or (news.second and self._sort):
-            self.subscriptions.show(self._lines())
-        else:
-            self.subscriptions.update(news.subscriptions)
-        if news.letters.reshaped:
-            self.show_lower(wanted=bool(self.desk.shown.letters.rows))
-            self.letters.show(self._letter_lines())
-        elif news.second:
-            self.letters.redraw()
-        if news.subscriptions or news.letters or news.second:
-            self.draw_detail()
-        if news.second:
-            self.post_message(WantBus())
-
-    def detail(self, *, below: bool) -> tuple[str, list[Spans]]:
-        """The chosen dead letter or subscription."""
-        if below:
-            number = self.letters.cursor
-            letter = self.desk.shown.letters.rows.get(number or "")
-            title = f"dead letter {number}" if letter is not None else ""
-            return title, letter_page(letter, self.desk.zone)
-        id_ = self.subscriptions.cursor
-        row = self.desk.shown.all_subscriptions().get(id_ or "")
-        return id_ or "", subscription_page(row)
-
-    def draw_titles(self) -> None:
-        """How many, and what was lost."""
-        shown = self.desk.shown
-        rows = shown.all_subscriptions().values()
-        words = [plural(len(rows), "subscription")]
-        for number, said in (
-            (sum(row.dropped for row in rows), "dropped"),
-            (sum(row.pending for row in rows), "pending"),
-        ):
-            if number:
-                words.append(f"{count(number)} {said}")
-        if _SORTS[self._sort] != "name":
-            words.append(f"sort: {_SORTS[self._sort]}")
-        title = "  ".join(words) + self.filter_words()
-        self.subscriptions.border_title = self.ink.title(title)
-        number = len(shown.letters.rows)
-        letters = f"the oldest {number}" if shown.more_letters else f"{number}"
-        noun = "dead letter" if number == 1 else "dead letters"
-        self.letters.border_title = self.ink.title(f"{letters} {noun}")
-
-    def _lines(self) -> list[Line]:
-        kept = {
-            id_: row
-            for id_, row in self.desk.shown.all_subscriptions().items()
-            if self.filter.matches(f"{id_} {row.pattern} {row.owner}")
-        }
-        return flat_lines(sorted_ids(kept, self._sort_key()))
-
-    def _sort_key(self) -> Callable[[SubscriptionRow], int]:
-        match _SORTS[self._sort]:
-            case "dropped":
-                return lambda row: -row.dropped
-            case "pending":
-                return lambda row: -row.pending
-            case "lag":
-                return lambda row: -row.lag
-            case _:
-                return lambda row: 0
-
-    def _letter_lines(self) -> list[Line]:
-        rows = self.desk.shown.letters.rows.items()
-        return flat_lines(
-            number
-            for number, row in rows
-            if self.filter.matches(f"{receiver(row)} {row.operation} {row.reason}")
-        )
-
-    def _cells(self, line: Line) -> tuple[Cell, ...]:
-        row = self.desk.shown.all_subscriptions().get(line.id)
-        if row is None:
-            return BLANK_ROW
-        lag = Cell(count(row.lag), Tone.WORRY if row.lag else Tone.MUTED)
-        return (
-            Cell(row.id, Tone.STRONG),
-            Cell(row.pattern, Tone.MUTED),
-            Cell(rate(self.desk.shown.event_rates.get(row.id))),
-            Cell(count(row.published), Tone.MUTED),
-            Cell(count(row.delivered), Tone.MUTED),
-            Cell(count(row.dropped), Tone.BAD if row.dropped else Tone.MUTED),
-            Cell(count(row.pending), _pending_tone(row)),
-            lag if row.durable else Cell("-", Tone.MUTED),
-            _members(row),
-        )
-
-    def _letter_cells(self, line: Line) -> tuple[Cell, ...]:
-        row = self.desk.shown.letters.rows.get(line.id)
-        if row is None:
-            return BLANK_ROW
-        since = self.desk.shown.seconds_since(row.at_ns, self.desk.now())
-        return (
-            Cell(f"{row.number}", Tone.MUTED),
-            Cell(age(since), Tone.MUTED),
-            Cell(receiver(row), Tone.STRONG),
-            Cell(row.operation),
-            Cell(count(row.attempts), Tone.MUTED),
-            Cell(row.reason, Tone.BAD),
-        )
-
-    def action_sort(self) -> None:
-        """The next order of the subscriptions."""
-        self._sort = (self._sort + 1) % len(_SORTS)
-        self.subscriptions.show(self._lines())
-        self.draw_detail()
-
-    def action_letter(self, act: Literal["retry", "discard"]) -> None:
-        """Operate the selected dead letter."""
-        if self.rows is not self.letters:
-            return
-        row = self.desk.shown.letters.rows.get(self.letters.cursor or "")
-        if row is not None:
-            self.post_message(WantLetter(act, row))
 
 
-def _pending_tone(row: SubscriptionRow) -> Tone:
-    if not row.pending:
-        return Tone.MUTED
-    return Tone.BAD if row.capacity and row.pending >= row.capacity else Tone.TEXT
+def _pending(row: SubscriptionRow) -> Cell:
+    full = row.capacity and row.pending >= row.capacity
+    return number(row.pending, Tone.BAD if full else Tone.TEXT)
+
+
+def _lag(row: SubscriptionRow) -> Cell:
+    return number(row.lag, Tone.WORRY) if row.durable else quiet("")
 
 
 def _members(row: SubscriptionRow) -> Cell:
     if not row.durable:
-        return Cell("-", Tone.MUTED)
-    return Cell(
-        f"{row.members}" if row.members else "nobody",
-        Tone.TEXT if row.members else Tone.WORRY,
-    )
+        return quiet("")
+    return Cell(f"{row.members}") if row.members else Cell("nobody", Tone.WORRY)

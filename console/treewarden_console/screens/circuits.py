@@ -1,283 +1,256 @@
-"""The circuits and policies: which calls are let through, and why not."""
+"""The circuits, policies and gateways: which calls are let through, and why not."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Final, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, cast
 
 from textual.binding import Binding, BindingType
 
-from treewarden.control.protocol import Rights
+from treewarden.control.protocol import CircuitAct, CircuitRow, PolicyRow, Rights
 from treewarden_console.state import (
-    Changes,
-    Line,
-    News,
     age,
     count,
     find_layer,
-    flat_lines,
     layer_number,
     layer_word,
-    plural,
     rate,
-    sorted_ids,
     strip,
 )
 from treewarden_console.widgets import (
-    BLANK_ROW,
     Cell,
-    Column,
-    Spans,
-    TableTree,
     Tone,
     circuit_look,
     circuit_page,
     policy_page,
 )
 
-from .two_lists import TwoLists
+from .gateways import GatewayList
+from .listing import Listing, Shown, name, number, quiet, share
+from .lists import ListsScreen
 from .view import Hint
-from .wants import WantCircuit
+from .wants import Proposal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from treewarden.control.protocol import CircuitRow, LayerRow
-    from treewarden_console.state import Desk
-    from treewarden_console.widgets import Ink
+    from treewarden.control.protocol import LayerRow
+    from treewarden_console.widgets import Spans
 
-_STRIP = 20
-_COLUMNS: Final = (
-    Column(key="name", title="CIRCUIT", width=0),
-    Column(key="state", title="STATE", width=9),
-    Column(key="fails", title="FAILS", width=7, right=True),
-    Column(key="share", title="RATE", width=5, right=True, least=84),
-    Column(key="since", title="SINCE", width=5, right=True),
-    Column(key="next", title="NEXT", width=5, right=True),
-    Column(key="calls", title="CALLS", width=5, right=True, least=90),
-    Column(key="rejected", title="REJ", width=5, right=True, least=72),
-    Column(key="opened", title="OPENED", width=6, right=True, least=100),
-    Column(key="strip", title="LAST 5 MIN", width=_STRIP, least=76),
-)
-_POLICY_COLUMNS: Final = (
-    Column(key="policy", title="POLICY", width=0),
-    Column(key="circuit", title="CIRCUIT", width=9),
-    Column(key="rate", title="CALL/S", width=6, right=True),
-    Column(key="calls", title="CALLS", width=5, right=True, least=72),
-    Column(key="failed", title="FAIL", width=5, right=True),
-    Column(key="retries", title="RETRY", width=5, right=True),
-    Column(key="limit", title="RATE LIMIT", width=26, least=100),
-    Column(key="waiting", title="WAIT", width=4, right=True),
-    Column(key="places", title="PLACES", width=7, right=True),
-    Column(key="queue", title="QUEUE", width=5, right=True),
-)
-_SORTS: Final = ("name", "state", "failures", "rejected")
+    _Word = Literal["trip", "reset", "disable", "metrics-only"]
+
+_STRIP: Final = 20
 _WORST: Final = ("open", "forced_open", "half_open", "disabled", "metrics_only")
+_ACTS: Final = {
+    "trip": ("Trip", "calls are rejected until somebody closes it"),
+    "reset": ("Close", "calls are let through again, and its window starts empty"),
+    "disable": ("Disable", "calls are let through and not counted until it is closed"),
+    "metrics-only": (
+        "Only watch",
+        "calls are let through and counted, and it never opens",
+    ),
+}
+_HINTS: Final = (
+    Hint("T", "trip", Rights.RW),
+    Hint("C", "close", Rights.RW),
+    Hint("D", "disable", Rights.RW),
+    Hint("M", "only watch", Rights.RW, least=110),
+)
 
 
-class CircuitsScreen(TwoLists):
-    """All circuits, the policies that calls are made under, and the selected one."""
-
-    TAB: ClassVar[int] = 1
-    HINTS: ClassVar[tuple[Hint, ...]] = (
-        Hint("T", "trip", Rights.RW),
-        Hint("C", "close", Rights.RW),
-        Hint("D", "disable", Rights.RW),
-        Hint("s", "sort"),
-        Hint("tab", "policies", least=100),
-        Hint("p", "freeze"),
-        Hint("/", "filter"),
-        Hint("?", "help"),
-        Hint("q", "leave"),
+def _proposal(act: str, circuit: str) -> Proposal:
+    verb, effect = _ACTS[act]
+    return Proposal(
+        method="circuit",
+        params=CircuitAct(name=circuit, act=cast("_Word", act)),
+        title=f"{verb.lower()} {circuit}",
+        page=[[(circuit, Tone.STRONG), (f": {effect}", Tone.TEXT)]],
+        verb=verb,
     )
-    NEEDS: ClassVar[dict[str, Rights]] = {"circuit": Rights.RW}
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("T", "circuit('trip')", show=False),
-        Binding("C", "circuit('reset')", show=False),
-        Binding("D", "circuit('disable')", show=False),
-        Binding("M", "circuit('metrics-only')", show=False),
-        Binding("s", "sort", show=False),
-    ]
 
-    def __init__(self, desk: Desk, ink: Ink) -> None:
-        super().__init__(desk, ink)
-        self._sort = 0
 
-    def upper(self) -> TableTree:
-        """The circuits."""
-        return TableTree(self.ink, _COLUMNS, self._cells, id="circuits")
+class CircuitList(Listing[CircuitRow]):
+    """All circuits."""
 
-    def lower(self) -> TableTree:
-        """The policies."""
-        return TableTree(self.ink, _POLICY_COLUMNS, self._policy_cells, id="policies")
+    ID = "circuits"
+    ONE = "circuit"
+    NOTHING = "no circuit was made yet"
+    TABLES: ClassVar[tuple[str, ...]] = ("circuits",)
+    HINTS: ClassVar[tuple[Hint, ...]] = _HINTS
 
-    @property
-    def circuits(self) -> TableTree:
-        """The rows of the circuits."""
-        return self.query_one("#circuits", TableTree)
+    def columns(self) -> Sequence[Shown[CircuitRow]]:
+        """State, window, what it lets through, and the last five minutes."""
+        return (
+            Shown("CIRCUIT", 0, lambda row: name(row.name)),
+            Shown("STATE", 9, lambda row: self.sign(circuit_look(row.state))),
+            Shown("FAILS", 7, lambda row: _failures(row, _fraction), right=True),
+            Shown("RATE", 5, lambda row: _failures(row, _share), right=True, least=84),
+            Shown("SINCE", 5, lambda row: self.since(row.since_ns), right=True),
+            Shown("NEXT", 5, _next, right=True),
+            Shown("CALLS", 5, lambda row: number(row.calls), right=True, least=90),
+            Shown(
+                "REJ", 5, lambda row: number(row.rejected, Tone.WORRY),
+                right=True, least=72,
+            ),
+            Shown(
+                "OPENED", 6, lambda row: number(row.opened, Tone.WORRY),
+                right=True, least=100,
+            ),
+            Shown("LAST 5 MIN", _STRIP, self._strip, least=76),
+        )  # fmt: skip
 
-    @property
-    def policies(self) -> TableTree:
-        """The rows of the policies."""
-        return self.query_one("#policies", TableTree)
-
-    def take(self, news: News) -> None:
-        """Draw what changed."""
-        if news.circuits.reshaped or (news.second and self._sort):
-            self.circuits.show(self._lines())
-        elif news.second:
-            self.circuits.redraw()
-        else:
-            self.circuits.update(Changes(ids=news.circuits.ids))
-        if news.policies.reshaped:
-            self.show_lower(wanted=bool(self.desk.shown.policies.rows))
-            self.policies.show(self._policy_lines())
-        else:
-            self.policies.update(news.policies)
-        if news.circuits or news.policies or news.second:
-            self.draw_detail()
-
-    def detail(self, *, below: bool) -> tuple[str, list[Spans]]:
-        """The chosen policy or circuit."""
-        if below:
-            name = self.policies.cursor
-            return name or "", policy_page(self.desk, self.ink, name)
-        name = self.circuits.cursor
-        return name or "", circuit_page(self.desk, self.ink, name)
-
-    def draw_titles(self) -> None:
-        """How many, and how many of them are not as they should be."""
-        rows = self.desk.shown.circuits.rows
-        states = [row.state for row in rows.values()]
-        words = [plural(len(rows), "circuit")]
-        for state in _WORST:
-            if (number := states.count(state)) > 0:
-                look = circuit_look(state)
-                words.append(f"{self.ink.glyph(look)} {number} {look.word}")
-        sort = f"sort: {_SORTS[self._sort]}" if self._sort else ""
-        title = "  ".join(filter(None, [*words, sort]))
-        self.circuits.border_title = self.ink.title(title + self.filter_words())
-        number = len(self.desk.shown.policies.rows)
-        self.policies.border_title = self.ink.title(
-            plural(number, "policy", "policies")
-        )
-
-    def _lines(self) -> list[Line]:
-        rows = self.desk.shown.circuits.rows
-        kept = {
-            name: row
-            for name, row in rows.items()
-            if self.filter.matches(f"{name} {row.state}")
+    def orders(self) -> Mapping[str, Callable[[CircuitRow], Any]]:
+        """The worst first, by three measures."""
+        return {
+            "state": lambda row: (*_WORST, "closed", row.state).index(row.state),
+            "failures": lambda row: -row.window_failures,
+            "rejected": lambda row: -row.rejected,
         }
-        return flat_lines(sorted_ids(kept, self._sort_key()))
 
-    def _sort_key(self) -> Callable[[CircuitRow], int]:
-        match _SORTS[self._sort]:
-            case "state":
-                return lambda row: (*_WORST, "closed", row.state).index(row.state)
-            case "failures":
-                return lambda row: -row.window_failures
-            case "rejected":
-                return lambda row: -row.rejected
-            case _:
-                return lambda row: 0
+    def words(self, row: CircuitRow) -> str:
+        """Its name and state."""
+        return f"{row.name} {row.state}"
 
-    def _cells(self, line: Line) -> tuple[Cell, ...]:
-        row = self.desk.shown.circuits.rows.get(line.id)
-        if row is None:
-            return BLANK_ROW
-        look = circuit_look(row.state)
-        calls, failures = row.window_calls, row.window_failures
-        since = self.desk.shown.seconds_since(row.since_ns, self.desk.now())
-        after = "-" if row.retry_after is None else age(row.retry_after)
+    def notes(self, rows: Mapping[str, CircuitRow]) -> Iterable[str]:
+        """How many are not as they should be."""
+        states = [row.state for row in rows.values()]
+        for state in _WORST:
+            if (many := states.count(state)) > 0:
+                look = circuit_look(state)
+                yield f"{self.ink.glyph(look)} {many} {look.word}"
+
+    def page(self, row: CircuitRow) -> list[Spans]:
+        """Its window, its counters, what it last stumbled over."""
+        return circuit_page(row, self.desk, self.ink)
+
+    def propose(self, act: str, row: CircuitRow) -> Proposal | str:
+        """Operate it."""
+        return _proposal(act, row.name)
+
+    def _strip(self, row: CircuitRow) -> Cell:
         shares = self.desk.shown.strips.get(row.name)
         bars = strip(shares, _STRIP, top=1.0, ascii_only=self.ink.ascii_only)
-        worry = Tone.BAD if failures else Tone.MUTED
+        blank = self.ink.pick("·", ".")
+        return Cell(bars.replace(" ", blank), Tone.BAD if any(shares) else Tone.FAINT)
+
+
+class PolicyList(Listing[PolicyRow]):
+    """The policies that calls are made under."""
+
+    ID = "policies"
+    ONE = "policy"
+    MANY = "policies"
+    NOTHING = "no policy was made yet"
+    TABLES: ClassVar[tuple[str, ...]] = ("policies",)
+    HINTS: ClassVar[tuple[Hint, ...]] = _HINTS
+
+    def columns(self) -> Sequence[Shown[PolicyRow]]:
+        """Calls, and what each layer has to say of them."""
         return (
-            Cell(row.name, Tone.STRONG),
-            Cell(self.ink.sign(look), look.tone),
-            Cell(f"{count(failures)}/{count(calls)}" if calls else "-", worry),
-            Cell(f"{failures / calls:.0%}" if calls else "-", worry),
-            Cell(age(since), Tone.MUTED),
-            Cell(after, Tone.MUTED if row.retry_after is None else Tone.WORRY),
-            Cell(count(row.calls), Tone.MUTED),
-            Cell(count(row.rejected), Tone.WORRY if row.rejected else Tone.MUTED),
-            Cell(count(row.opened), Tone.WORRY if row.opened else Tone.MUTED),
-            Cell(
-                bars.replace(" ", self.ink.pick("·", ".")),
-                Tone.BAD if any(shares) else Tone.FAINT,
+            Shown("POLICY", 0, lambda row: name(row.name)),
+            Shown("CIRCUIT", 9, self._circuit),
+            Shown("CALL/S", 6, self._rate, right=True),
+            Shown("CALLS", 5, lambda row: number(row.calls), right=True, least=72),
+            Shown("FAIL", 5, lambda row: number(row.failed, Tone.BAD), right=True),
+            Shown("RETRY", 5, lambda row: _worry(_retries(row)), right=True),
+            Shown("RATE LIMIT", 26, _limit, least=100),
+            Shown("WAIT", 4, lambda row: _worry(_waiting(row, "rate")), right=True),
+            Shown("PLACES", 7, _places, right=True),
+            Shown(
+                "QUEUE", 5, lambda row: _worry(_waiting(row, "bulkhead")), right=True
             ),
         )
 
-    def _policy_lines(self) -> list[Line]:
-        rows = self.desk.shown.policies.rows
-        return flat_lines(name for name in sorted(rows) if self.filter.matches(name))
+    def orders(self) -> Mapping[str, Callable[[PolicyRow], Any]]:
+        """Where most goes wrong, and where most goes on."""
+        rates = self.desk.shown.call_rates
+        return {
+            "failed": lambda row: -row.failed,
+            "rate": lambda row: -rates.get(row.name),
+        }
 
-    def _policy_cells(self, line: Line) -> tuple[Cell, ...]:
-        row = self.desk.shown.policies.rows.get(line.id)
-        if row is None:
-            return BLANK_ROW
-        circuit = find_layer(row, "circuit")
-        retry = find_layer(row, "retry")
-        limiter = find_layer(row, "rate")
-        bulkhead = find_layer(row, "bulkhead")
-        return (
-            Cell(row.name, Tone.STRONG),
-            self._circuit_cell(circuit),
-            Cell(rate(self.desk.shown.call_rates.get(row.name))),
-            Cell(count(row.calls), Tone.MUTED),
-            Cell(count(row.failed), Tone.BAD if row.failed else Tone.MUTED),
-            _worry(_retries(retry)),
-            Cell(layer_word(limiter, "limit") or "-", Tone.MUTED),
-            _worry(layer_number(limiter, "waiting")),
-            _places(bulkhead),
-            _worry(layer_number(bulkhead, "waiting")),
-        )
+    def words(self, row: PolicyRow) -> str:
+        """Its name."""
+        return row.name
 
-    def _circuit_cell(self, circuit: LayerRow | None) -> Cell:
-        state = layer_word(circuit, "state")
-        if state is None:
-            return Cell("-", Tone.MUTED)
-        look = circuit_look(state)
-        return Cell(self.ink.sign(look), look.tone)
+    def page(self, row: PolicyRow) -> list[Spans]:
+        """Layer by layer."""
+        return policy_page(row, self.ink)
 
-    def action_sort(self) -> None:
-        """The next order."""
-        self._sort = (self._sort + 1) % len(_SORTS)
-        self.circuits.show(self._lines())
-        self.draw_detail()
+    def propose(self, act: str, row: PolicyRow) -> Proposal | str:
+        """Operate its circuit, if it has one."""
+        circuit = layer_word(find_layer(row, "circuit"), "name")
+        if circuit is None:
+            return f"{row.name} has no circuit"
+        return _proposal(act, circuit)
 
-    def action_circuit(
-        self, act: Literal["trip", "reset", "disable", "metrics-only"]
-    ) -> None:
-        """Operate the selected circuit, or that of the selected policy."""
-        if (name := self._chosen_circuit()) is not None:
-            self.post_message(WantCircuit(act, name))
+    def _circuit(self, row: PolicyRow) -> Cell:
+        state = layer_word(find_layer(row, "circuit"), "state")
+        return quiet("") if state is None else self.sign(circuit_look(state))
 
-    def _chosen_circuit(self) -> str | None:
-        if self.rows is self.circuits:
-            return self.circuits.cursor
-        policy = self.desk.shown.policies.rows.get(self.policies.cursor or "")
-        return layer_word(find_layer(policy, "circuit"), "name") if policy else None
+    def _rate(self, row: PolicyRow) -> Cell:
+        return Cell(rate(self.desk.shown.call_rates.get(row.name)))
 
 
-def _retries(retry: LayerRow | None) -> float | None:
+class CircuitsScreen(ListsScreen):
+    """All circuits, the policies that calls are made under, and the ways out."""
+
+    TAB: ClassVar[int] = 1
+    LISTS: ClassVar[tuple[type[Listing[Any]], ...]] = (
+        CircuitList,
+        PolicyList,
+        GatewayList,
+    )
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("T", "propose('trip')", show=False),
+        Binding("C", "propose('reset')", show=False),
+        Binding("D", "propose('disable')", show=False),
+        Binding("M", "propose('metrics-only')", show=False),
+    ]
+
+
+def _failures(row: CircuitRow, words: Callable[[CircuitRow], str]) -> Cell:
+    if not row.window_calls:
+        return quiet("")
+    return Cell(words(row), Tone.BAD if row.window_failures else Tone.MUTED)
+
+
+def _fraction(row: CircuitRow) -> str:
+    return f"{count(row.window_failures)}/{count(row.window_calls)}"
+
+
+def _share(row: CircuitRow) -> str:
+    return f"{row.window_failures / row.window_calls:.0%}"
+
+
+def _next(row: CircuitRow) -> Cell:
+    if row.retry_after is None:
+        return quiet("")
+    return Cell(age(row.retry_after), Tone.WORRY)
+
+
+def _retries(row: PolicyRow) -> float | None:
     """Attempts beyond the first ones."""
-    attempts = layer_number(retry, "attempts")
-    calls = layer_number(retry, "calls")
+    retry = find_layer(row, "retry")
+    attempts, calls = layer_number(retry, "attempts"), layer_number(retry, "calls")
     return None if attempts is None or calls is None else max(0, attempts - calls)
 
 
-def _places(bulkhead: LayerRow | None) -> Cell:
-    taken, limit = (layer_number(bulkhead, name) for name in ("taken", "limit"))
+def _limit(row: PolicyRow) -> Cell:
+    return quiet(layer_word(find_layer(row, "rate"), "limit") or "")
+
+
+def _waiting(row: PolicyRow, layer: str) -> float | None:
+    return layer_number(find_layer(row, layer), "waiting")
+
+
+def _places(row: PolicyRow) -> Cell:
+    bulkhead: LayerRow | None = find_layer(row, "bulkhead")
+    taken, limit = (layer_number(bulkhead, one) for one in ("taken", "limit"))
     if taken is None or limit is None:
-        return Cell("-", Tone.MUTED)
-    return Cell(
-        f"{count(taken)}/{count(limit)}", Tone.WORRY if taken >= limit else Tone.TEXT
-    )
+        return quiet("")
+    return share(taken, limit, full=Tone.WORRY)
 
 
-def _worry(number: float | None) -> Cell:
+def _worry(value: float | None) -> Cell:
     """A number that is best when it is zero."""
-    if number is None:
-        return Cell("-", Tone.MUTED)
-    return Cell(count(number), Tone.WORRY if number else Tone.MUTED)
+    return number(value, Tone.WORRY)

@@ -102,5 +102,5 @@ class EventsScreen(View):
             return
         for path in (entry.telling.subject, entry.row.source):
             if path in self.desk.shown.nodes.rows:
-                self.post_message(WantWhy(path, open_page=True))
+                self.post_message(WantWhy(path))
                 return

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 from textual.binding import Binding, BindingType
 from textual.containers import Container
 
-from treewarden.control.protocol import Act, NodeRow, Rights
+from treewarden.control.protocol import Act, NodeRow, Rights, Why
 from treewarden_console.state import (
     Changes,
     Line,
@@ -34,7 +34,7 @@ from treewarden_console.widgets import (
 )
 
 from .view import Hint, View
-from .wants import WantAct, WantWhy
+from .wants import WantAct, WantAnswers, WantWhy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -45,14 +45,14 @@ if TYPE_CHECKING:
     from treewarden_console.widgets import Ink
 
 _COLUMNS: Final = (
-    Column(key="node", title="NODE", width=0),
-    Column(key="role", title="ROLE", width=12, least=66),
-    Column(key="state", title="STATE", width=11),
-    Column(key="inc", title="INC", width=4, right=True, least=73),
-    Column(key="restarts", title="RST", width=4, right=True),
-    Column(key="up", title="UP", width=5, right=True),
-    Column(key="mailbox", title="MBX", width=5, right=True),
-    Column(key="rate", title="MSG/s", width=5, right=True, least=50),
+    Column("NODE", 0),
+    Column("ROLE", 12, least=66),
+    Column("STATE", 11),
+    Column("INC", 4, right=True, least=73),
+    Column("RST", 4, right=True),
+    Column("UP", 5, right=True),
+    Column("MBX", 5, right=True),
+    Column("MSG/s", 5, right=True, least=50),
 )
 _SORTS: Final = ("tree", "restarts", "mailbox", "rate", "name")
 _SYSTEM: Final = "/system"
@@ -123,15 +123,13 @@ class TreeScreen(View):
 
     def take(self, news: News) -> None:
         """Draw what changed."""
-        if news.nodes.reshaped or (news.second and self._sort):
+        if news.of("nodes").reshaped or (news.second and self._sort):
             self.rows.show(self._lines())
         elif news.second:
             self.rows.redraw()
         else:
-            self.rows.update(
-                Changes(ids=self._visible(news.nodes.ids | news.agents.ids))
-            )
-        if news.nodes or news.agents or news.second:
+            self.rows.update(Changes(ids=self._visible(news.of("nodes", "agents").ids)))
+        if news.of("nodes", "agents") or news.second:
             self._draw_titles()
             self._draw_detail()
         if news.events:
@@ -167,7 +165,7 @@ class TreeScreen(View):
         asked = (node.path, node.incarnation, node.restarts)
         if asked != self._asked:
             self._asked = asked
-            self.post_message(WantWhy(node.path))
+            self.post_message(WantAnswers(("why", Why(path=node.path))))
 
     def _lines(self) -> list[Line]:
         nodes = self.desk.shown.nodes.rows
@@ -288,10 +286,23 @@ class TreeScreen(View):
         else:
             super().action_back()
 
+    def find(self, path: str) -> None:
+        """Put the cursor on a node, whatever hides it."""
+        if self.filter and path not in self.rows.outline.index:
+            super().action_back()
+        nodes = self.desk.shown.nodes.rows
+        at = nodes.get(path)
+        while at is not None and at.parent is not None:
+            self.rows.outline.folded.discard(at.parent)
+            at = nodes.get(at.parent)
+        self.rows.show(self._lines())
+        self.rows.select(path)
+        self.focus_rows()
+
     def action_why(self) -> None:
         """Why did it restart?"""
         if (path := self.rows.cursor) is not None:
-            self.post_message(WantWhy(path, open_page=True))
+            self.post_message(WantWhy(path))
 
     def action_sort(self) -> None:
         """The next order."""

@@ -8,16 +8,43 @@ from textual.binding import Binding, BindingType
 from textual.containers import Container
 from textual.screen import Screen
 from textual.scroll_view import ScrollView
+from textual.suggester import SuggestFromList
 from textual.widgets import Input
 
 from treewarden.control.protocol import Rights
 from treewarden_console.state import EVERYTHING, Desk, Filter, News
-from treewarden_console.widgets import Bar, Ink, Span, Tone, alarms, headline, tabs
+from treewarden_console.widgets import (
+    Bar,
+    Ink,
+    Span,
+    Tab,
+    Tone,
+    alarms,
+    headline,
+    length_of,
+    tabs,
+)
+
+from .places import PLACES
+from .wants import WantPlace
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
 
-TABS = ("Tree", "Circuits", "Events", "Agents", "Bus")
+TABS = (
+    Tab("Tree", "Tree"),
+    Tab("Circuits", "Circ"),
+    Tab("Events", "Evt"),
+    Tab("Agents", "Agt"),
+    Tab("Bus", "Bus"),
+    Tab("Coordination", "Coord"),
+    Tab("Work", "Work"),
+    Tab("Monitors", "Mon"),
+)
+
+
+WIDE = 100
+"""Cells from which on the keys beside the tabs are spelt out."""
 
 
 class Hint(NamedTuple):
@@ -38,6 +65,7 @@ class View(Screen[None]):
     NEEDS: ClassVar[dict[str, Rights]] = {}
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("slash", "filter", show=False),
+        Binding("colon", "go_to", show=False),
         Binding("escape", "back", show=False),
     ]
 
@@ -55,10 +83,24 @@ class View(Screen[None]):
         with Container(id="middle"):
             yield from self.middle()
         yield Bar(self.ink, id="footer")
-        line = Input(id="filter", compact=True, select_on_focus=False)
-        line.cursor_blink = False
-        line.display = False
-        yield line
+        names = SuggestFromList(sorted(PLACES))
+        for line in (
+            Input(id="filter", compact=True, select_on_focus=False),
+            Input(id="place", compact=True, placeholder="go to", suggester=names),
+        ):
+            line.cursor_blink = False
+            line.display = False
+            yield line
+
+    def hints(self) -> tuple[Hint, ...]:
+        """The keys that work now."""
+        return self.HINTS
+
+    def choose(self, id_: str) -> None:
+        """Give the keys to a list of this screen."""
+
+    def ask(self) -> None:
+        """Ask for what is shown here and nobody tells unasked; once a second."""
 
     def middle(self) -> ComposeResult:
         """What lies between the lines."""
@@ -75,6 +117,7 @@ class View(Screen[None]):
         """Read everything: changes went by while another screen was shown."""
         self.take(EVERYTHING)
         self.draw_lines()
+        self.ask()
 
     def on_resize(self) -> None:
         """Lines and pages depend on the width."""
@@ -92,8 +135,10 @@ class View(Screen[None]):
         """Say header, tabs and footer anew; they draw only what changed."""
         width = self.size.width
         self.query_one("#header", Bar).say(*headline(self.desk, self.ink, width))
-        right = [*alarms(self.desk.shown, width), ("/ filter  ? help", Tone.MUTED)]
-        self.query_one("#tabs", Bar).say(tabs(TABS, self.TAB, width), right)
+        keys = "/ filter  : go to  ? help" if width >= WIDE else "/ : ?"
+        right = [*alarms(self.desk.shown, width), (keys, Tone.MUTED)]
+        left = tabs(TABS, self.TAB, width - length_of(right) - 1)
+        self.query_one("#tabs", Bar).say(left, right)
         self.query_one("#footer", Bar).say(self._footer(width))
 
     def _footer(self, width: int) -> list[Span]:
@@ -105,20 +150,27 @@ class View(Screen[None]):
         if width < 60 or self.size.height < 15:
             return [(" 60x15 cells or more, please", Tone.NOTE)]
         spans: list[Span] = [(" ", Tone.TEXT)]
-        for hint in self.HINTS:
+        for hint in self.hints():
             if self.desk.allows(hint.needs) and width >= hint.least:
                 tone = Tone.ACCENT if hint.needs is Rights.RO else Tone.NOTE
                 spans += [(hint.key, tone), (f" {hint.does}  ", Tone.MUTED)]
         return spans
 
-    # --- the filter -------------------------------------------------------------------
+    # --- what is typed into the bottom line -----------------------------------------------
 
     def action_filter(self) -> None:
-        """Type a filter in the bottom line."""
-        line = self.query_one("#filter", Input)
+        """Type a filter."""
+        self._type_into("filter", self.filter.text)
+
+    def action_go_to(self) -> None:
+        """Type where to go."""
+        self._type_into("place", "")
+
+    def _type_into(self, id_: str, text: str) -> None:
+        line = self.query_one(f"#{id_}", Input)
         self.query_one("#footer", Bar).display = False
         line.display = True
-        line.value = self.filter.text
+        line.value = text
         line.focus()
 
     def on_input_changed(self, event: Input.Changed) -> None:
@@ -128,23 +180,26 @@ class View(Screen[None]):
             self._set_filter(event.value)
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
-        """Keep the filter and go back to the rows."""
+        """Keep the filter, or go there."""
         event.stop()
-        self._close_filter()
+        self._close_line()
+        if event.input.id == "place" and event.value.strip():
+            self.post_message(WantPlace(event.value.strip()))
 
     def action_back(self) -> None:
-        """Clear the filter."""
-        line = self.query_one("#filter", Input)
-        if line.display or self.filter:
-            self._close_filter()
+        """Leave the bottom line; clear the filter."""
+        if self.query_one("#place", Input).display:
+            self._close_line()
+        elif self.query_one("#filter", Input).display or self.filter:
+            self._close_line()
             self._set_filter("")
 
-    def _close_filter(self) -> None:
-        line = self.query_one("#filter", Input)
-        if line.display:
-            line.display = False
-            self.query_one("#footer", Bar).display = True
-            self.focus_rows()
+    def _close_line(self) -> None:
+        for line in self.query(Input):
+            if line.display:
+                line.display = False
+                self.query_one("#footer", Bar).display = True
+                self.focus_rows()
 
     def _set_filter(self, text: str) -> None:
         if text != self.filter.text:

@@ -6,32 +6,51 @@ the screen reads it again.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from textual.message import Message
+from textual import message
 
 if TYPE_CHECKING:
-    from treewarden.control.protocol import Act, DeadLetterRow
+    from collections.abc import Sequence
+
+    from treewarden.control.protocol import Act, Message
+    from treewarden_console.widgets import Spans
 
 
-class WantWhy(Message):
-    """Why did this node restart? `open_page`: and show me all of it."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proposal:
+    """An act that is done once the operator has read `page` and said `verb`.
 
-    def __init__(self, path: str, *, open_page: bool = False) -> None:
-        super().__init__()
-        self.path = path
-        self.open_page = open_page
+    `name` is to be typed before, where that cannot be undone. The app gives `params`
+    their key.
+    """
+
+    method: str
+    params: Message
+    title: str
+    page: Sequence[Spans]
+    verb: str
+    name: str = ""
 
 
-class WantState(Message):
-    """What does this agent know?"""
+class WantWhy(message.Message):
+    """Why did this node restart? Show me all of it."""
 
     def __init__(self, path: str) -> None:
         super().__init__()
         self.path = path
 
 
-class WantAct(Message):
+class WantAnswers(message.Message):
+    """Ask this, if it is not being asked; the replies are for the desk."""
+
+    def __init__(self, *requests: tuple[str, Message]) -> None:
+        super().__init__()
+        self.requests = requests
+
+
+class WantAct(message.Message):
     """Do this to a node; the app shows first what it would do."""
 
     def __init__(self, act: Act, path: str) -> None:
@@ -40,25 +59,33 @@ class WantAct(Message):
         self.path = path
 
 
-class WantCircuit(Message):
-    """Do this to a circuit; the app asks first."""
+class WantDone(message.Message):
+    """Do this; the app asks first."""
 
-    def __init__(
-        self, act: Literal["trip", "reset", "disable", "metrics-only"], name: str
-    ) -> None:
+    def __init__(self, proposal: Proposal) -> None:
         super().__init__()
-        self.act = act
+        self.proposal = proposal
+
+
+class WantTold(message.Message):
+    """Tell the operator why nothing is done."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__()
+        self.why = why
+
+
+class WantNode(message.Message):
+    """Show this node in the tree."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self.path = path
+
+
+class WantPlace(message.Message):
+    """Go to the screen or list of this name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
         self.name = name
-
-
-class WantBus(Message):
-    """Which durable subscriptions are idle, and which dead letters are there?"""
-
-
-class WantLetter(Message):
-    """Do this to a dead letter; the app asks first."""
-
-    def __init__(self, act: Literal["retry", "discard"], letter: DeadLetterRow) -> None:
-        super().__init__()
-        self.act = act
-        self.letter = letter

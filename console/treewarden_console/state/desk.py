@@ -10,6 +10,8 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, Literal, TypeAlias, TypeVar
 
+from treewarden.control.protocol import AgentState, Explanation, Steps
+
 from .agents import StateHistory
 from .model import Model
 
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import tzinfo
 
-    from treewarden.control.protocol import AgentState, Explanation, Rights
+    from treewarden.control.protocol import Message, Rights
 
     from .hearing import Standing
 
@@ -74,6 +76,7 @@ class Desk:
     model: Model = field(default_factory=Model)
     explanations: Recent[Explanation] = field(default_factory=Recent)
     histories: Recent[StateHistory] = field(default_factory=Recent)
+    steps: Recent[Steps] = field(default_factory=Recent)
     note: Note | None = None
     _held: Model | None = None
 
@@ -107,18 +110,23 @@ class Desk:
         """Put a sentence into the bottom line for a while."""
         self.note = Note(text=text, good=good, until=self.now() + NOTE_SECONDS)
 
-    def keep_explanation(self, explanation: Explanation) -> None:
-        """Keep why a node restarted."""
-        self.explanations.put(explanation.path, explanation)
-
-    def keep_state(self, state: AgentState) -> None:
-        """Keep a version of an agent's state."""
-        history = self.histories.get(state.path) or StateHistory()
-        history.add(state)
-        self.histories.put(state.path, history)
+    def take_answer(self, answer: Message) -> None:
+        """Keep a reply to what was asked: why, what an agent knows, steps, or rows."""
+        match answer:
+            case Explanation(path=path):
+                self.explanations.put(path, answer)
+            case AgentState(path=path):
+                history = self.histories.get(path) or StateHistory()
+                history.add(answer)
+                self.histories.put(path, history)
+            case Steps(workflow=workflow):
+                self.steps.put(workflow, answer)
+            case _:
+                self.model.take_answer(answer)
 
     def forget_answers(self) -> None:
         """The runtime is another one: answers about the old one are void."""
         self.explanations.clear()
         self.histories.clear()
+        self.steps.clear()
         self.release()

@@ -9,8 +9,10 @@ nonsense; and they stand still while the link is down.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from treewarden.control.protocol import (
     AgentRow,
@@ -20,15 +22,30 @@ from treewarden.control.protocol import (
     BusUpdate,
     CircuitRow,
     CircuitsUpdate,
+    CollectionRow,
     DeadLetterRow,
     DeadLetters,
     EventRow,
     EventsUpdate,
+    Exchanges,
+    GatewayRow,
+    Gateways,
+    GaugeRow,
+    Gauges,
+    HealthOfSubjects,
+    HealthRow,
+    LineRow,
+    MeetingRow,
+    Meetings,
+    Message,
     NodeRow,
+    OperationRow,
+    Operations,
     PoliciesUpdate,
     PolicyRow,
     ProcessRow,
     ProcessUpdate,
+    Queues,
     Rights,
     RuntimeRow,
     SubscriptionRow,
@@ -36,6 +53,8 @@ from treewarden.control.protocol import (
     TreeUpdate,
     Update,
     Welcome,
+    WorkflowRow,
+    Workflows,
 )
 
 from .events import EventLog
@@ -45,50 +64,40 @@ from .table import ALL, Changes, Table
 from .words import age
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Set
+    from collections.abc import Set
 
 UNWELL = frozenset({"failed", "restarting", "stuck", "suspended"})
 """States that an operator wants to hear of, also from a folded branch."""
 
-_NONE = Changes()
 _Health: TypeAlias = tuple[int, Counter[str], set[str]]
-_Row = TypeVar("_Row")
+_Place: TypeAlias = tuple[str, Callable[[Any], str]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class News:
-    """What changed since the last tick; `second` once a second, for ages."""
+    """What changed since the last tick, by table; `second` once a second, for ages."""
 
-    nodes: Changes = _NONE
-    agents: Changes = _NONE
-    circuits: Changes = _NONE
-    policies: Changes = _NONE
-    subscriptions: Changes = _NONE
-    letters: Changes = _NONE
-    alarms: Changes = _NONE
+    tables: Mapping[str, Changes] = field(default_factory=dict)
+    everything: bool = False
     events: bool = False
     second: bool = False
 
     def __bool__(self) -> bool:
         """Whether anything needs drawing."""
-        tables = (
-            self.nodes, self.agents, self.circuits,
-            self.policies, self.subscriptions, self.letters, self.alarms,
-        )  # fmt: skip
-        return any(tables) or self.events or self.second
+        changed = self.everything or any(self.tables.values())
+        return changed or self.events or self.second
+
+    def of(self, *names: str) -> Changes:
+        """What changed in these tables, that are shown as one."""
+        if self.everything:
+            return ALL
+        changes = Changes()
+        for name in names:
+            changes |= self.tables.get(name, Changes())
+        return changes
 
 
-EVERYTHING = News(
-    nodes=ALL,
-    agents=ALL,
-    circuits=ALL,
-    policies=ALL,
-    subscriptions=ALL,
-    letters=ALL,
-    alarms=ALL,
-    events=True,
-    second=True,
-)
+EVERYTHING = News(everything=True, events=True, second=True)
 
 
 def _nodes() -> Table[NodeRow]:
@@ -96,27 +105,70 @@ def _nodes() -> Table[NodeRow]:
 
 
 @dataclass(slots=True, kw_only=True)
-class Model:
-    """The rows of every topic, the events, rates, and the state of the link.
+class Tables:
+    """All that is known as rows, by the names that `News` has for them.
 
-    Idle subscriptions (durable ones that nobody takes events of) and dead letters are in
-    the runtime's store; nobody tells of them unasked, so they are as old as the last
-    answer. `more_letters` says that there are others behind those.
+    The first six are watched. Nobody tells of the others unasked: they are as old as the
+    last answer. `idle` subscriptions are durable ones that nobody takes events of.
+    """
+
+    nodes: Table[NodeRow] = field(default_factory=_nodes)
+    agents: Table[AgentRow] = field(default_factory=Table)
+    circuits: Table[CircuitRow] = field(default_factory=Table)
+    policies: Table[PolicyRow] = field(default_factory=Table)
+    subscriptions: Table[SubscriptionRow] = field(default_factory=Table)
+    alarms: Table[AlarmRow] = field(default_factory=Table)
+    idle: Table[SubscriptionRow] = field(default_factory=Table)
+    letters: Table[DeadLetterRow] = field(default_factory=Table)
+    lines: Table[LineRow] = field(default_factory=Table)
+    meetings: Table[MeetingRow] = field(default_factory=Table)
+    workflows: Table[WorkflowRow] = field(default_factory=Table)
+    collections: Table[CollectionRow] = field(default_factory=Table)
+    health: Table[HealthRow] = field(default_factory=Table)
+    gateways: Table[GatewayRow] = field(default_factory=Table)
+    gauges: Table[GaugeRow] = field(default_factory=Table)
+    operations: Table[OperationRow] = field(default_factory=Table)
+
+    def by_name(self) -> dict[str, Table[Any]]:
+        """Every table."""
+        return {one.name: getattr(self, one.name) for one in fields(Tables)}
+
+
+# Which table the rows of an update or an answer go to, and by what id.
+_WATCHED: Final[dict[type[Update], _Place]] = {
+    TreeUpdate: ("nodes", attrgetter("path")),
+    AgentsUpdate: ("agents", attrgetter("path")),
+    CircuitsUpdate: ("circuits", attrgetter("name")),
+    PoliciesUpdate: ("policies", attrgetter("name")),
+    BusUpdate: ("subscriptions", attrgetter("id")),
+    AlarmsUpdate: ("alarms", lambda row: f"{row.id}"),
+}
+_ANSWERED: Final[dict[type[Message], _Place]] = {
+    DeadLetters: ("letters", lambda row: f"{row.number}"),
+    Exchanges: ("lines", lambda row: f"{row.exchange} {row.receiver}"),
+    Meetings: ("meetings", lambda row: f"{row.kind} {row.name}"),
+    Workflows: ("workflows", attrgetter("id")),
+    Queues: ("collections", lambda row: f"{row.path}.{row.name}"),
+    HealthOfSubjects: ("health", attrgetter("subject")),
+    Gateways: ("gateways", lambda row: f"{row.kind} {row.name}"),
+    Gauges: ("gauges", attrgetter("name")),
+    Operations: ("operations", attrgetter("name")),
+}
+
+
+@dataclass(slots=True, kw_only=True)
+class Model(Tables):
+    """The rows of every table, the events, rates, and the state of the link.
+
+    Those in `told` were told of at all, and of those in `cut` there are more rows.
     """
 
     hearing: Hearing = field(default_factory=Hearing)
     runtime: RuntimeRow | None = None
     rights: Rights = Rights.RO
     process: ProcessRow | None = None
-    nodes: Table[NodeRow] = field(default_factory=_nodes)
-    agents: Table[AgentRow] = field(default_factory=Table)
-    circuits: Table[CircuitRow] = field(default_factory=Table)
-    policies: Table[PolicyRow] = field(default_factory=Table)
-    subscriptions: Table[SubscriptionRow] = field(default_factory=Table)
-    idle: Table[SubscriptionRow] = field(default_factory=Table)
-    letters: Table[DeadLetterRow] = field(default_factory=Table)
-    more_letters: bool = False
-    alarms: Table[AlarmRow] = field(default_factory=Table)
+    told: frozenset[str] = frozenset()
+    cut: frozenset[str] = frozenset()
     events: EventLog = field(default_factory=EventLog)
     rates: Rates = field(default_factory=Rates)
     call_rates: Rates = field(default_factory=Rates)
@@ -146,41 +198,47 @@ class Model:
         return f"restarted, was up {age(was_up)}"
 
     def apply(self, update: Update, now: float) -> None:
-        """Take one notice."""
+        """Take one notice; that of a topic of a newer runtime is passed over."""
         self.hearing.heard(now, update.lost)
-        match update:
-            case TreeUpdate(rows=nodes):
-                _apply(self.nodes, update, ((row.path, row) for row in nodes))
-            case AgentsUpdate(rows=agents):
-                _apply(self.agents, update, ((row.path, row) for row in agents))
-                self._counted.update(row.path for row in agents)
-                self.rates.forget(update.gone)
-            case CircuitsUpdate(rows=circuits):
-                _apply(self.circuits, update, ((row.name, row) for row in circuits))
-            case PoliciesUpdate(rows=policies):
-                _apply(self.policies, update, ((row.name, row) for row in policies))
-                self.call_rates.forget(update.gone)
-            case BusUpdate(rows=bus):
-                _apply(self.subscriptions, update, ((row.id, row) for row in bus))
-                self.event_rates.forget(update.gone)
-            case AlarmsUpdate(rows=alarms):
-                _apply(self.alarms, update, ((f"{row.id}", row) for row in alarms))
-            case EventsUpdate(rows=events):
-                self._apply_events(update, events)
-            case ProcessUpdate(rows=[*_, process]):
-                self.process, self._process_at = process, now
-            case _:
-                pass  # a topic of a newer runtime: nothing here shows it
+        if (place := _WATCHED.get(type(update))) is not None:
+            self._apply_rows(update, *place)
+        elif isinstance(update, EventsUpdate):
+            self._apply_events(update, update.rows)
+        elif isinstance(update, ProcessUpdate) and update.rows:
+            self.process, self._process_at = update.rows[-1], now
 
-    def take_subscriptions(self, answer: Subscriptions) -> None:
-        """Learn which durable subscriptions are idle."""
-        idle = [(row.id, row) for row in answer.rows if row.durable and not row.members]
-        self.idle.apply(idle, full=True)
+    def _apply_rows(
+        self,
+        update: Any,  # noqa: ANN401 - an update with rows
+        name: str,
+        id_of: Callable[[Any], str],
+    ) -> None:
+        rows = {id_of(row): row for row in update.rows}
+        if not update.more:
+            self.told |= {name}
+        table = self.by_name()[name]
+        table.apply(rows.items(), gone=update.gone, full=update.full, more=update.more)
+        if name == "agents":
+            self._counted.update(rows)
+        rates = {
+            "agents": self.rates,
+            "policies": self.call_rates,
+            "subscriptions": self.event_rates,
+        }
+        if name in rates:
+            rates[name].forget(update.gone)
 
-    def take_letters(self, answer: DeadLetters) -> None:
-        """Learn which dead letters there are."""
-        self.letters.apply(((f"{row.number}", row) for row in answer.rows), full=True)
-        self.more_letters = answer.more
+    def take_answer(self, answer: Any) -> None:  # noqa: ANN401 - an answer with rows
+        """Take the rows that were asked for, in place of those of the last answer."""
+        if isinstance(answer, Subscriptions):
+            idle = [row for row in answer.rows if row.durable and not row.members]
+            self.idle.apply(((row.id, row) for row in idle), full=True)
+        elif (place := _ANSWERED.get(type(answer))) is not None:
+            name, id_of = place
+            self.told |= {name}
+            rows = ((id_of(row), row) for row in answer.rows)
+            self.by_name()[name].apply(rows, full=True)
+            self.cut = self.cut | {name} if answer.more else self.cut - {name}
 
     def all_subscriptions(self) -> dict[str, SubscriptionRow]:
         """Those in memory and the idle ones; of an id in both, the former is newer."""
@@ -212,33 +270,24 @@ class Model:
         seen = (self.events.epoch, self.events.arrived)
         before, self._events_seen = self._events_seen, seen
         return News(
-            nodes=self.nodes.take(),
-            agents=self.agents.take(),
-            circuits=self.circuits.take(),
-            policies=self.policies.take(),
-            subscriptions=self.subscriptions.take() | self.idle.take(),
-            letters=self.letters.take(),
-            alarms=self.alarms.take(),
+            tables={name: table.take() for name, table in self.by_name().items()},
             events=before != seen,
             second=second,
         )
 
     def still(self, now: float) -> Model:
         """This picture as it is now, for a view that is held."""
+        tables: dict[str, Any] = {
+            name: table.copy() for name, table in self.by_name().items()
+        }
         return Model(
+            **tables,
             hearing=self.hearing,
             runtime=self.runtime,
             rights=self.rights,
             process=self.process,
-            nodes=self.nodes.copy(),
-            agents=self.agents.copy(),
-            circuits=self.circuits.copy(),
-            policies=self.policies.copy(),
-            subscriptions=self.subscriptions.copy(),
-            idle=self.idle.copy(),
-            letters=self.letters.copy(),
-            more_letters=self.more_letters,
-            alarms=self.alarms.copy(),
+            told=self.told,
+            cut=self.cut,
             events=self.events.copy(),
             rates=self.rates.copy(),
             call_rates=self.call_rates.copy(),
@@ -326,23 +375,14 @@ class Model:
         )
 
     def _forget(self) -> None:
-        for table in (
-            self.nodes, self.agents, self.circuits, self.policies,
-            self.subscriptions, self.idle, self.letters, self.alarms,
-        ):  # fmt: skip
+        for table in self.by_name().values():
             table.clear()
         for counted in (
             self.rates, self.call_rates, self.event_rates,
             self.totals, self.strips, self.events,
         ):  # fmt: skip
             counted.clear()
-        self.more_letters = False
+        self.told = self.cut = frozenset()
         self._counted.clear()
         self.process = None
         self.hearing.lost = 0
-
-
-def _apply(
-    table: Table[_Row], update: Update, rows: Iterable[tuple[str, _Row]]
-) -> None:
-    table.apply(rows, gone=update.gone, full=update.full, more=update.more)

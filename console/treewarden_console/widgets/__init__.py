@@ -6,9 +6,11 @@ All text of the runtime passes through `Ink`.
 
 from .bar import Bar
 from .circuit_page import circuit_page
+from .coordination_pages import line_page, meeting_page
 from .event_page import event_page
 from .event_table import EventTable
-from .header import alarms, headline, tabs
+from .gateway_page import gateway_page
+from .header import Tab, alarms, headline, tabs
 from .ink import (
     DEGRADED,
     Ink,
@@ -18,10 +20,19 @@ from .ink import (
     Tone,
     circuit_look,
     event_look,
+    length_of,
     node_look,
+    state_look,
     wrap,
 )
 from .letter_page import letter_page, receiver
+from .monitor_pages import (
+    alarm_page,
+    gauge_page,
+    gauged,
+    health_page,
+    operation_page,
+)
 from .node_page import node_page
 from .page import BLANK, Page, heading, labelled
 from .policy_page import policy_page
@@ -30,6 +41,7 @@ from .state_page import state_page
 from .subscription_page import subscription_page
 from .table_tree import BLANK_ROW, Cell, Column, TableTree
 from .why_page import why_page
+from .work_pages import collection_page, workflow_page
 
 __all__ = [
     "BLANK",
@@ -44,25 +56,38 @@ __all__ = [
     "Page",
     "Span",
     "Spans",
+    "Tab",
     "TableTree",
     "Tone",
+    "alarm_page",
     "alarms",
     "circuit_look",
     "circuit_page",
+    "collection_page",
     "event_look",
     "event_page",
+    "gateway_page",
+    "gauge_page",
+    "gauged",
     "heading",
     "headline",
+    "health_page",
     "labelled",
+    "length_of",
     "letter_page",
+    "line_page",
+    "meeting_page",
     "node_look",
     "node_page",
+    "operation_page",
     "policy_page",
     "preview_page",
     "receiver",
+    "state_look",
     "state_page",
     "subscription_page",
     "tabs",
     "why_page",
+    "workflow_page",
     "wrap",
 ]

@@ -10,14 +10,12 @@ from .ink import Ink, Span, Spans, Tone, circuit_look
 from .page import labelled
 
 if TYPE_CHECKING:
+    from treewarden.control.protocol import CircuitRow
     from treewarden_console.state import Desk
 
 
-def circuit_page(desk: Desk, ink: Ink, name: str | None) -> list[Spans]:
+def circuit_page(circuit: CircuitRow, desk: Desk, ink: Ink) -> list[Spans]:
     """The page of a circuit."""
-    circuit = desk.shown.circuits.rows.get(name or "")
-    if circuit is None:
-        return [[("there is no circuit", Tone.MUTED)]]
     look = circuit_look(circuit.state)
     since = age(desk.shown.seconds_since(circuit.since_ns, desk.now()))
     state: list[Span] = [(ink.sign(look), look.tone), (f" since {since}", Tone.TEXT)]

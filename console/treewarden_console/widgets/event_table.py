@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from treewarden_console.state import Desk, Entry, EventLog
 
 _COLUMNS: Final = (
-    Column(key="time", title="TIME", width=12),
-    Column(key="kind", title="KIND", width=14),
-    Column(key="subject", title="SUBJECT", width=20),
-    Column(key="message", title="MESSAGE", width=0),
-    Column(key="trace", title="TRACE", width=8, least=110),
-    Column(key="position", title="POS", width=7, right=True, least=96),
+    Column("TIME", 12),
+    Column("KIND", 14),
+    Column("SUBJECT", 20),
+    Column("MESSAGE", 0),
+    Column("TRACE", 8, least=110),
+    Column("POS", 7, right=True, least=96),
 )
 
 

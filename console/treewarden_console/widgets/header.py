@@ -6,20 +6,20 @@ And the second: which screens there are, and what is wrong.
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from treewarden_console.state import Standing, age, count, rate, span
 
-from .ink import NODE_LOOKS, STANDING_LOOKS, Ink, Span, Tone
+from .ink import NODE_LOOKS, STANDING_LOOKS, Ink, Span, Tone, length_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from treewarden.control.protocol import AlarmRow
     from treewarden_console.state import Desk, Model
 
 WIDE = 100
 """Cells from which on the header spells things out."""
-NARROW = 60
-"""Cells below which the tabs are numbers."""
 
 _GAP: Span = ("  ", Tone.TEXT)
 _WORST = ("running", "starting", "restarting", "failed", "stuck", "suspended")
@@ -96,16 +96,32 @@ def _process(model: Model, *, wide: bool) -> list[Span]:
     ]
 
 
-def tabs(names: tuple[str, ...], active: int, width: int) -> list[Span]:
-    """The second line: which screens there are, and which is shown."""
-    spans: list[Span] = [("", Tone.TEXT)]
-    for at, name in enumerate(names):
-        label = f"{at + 1} {name}" if width >= NARROW else f"{at + 1}"
-        if at == active:
-            spans.append((f"[{label}]", Tone.TAB))
-        else:
-            spans.append((f" {label} ", Tone.MUTED))
-    return spans
+class Tab(NamedTuple):
+    """A screen's name, in full and where room is short."""
+
+    name: str
+    short: str
+
+
+def tabs(names: Sequence[Tab], active: int, width: int) -> list[Span]:
+    """The second line: which screens there are, and which is shown.
+
+    Names are spelt out as far as `width` cells allow.
+    """
+    spelt = (
+        [f"{at} {tab.name}" for at, tab in enumerate(names, 1)],
+        [f"{at}{tab.short}" for at, tab in enumerate(names, 1)],
+        [f"{at}" for at, _ in enumerate(names, 1)],
+    )
+    lines = [_tab_line(labels, active) for labels in spelt]
+    return next((line for line in lines if length_of(line) <= width), lines[-1])
+
+
+def _tab_line(labels: Sequence[str], active: int) -> list[Span]:
+    return [
+        (f"[{label}]", Tone.TAB) if at == active else (f" {label} ", Tone.MUTED)
+        for at, label in enumerate(labels)
+    ]
 
 
 def alarms(model: Model, width: int) -> list[Span]:

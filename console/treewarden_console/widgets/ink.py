@@ -98,8 +98,6 @@ class Look:
     tone: Tone
 
 
-UNKNOWN: Final = Look("?", "?", "unknown", Tone.MUTED)
-
 NODE_LOOKS: Final = {
     "running": Look("●", "o", "run", Tone.GOOD),
     "starting": Look("◐", "(", "start", Tone.MOVING),
@@ -119,6 +117,30 @@ CIRCUIT_LOOKS: Final = {
     "forced_open": Look("▲", "^", "forced", Tone.PAUSED),
     "disabled": Look("·", "-", "off", Tone.MUTED),
     "metrics_only": Look("·", "-", "metrics", Tone.MUTED),
+}
+
+# What is not a node: workflows and their steps, alarms, health, pressure.
+_OTHER_LOOKS: Final = {
+    "cancelling": Look("◑", ")", "cancelling", Tone.MOVING),
+    "compensating": Look("↻", "r", "undoing", Tone.WORRY),
+    "parked": Look("‖", "=", "parked", Tone.PAUSED),
+    "needs_attention": Look("✖", "X", "attention", Tone.FAILED),
+    "completed": Look("✓", "*", "done", Tone.GOOD),
+    "compensated": Look("○", ".", "undone", Tone.MUTED),
+    "cancelled": Look("○", ".", "cancelled", Tone.MUTED),
+    "begun": Look("◐", "(", "begun", Tone.MOVING),
+    "done": Look("✓", "*", "done", Tone.GOOD),
+    "warning": Look("!", "!", "warning", Tone.WORRY),
+    "critical": Look("✖", "X", "critical", Tone.FAILED),
+    "healthy": Look("●", "o", "healthy", Tone.GOOD),
+    "degraded": Look("↻", "r", "degraded", Tone.WORRY),
+    "unhealthy": Look("▲", "^", "unhealthy", Tone.BAD),
+    "unresponsive": Look("!", "!", "no answer", Tone.BAD),
+    "dead": Look("✖", "X", "dead", Tone.FAILED),
+    "unknown": Look("?", "?", "unknown", Tone.NOTE),
+    "normal": Look("●", "o", "normal", Tone.GOOD),
+    "moderate": Look("▲", "^", "moderate", Tone.WORRY),
+    "severe": Look("✖", "X", "severe", Tone.FAILED),
 }
 
 STANDING_LOOKS: Final = {
@@ -151,6 +173,12 @@ _EVENT_LOOKS: Final = (
 def node_look(state: str) -> Look:
     """How a node's state looks; an unknown one, of a newer runtime, is shown raw."""
     return NODE_LOOKS.get(state) or Look("?", "?", state, Tone.MUTED)
+
+
+def state_look(state: str) -> Look:
+    """How any other state looks: a workflow's, a step's, an alarm's, a subject's."""
+    known = _OTHER_LOOKS.get(state) or NODE_LOOKS.get(state)
+    return known or Look("?", "?", state.replace("_", " "), Tone.MUTED)
 
 
 def circuit_look(state: str) -> Look:

@@ -16,10 +16,8 @@ if TYPE_CHECKING:
     from treewarden.control.protocol import DeadLetterRow
 
 
-def letter_page(row: DeadLetterRow | None, zone: tzinfo | None) -> list[Spans]:
+def letter_page(row: DeadLetterRow, zone: tzinfo | None) -> list[Spans]:
     """The page of a dead letter."""
-    if row is None:
-        return [[("there is no dead letter", Tone.MUTED)]]
     lines: list[Spans] = [
         labelled(
             "what",

@@ -10,8 +10,7 @@ from .ink import Ink, Span, Spans, Tone, circuit_look
 from .page import labelled
 
 if TYPE_CHECKING:
-    from treewarden.control.protocol import LayerRow
-    from treewarden_console.state import Desk
+    from treewarden.control.protocol import LayerRow, PolicyRow
 
 # What an operator should look at when it is not zero, by any layer's word for it.
 _WORRIES: Final = frozenset(
@@ -25,11 +24,8 @@ _WORRIES: Final = frozenset(
 _UNSAID: Final = frozenset({"name", "state", "since_ns", "shares"})
 
 
-def policy_page(desk: Desk, ink: Ink, name: str | None) -> list[Spans]:
+def policy_page(policy: PolicyRow, ink: Ink) -> list[Spans]:
     """The page of a policy; numbers that are zero are left out."""
-    policy = desk.shown.policies.rows.get(name or "")
-    if policy is None:
-        return [[("there is no policy", Tone.MUTED)]]
     calls: list[Span] = [
         (f"{count(policy.calls)} = ", Tone.TEXT),
         (f"{count(policy.succeeded)} succeeded", Tone.GOOD),

@@ -13,10 +13,8 @@ if TYPE_CHECKING:
     from treewarden.control.protocol import SubscriptionRow
 
 
-def subscription_page(row: SubscriptionRow | None) -> list[Spans]:
+def subscription_page(row: SubscriptionRow) -> list[Spans]:
     """The page of a subscription."""
-    if row is None:
-        return [[("there is no subscription", Tone.MUTED)]]
     lines: list[Spans] = [labelled("pattern", (row.pattern, Tone.STRONG), *_owner(row))]
     idle = row.durable and not row.members
     if not idle:

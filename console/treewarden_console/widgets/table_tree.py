@@ -8,7 +8,7 @@ ever changes a column's width (the measurements are in spec/console.md, section 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from textual.binding import Binding, BindingType
@@ -38,18 +38,17 @@ BLANK_ROW = (Cell(""),) * 16
 """For a row that went between an update and the next tick."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Column:
     """A column of fixed width; exactly one column of a table has width 0: the rest.
 
     `least` is the table's width from which on the column is shown.
     """
 
-    key: str
     title: str
     width: int
-    right: bool = False
-    least: int = 0
+    right: bool = field(default=False, kw_only=True)
+    least: int = field(default=0, kw_only=True)
 
 
 class TableTree(ScrollView, can_focus=True):
@@ -95,6 +94,7 @@ class TableTree(ScrollView, can_focus=True):
         self._foldable = foldable
         self._with_cursor = cursor
         self._shown: list[tuple[int, Column, int]] = []
+        self._nothing = ""
 
     # --- what is shown ----------------------------------------------------------------
 
@@ -129,6 +129,18 @@ class TableTree(ScrollView, can_focus=True):
         dirty = [self._region(row) for row in rows if lines[row].id in changes.ids]
         if dirty:
             self.refresh(*dirty)
+
+    def say_nothing(self, why: str) -> None:
+        """What to say while there are no rows."""
+        if why != self._nothing:
+            self._nothing = why
+            self.refresh()
+
+    def mark_cursor(self, *, shown: bool) -> None:
+        """Show the cursor, or not: the keys are another list's."""
+        if shown is not self._with_cursor:
+            self._with_cursor = shown
+            self.refresh()
 
     def redraw(self) -> None:
         """Draw all rows in view anew, for ages."""
@@ -173,6 +185,8 @@ class TableTree(ScrollView, can_focus=True):
             line = self.outline.lines[row]
             cursor = self._with_cursor and line.id == self.outline.cursor
             spans = self._row(line, cursor=cursor)
+        elif row == 0:
+            spans = [(f" {self._nothing}", Tone.MUTED)]
         strip = self._ink.strip(spans, width, cursor=cursor)
         return strip.apply_style(self.rich_style)
 

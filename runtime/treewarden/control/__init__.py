@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from .server import ControlServer, ControlStatistics, serve
     from .session import ClientSession, IllegalMessage, ServerSession
     from .target import Client, Target
-    from .views import report_payload
 
 _HOMES = {
     "Client": "target",
@@ -35,7 +34,6 @@ _HOMES = {
     "Vitals": "desk",
     "connect": "client",
     "find_runtimes": "client",
-    "report_payload": "views",
     "serve": "server",
     "short_path": "address",
     "socket_folder": "address",
@@ -56,7 +54,6 @@ __all__ = [
     "Vitals",
     "connect",
     "find_runtimes",
-    "report_payload",
     "serve",
     "short_path",
     "socket_folder",

@@ -1,7 +1,7 @@
 """The desk of the control server: what it shows of a runtime and does for an operator.
 
-It answers from statistics, plans a blast radius with the same pure functions that restart
-children, and writes every act into the journal with the name of who asked for it.
+It answers from statistics, and writes every act into the journal with the name of who
+asked for it. What an act would do is `radius`' business, why a node restarted `why`'s.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import resource
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import msgspec
@@ -18,56 +19,55 @@ from treewarden.agents import AgentBody, AgentRef, Surroundings
 from treewarden.bus import durable_id
 from treewarden.coordination import ExchangeBody
 from treewarden.errors import NameUnknown, NotAllowed, NotRunning, Outdated
-from treewarden.exits import Crash, said_of
 from treewarden.injection import POINTS, parse_plan
 from treewarden.monitors import resident_bytes
-from treewarden.store import StateFilter, load_subscriptions
+from treewarden.store import StateFilter, load_steps, load_subscriptions
 from treewarden.supervision import (
-    CauseKind,
     Directory,
     Kind,
-    Member,
     Node,
-    Restart,
     Supervisor,
-    as_supervisor,
-    plan_restart,
     statistics,
 )
 from treewarden.workflows import WorkflowState
 
 from . import protocol as wire
+from .radius import preview, subtree
 from .views import (
     agent_row,
     alarm_row,
     ballot_row,
     barrier_row,
     circuit_row,
+    client_row,
     collection_row,
     durable_row,
     election_row,
     event_row,
-    fault_event,
-    fault_row,
+    gauge_row,
     health_row,
     idle_row,
     letter_row,
     line_row,
     lock_row,
     node_row,
+    operation_row,
     plan_row,
     point_row,
     policy_row,
-    stored_fault_row,
+    programs_row,
+    step_row,
     subscription_row,
     workflow_row,
 )
+from .why import explain
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from treewarden.agents import DeadLetters
     from treewarden.coordination import Barriers, Elections, Locks, Quorums
+    from treewarden.gateways import Http, Programs
     from treewarden.injection import Injections
     from treewarden.monitors import Monitors
     from treewarden.resilience import Circuits, Policies
@@ -76,8 +76,6 @@ if TYPE_CHECKING:
     from .protocol import Message, Topic
     from .target import Client
 
-_CHAIN = 12
-_FAULTS = 20
 _MOST_ROWS = 1000
 # Workflows in one answer.
 _MOST_WORKFLOWS = 500
@@ -120,6 +118,8 @@ class Desk:
         places: MeetingPlaces,
         workflows: Workflows,
         monitors: Monitors,
+        http: Http,
+        programs: Programs,
         vitals: Vitals,
         stop: Callable[[], None],
         record: Callable[[str, dict[str, Any], str], None],
@@ -134,6 +134,8 @@ class Desk:
         self._places = places
         self._workflows = workflows
         self._monitors = monitors
+        self._http = http
+        self._programs = programs
         self._vitals = vitals
         self._stop_runtime = stop
         self._record = record
@@ -143,12 +145,17 @@ class Desk:
             "agents": self._agents,
             "state": self._state,
             "circuits": self._circuits_list,
-            "queues": self._queues,
+            "queues": _listed(wire.Queues, self._collection_rows, None),
             "workflows": self._workflow_list,
-            "exchanges": self._exchanges,
-            "meetings": self._meetings,
-            "alarms": self._alarms,
-            "health": self._health,
+            "workflow": self._workflow,
+            "steps": self._steps,
+            "exchanges": _listed(wire.Exchanges, self._line_rows),
+            "meetings": _listed(wire.Meetings, self._meeting_rows),
+            "alarms": _listed(wire.OpenAlarms, self._alarm_rows, None),
+            "health": _listed(wire.HealthOfSubjects, self._health_rows),
+            "gauges": _listed(wire.Gauges, self._gauge_rows),
+            "operations": _listed(wire.Operations, self._operation_rows),
+            "gateways": _listed(wire.Gateways, self._gateway_rows),
             "acknowledge": self._acknowledge,
             "subscriptions": self._subscriptions,
             "subscription": self._subscription,
@@ -250,11 +257,14 @@ class Desk:
 
     def _node_rows(self, root: Node) -> list[wire.NodeRow]:
         now = trio.current_time()
-        return [node_row(statistics(node, now)) for node in _subtree(root)]
+        return [node_row(statistics(node, now)) for node in subtree(root)]
 
     def _agent_rows(self) -> list[wire.AgentRow]:
+        return [agent_row(body.statistics()) for body in self._agent_bodies()]
+
+    def _agent_bodies(self) -> list[AgentBody]:
         return [
-            agent_row(cast("AgentBody", node.body).statistics())
+            cast("AgentBody", node.body)
             for node in self._directory.nodes()
             if node.body.kind is Kind.AGENT
         ]
@@ -267,6 +277,47 @@ class Desk:
 
     def _alarm_rows(self) -> list[wire.AlarmRow]:
         return [alarm_row(one) for one in self._monitors.alarms.list()]
+
+    def _collection_rows(self) -> list[wire.CollectionRow]:
+        return [
+            collection_row(one)
+            for body in self._agent_bodies()
+            for one in body.memory.open_collections
+        ]
+
+    def _line_rows(self) -> list[wire.LineRow]:
+        found = [
+            node.body.deliveries.statistics()
+            for node in self._directory.nodes()
+            if isinstance(node.body, ExchangeBody)
+        ]
+        return [line_row(one, line) for one in found for line in one.lines]
+
+    def _meeting_rows(self) -> list[wire.MeetingRow]:
+        places = self._places
+        return [
+            *map(lock_row, places.locks.statistics().locks),
+            *map(election_row, places.elections.statistics().elections),
+            *map(barrier_row, places.barriers.statistics().barriers),
+            *map(ballot_row, places.quorums.statistics().ballots),
+        ]
+
+    def _health_rows(self) -> list[wire.HealthRow]:
+        return [*map(health_row, self._monitors.health.statistics().subjects)]
+
+    def _gauge_rows(self) -> list[wire.GaugeRow]:
+        return [*map(gauge_row, self._monitors.resources.statistics().gauges)]
+
+    def _operation_rows(self) -> list[wire.OperationRow]:
+        operations = self._monitors.performance.statistics().operations
+        return [*map(operation_row, operations)]
+
+    def _gateway_rows(self) -> list[wire.GatewayRow]:
+        programs = self._programs
+        return [
+            *map(client_row, self._http.statistics()),
+            programs_row(programs.name, programs.statistics()),
+        ]
 
     def _subscription_rows(self) -> list[wire.SubscriptionRow]:
         bus = self._surroundings.bus
@@ -326,20 +377,6 @@ class Desk:
         ]
         return wire.Agents(rows=rows, rows_examined=examined)
 
-    async def _queues(self, _: wire.GetQueues, __: Client) -> wire.Queues:
-        bodies = [
-            cast("AgentBody", node.body)
-            for node in self._directory.nodes()
-            if node.body.kind is Kind.AGENT
-        ]
-        return wire.Queues(
-            rows=[
-                collection_row(one)
-                for body in bodies
-                for one in body.memory.open_collections
-            ]
-        )
-
     async def _workflow_list(
         self, asked: wire.GetWorkflows, _: Client
     ) -> wire.Workflows:
@@ -351,23 +388,26 @@ class Desk:
             rows=[workflow_row(one) for one in found], more=len(found) == limit
         )
 
-    async def _exchanges(self, _: wire.GetExchanges, __: Client) -> wire.Exchanges:
-        found = [
-            node.body.deliveries.statistics()
-            for node in self._directory.nodes()
-            if isinstance(node.body, ExchangeBody)
-        ]
-        rows = [line_row(one, line) for one in found for line in one.lines]
-        return wire.Exchanges(rows=rows[:_MOST_ROWS], more=len(rows) > _MOST_ROWS)
-
-    async def _alarms(self, _: wire.GetAlarms, __: Client) -> wire.OpenAlarms:
-        return wire.OpenAlarms(rows=self._alarm_rows())
-
-    async def _health(self, _: wire.GetHealth, __: Client) -> wire.HealthOfSubjects:
-        rows = [*map(health_row, self._monitors.health.statistics().subjects)]
-        return wire.HealthOfSubjects(
-            rows=rows[:_MOST_ROWS], more=len(rows) > _MOST_ROWS
+    async def _steps(self, params: wire.GetSteps, _: Client) -> wire.Steps:
+        status = await self._workflows.status(params.workflow)
+        found = await self._store().read(partial(load_steps, id_=status.id))
+        return wire.Steps(
+            workflow=status.id,
+            rows=[step_row(one) for one in found[:_MOST_ROWS]],
+            more=len(found) > _MOST_ROWS,
         )
+
+    async def _workflow(self, params: wire.WorkflowAct, client: Client) -> wire.Done:
+        by = client.operator or client.name
+        self._record(f"operator.workflow.{params.act}", {"workflow": params.id}, by)
+        act = self._workflows.cancel
+        if params.act == "resume":
+            act = self._workflows.resume
+        try:
+            status = await act(params.id)
+        except ValueError as error:
+            raise NotAllowed(str(error)) from error
+        return wire.Done(sentence=f"workflow {status.id} is {status.state} now")
 
     async def _acknowledge(self, params: wire.Acknowledge, client: Client) -> wire.Done:
         by = client.operator or "somebody"
@@ -375,16 +415,6 @@ class Desk:
         return wire.Done(
             sentence=f"alarm {alarm.id} is acknowledged by {alarm.acknowledged_by}"
         )
-
-    async def _meetings(self, _: wire.GetMeetings, __: Client) -> wire.Meetings:
-        places = self._places
-        rows = [
-            *map(lock_row, places.locks.statistics().locks),
-            *map(election_row, places.elections.statistics().elections),
-            *map(barrier_row, places.barriers.statistics().barriers),
-            *map(ballot_row, places.quorums.statistics().ballots),
-        ]
-        return wire.Meetings(rows=rows[:_MOST_ROWS], more=len(rows) > _MOST_ROWS)
 
     async def _subscriptions(
         self, _: wire.GetSubscriptions, __: Client
@@ -492,138 +522,13 @@ class Desk:
             raise NotAllowed(f"{node.path} is a {node.body.kind}, not an agent")
         return cast("AgentBody", node.body)
 
-    # --- why -----------------------------------------------------------------------------------
+    # --- telling what was, and what would be ---------------------------------------------------
 
     async def _why(self, params: wire.Why, _: Client) -> wire.Explanation:
-        node = self._directory.resolve(params.path)
-        cause = node.cause
-        faults = await self._store().faults(node.path)
-        told = [fault_event(one) for one in faults[-_FAULTS:]]
-        if cause is None:
-            return wire.Explanation(
-                path=node.path,
-                incarnation=node.incarnation,
-                cause="none",
-                sentence=_never_restarted(node),
-                faults=told,
-                faults_total=len(faults),
-            )
-        fault = fault_row(cause.exit.fault) if isinstance(cause.exit, Crash) else None
-        message, before = "", None
-        if cause.kind in {CauseKind.CRASH, CauseKind.INJECTION}:
-            message, before, stored = await self._crash_of(node)
-            fault = (
-                fault if stored is None or cause.kind is not CauseKind.CRASH else stored
-            )
-        body = node.body if node.body.kind is Kind.AGENT else None
-        after = cast("AgentBody", body).memory.shown() if body is not None else b""
-        return wire.Explanation(
-            path=node.path,
-            incarnation=node.incarnation,
-            cause=cause.kind.value,
-            sentence=_sentence(node),
-            at_ns=cause.at_ns,
-            origin=cause.origin,
-            by=cause.by,
-            message=message,
-            fault=fault,
-            took_down=list(cause.took_down),
-            state_before=wire.Raw(before or b"null"),
-            state_after=wire.Raw(after or b"null"),
-            chain=await self._chain(node),
-            faults=told,
-            faults_total=len(faults),
-        )
-
-    async def _crash_of(
-        self, node: Node
-    ) -> tuple[str, bytes | None, wire.FaultRow | None]:
-        records = await self._store().crashes(node.path)
-        if node.body.kind is Kind.AGENT:
-            # The newest may still be on its way to the file.
-            last = cast("AgentBody", node.body).last_crash
-            records = [*records, last] if last is not None else records
-        for record in reversed(records):
-            if record.incarnation == node.incarnation - 1:
-                said = ""  # between two messages there is none in hand
-                if record.operation:
-                    arguments = record.message.decode(errors="replace")
-                    said = f"{record.operation} {arguments}"
-                return said, record.payload, stored_fault_row(record.fault)
-        return "", None, None
-
-    async def _chain(self, node: Node) -> list[wire.EventRow]:
-        entries = await self._store().entries(since=None, limit=400, pattern=">")
-        origin = node.cause.origin if node.cause is not None else node.path
-        about = [e for e in entries if e.source in {node.path, origin}]
-        return [event_row(entry) for entry in about[-_CHAIN:]]
-
-    # --- blast radius --------------------------------------------------------------------------
+        return await explain(self._directory.resolve(params.path), self._store())
 
     async def _preview(self, params: wire.GetPreview, _: Client) -> wire.Preview:
-        node = self._directory.resolve(params.path)
-        if params.act is wire.Act.STOP:
-            return self._planned(params.act, node, stops=[node], starts=[])
-        if params.act is wire.Act.RESTART:
-            return self._planned(params.act, node, stops=[node], starts=[node])
-        return self._preview_crash(node)
-
-    def _preview_crash(self, node: Node) -> wire.Preview:
-        parent = node.parent
-        crash = wire.Act.CRASH
-        if not isinstance(parent, Supervisor):
-            return self._planned(crash, node, stops=[node], starts=[], gives_up=True)
-        if node.spec.restart == Restart.TEMPORARY:
-            return self._planned(crash, node, stops=[node], starts=[])
-        window = node.window or parent.window
-        now = trio.current_time()
-        if window.spent(now) + 1 > window.budget.limit:
-            stops = [node] if node.window is not None else [parent.node]
-            return self._planned(crash, node, stops=stops, starts=[], gives_up=True)
-        members = [
-            Member(id=n.id, restart=Restart(n.spec.restart), running=n.running)
-            for n in parent.children.values()
-        ]
-        plan = plan_restart(parent.strategy, members, node.id)
-        return self._planned(
-            crash,
-            node,
-            stops=[node, *(parent.children[id_] for id_ in plan.stops)],
-            starts=[parent.children[id_] for id_ in plan.starts],
-        )
-
-    def _planned(
-        self,
-        act: wire.Act,
-        node: Node,
-        *,
-        stops: Sequence[Node],
-        starts: Sequence[Node],
-        gives_up: bool = False,
-    ) -> wire.Preview:
-        parent = node.parent
-        window = node.window or (
-            parent.window if isinstance(parent, Supervisor) else None
-        )
-        waiting = sum(
-            len(cast("AgentBody", n.body).mailbox)
-            for top in stops
-            for n in _subtree(top)
-            if n.body.kind is Kind.AGENT
-        )
-        return wire.Preview(
-            act=act,
-            path=node.path,
-            incarnation=node.incarnation,
-            stops=[n.path for top in stops for n in reversed(list(_subtree(top)))],
-            starts=[n.path for top in starts for n in _subtree(top)],
-            sentence=_preview_sentence(act, node, stops, starts, gives_up=gives_up),
-            spent=window.spent(trio.current_time()) if window is not None else 0,
-            limit=window.budget.limit if window is not None else None,
-            period=window.budget.period if window is not None else None,
-            gives_up=gives_up,
-            messages_waiting=waiting,
-        )
+        return preview(params.act, self._directory.resolve(params.path))
 
     # --- acting --------------------------------------------------------------------------------
 
@@ -734,6 +639,21 @@ class Desk:
         return wire.Done(sentence="the runtime is stopping")
 
 
+def _listed(
+    kind: Callable[..., Message],
+    rows: Callable[[], Sequence[Message]],
+    most: int | None = _MOST_ROWS,
+) -> Callable[[Message, Client], Awaitable[Message]]:
+    """How a request for the rows of something is answered: with the first `most`."""
+
+    async def answer(_: Message, __: Client) -> Message:
+        found = rows()
+        shown = found[:most]
+        return kind(rows=shown, more=len(shown) < len(found))
+
+    return answer
+
+
 def _as_filter(criterion: wire.Criterion) -> StateFilter:
     try:
         return StateFilter(criterion.field, criterion.op, criterion.value)
@@ -748,59 +668,3 @@ def _shows(body: AgentBody, filters: Sequence[StateFilter]) -> bool:
         return True
     seen, whole = (msgspec.json.decode(one or b"null") for one in (shown, kept))
     return all(one.look_up(seen) == one.look_up(whole) for one in filters)
-
-
-def _subtree(node: Node) -> list[Node]:
-    found = [node]
-    supervisor = as_supervisor(node)
-    if supervisor is not None:
-        for child in supervisor.children.values():
-            found += _subtree(child)
-    return found
-
-
-def _never_restarted(node: Node) -> str:
-    if node.last_exit is not None:
-        return f"{node.path} was never restarted; it {said_of(node.last_exit)}"
-    return f"{node.path} was never restarted in this run"
-
-
-def _sentence(node: Node) -> str:
-    cause = node.cause
-    assert cause is not None  # noqa: S101 - asked before
-    how = said_of(cause.exit)
-    who = f" by {cause.by}" if cause.by else ""
-    match cause.kind:
-        case CauseKind.GROUP:
-            return f"{node.path} was restarted because {cause.origin} {how}"
-        case CauseKind.OPERATOR:
-            return f"{node.path} was restarted{who or ' by an operator'}"
-        case CauseKind.INJECTION:
-            by = cause.exit.fault.message if isinstance(cause.exit, Crash) else how
-            return f"{node.path} was made to crash on purpose: {by}"
-        case CauseKind.ROLLBACK:
-            why = cause.exit.fault.summary() if isinstance(cause.exit, Crash) else how
-            return f"{node.path} was rolled back to its last committed state: {why}"
-        case _:
-            return f"{node.path} {how}"
-
-
-def _preview_sentence(
-    act: wire.Act,
-    node: Node,
-    stops: Sequence[Node],
-    starts: Sequence[Node],
-    *,
-    gives_up: bool,
-) -> str:
-    others = [n.path for n in stops if n is not node]
-    if gives_up:
-        who = others[0] if others else node.path
-        return f"this spends the restart budget: {who} gives up"
-    if act is wire.Act.STOP:
-        return f"{node.path} stops and stays stopped"
-    if not starts:
-        return f"{node.path} ends and is not started again ({node.spec.restart})"
-    if others:
-        return f"{node.path} restarts and takes along {', '.join(others)}"
-    return f"only {node.path} restarts"

@@ -258,8 +258,9 @@ class CollectionRow(Message, frozen=True, kw_only=True):
 
 
 class WorkflowRow(Message, frozen=True, kw_only=True):
-    """A workflow; `steps_over` are done, failed or compensated, `attempts` those in vain.
+    """A workflow; `steps_over` are done, failed or compensated.
 
+    `attempts` are its incarnations since it last got on: 1 is as it should be.
     `ended_at_ns` is None until it has ended; `reason` says why it failed or stands still.
     """
 
@@ -272,6 +273,23 @@ class WorkflowRow(Message, frozen=True, kw_only=True):
     reason: str
     begun_at_ns: int
     ended_at_ns: int | None
+
+
+class StepRow(Message, frozen=True, kw_only=True):
+    """A step of a workflow that has begun; `attempts` were begun, `error` is its failure.
+
+    `compensation` names what undoes it, and has failed `undo_failures` times. What a step
+    returned is not told.
+    """
+
+    number: int
+    name: str
+    state: Literal["begun", "done", "failed", "compensated"]
+    attempts: int
+    at_ns: int
+    compensation: str = ""
+    undo_failures: int = 0
+    error: str = ""
 
 
 class LineRow(Message, frozen=True, kw_only=True):
@@ -301,7 +319,7 @@ class MeetingRow(Message, frozen=True, kw_only=True):
     """Where agents agree; `kind` says on what, and what the numbers are.
 
     lock: `holder` has it under the token `number`, and `waiting` want it. election:
-    `holder` leads for term `number`, and `waiting` stand. barrier: `waiting` of `number`
+    `holder` leads for term `number`, and `waiting` stand; both since `since_ns`. barrier: `waiting` of `number`
     have come. ballot: `waiting` have voted, and `number` votes decide.
     """
 
@@ -310,6 +328,7 @@ class MeetingRow(Message, frozen=True, kw_only=True):
     number: int
     waiting: int
     holder: str = ""
+    since_ns: int | None = None
 
 
 class AlarmRow(Message, frozen=True, kw_only=True):
@@ -340,6 +359,67 @@ class HealthRow(Message, frozen=True, kw_only=True):
     checks: int
     failures: int
     late: int
+
+
+class GaugeRow(Message, frozen=True, kw_only=True):
+    """A gauge at its last reading, `age` seconds ago; `share` is of its limit.
+
+    `value` None: it is unknown, and `error` says why. `guards`: it refuses tokens when
+    its pressure is severe.
+    """
+
+    name: str
+    limit: float
+    pressure: str
+    guards: bool
+    failures: int
+    value: float | None = None
+    share: float | None = None
+    age: float | None = None
+    error: str = ""
+
+
+class OperationRow(Message, frozen=True, kw_only=True):
+    """How long an operation takes, in seconds; count = succeeded + failed + cancelled.
+
+    `p95` and `recent_failures` are of the last `recent` runs, the others of all of them.
+    """
+
+    name: str
+    count: int
+    succeeded: int
+    failed: int
+    cancelled: int
+    minimum: float
+    mean: float
+    maximum: float
+    p95: float
+    recent: int
+    recent_failures: int
+
+
+class GatewayRow(Message, frozen=True, kw_only=True):
+    """A way out of the process: an HTTP client, or the programs that are run.
+
+    asked = succeeded + failed + cancelled + active, at all times; `refused` found no room
+    in the line, or were not allowed. Of at most `limit` at once, `waiting` stand in a line
+    for `queue`. `numbers`: answers by status and errors by kind, or how programs ended;
+    `running`: the programs that do, and for whom.
+    """
+
+    kind: Literal["http", "programs"]
+    name: str
+    active: int
+    limit: int
+    waiting: int
+    queue: int
+    asked: int
+    succeeded: int
+    failed: int
+    cancelled: int
+    refused: int
+    numbers: dict[str, int] = {}
+    running: list[str] = []
 
 
 class EventRow(Message, frozen=True, kw_only=True):
@@ -554,6 +634,28 @@ class Workflows(Message, frozen=True, kw_only=True):
     more: bool = False
 
 
+class WorkflowAct(Message, frozen=True, kw_only=True):
+    """Cancel a workflow for good, or have one that stands still go on."""
+
+    act: Literal["cancel", "resume"]
+    id: str
+    key: str = ""
+
+
+class GetSteps(Message, frozen=True, kw_only=True):
+    """The steps of one workflow."""
+
+    workflow: str
+
+
+class Steps(Message, frozen=True, kw_only=True):
+    """Those that have begun, in order; the first thousand."""
+
+    rows: list[StepRow]
+    workflow: str = ""
+    more: bool = False
+
+
 class GetExchanges(Message, frozen=True, kw_only=True):
     """What every exchange has for each receiver."""
 
@@ -584,6 +686,39 @@ class HealthOfSubjects(Message, frozen=True, kw_only=True):
     """By name."""
 
     rows: list[HealthRow]
+    more: bool = False
+
+
+class GetGauges(Message, frozen=True, kw_only=True):
+    """All gauges of resources."""
+
+
+class Gauges(Message, frozen=True, kw_only=True):
+    """By name."""
+
+    rows: list[GaugeRow]
+    more: bool = False
+
+
+class GetOperations(Message, frozen=True, kw_only=True):
+    """All operations whose runs are timed."""
+
+
+class Operations(Message, frozen=True, kw_only=True):
+    """The one that ran last at the end; the first thousand."""
+
+    rows: list[OperationRow]
+    more: bool = False
+
+
+class GetGateways(Message, frozen=True, kw_only=True):
+    """All HTTP clients of the runtime, and its gateway for programs."""
+
+
+class Gateways(Message, frozen=True, kw_only=True):
+    """The clients by name, then the programs; the first thousand."""
+
+    rows: list[GatewayRow]
     more: bool = False
 
 
@@ -895,10 +1030,15 @@ METHODS: Final[dict[str, Method]] = {
     "circuits": Method(GetCircuits, Circuits),
     "queues": Method(GetQueues, Queues),
     "workflows": Method(GetWorkflows, Workflows),
+    "workflow": Method(WorkflowAct, Done, Rights.RW),
+    "steps": Method(GetSteps, Steps),
     "exchanges": Method(GetExchanges, Exchanges),
     "meetings": Method(GetMeetings, Meetings),
     "alarms": Method(GetAlarms, OpenAlarms),
     "health": Method(GetHealth, HealthOfSubjects),
+    "gauges": Method(GetGauges, Gauges),
+    "operations": Method(GetOperations, Operations),
+    "gateways": Method(GetGateways, Gateways),
     "subscriptions": Method(GetSubscriptions, Subscriptions),
     "subscription": Method(SubscriptionAct, Done, Rights.RW),
     "dead_letters": Method(GetDeadLetters, DeadLetters),

@@ -222,7 +222,10 @@ class ControlServer:
         if not client.rights.allow(needed):
             self.not_allowed += 1
             self.target.refused(method, client)
-            most = f"; this runtime grants at most {self.cap}"
+            most = (
+                f"; this runtime grants at most {self.cap}:"
+                f" start it with --rights {needed}"
+            )
             return Refusal(
                 message=f"{method} needs {needed} rights, this client has {client.rights}"
                 f"{'' if self.cap.allow(needed) else most}",

@@ -26,6 +26,7 @@ from .lookout import Lookout
 from .pages import SITES, index_of, library_folder, render_library
 from .progress import Progress
 from .sites import serve_site
+from .survey import Surveyor
 from .web import GUEST_MANNERS, OWN_MANNERS, Web
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ def application(
             ChildSpec("sites", _sites(ports, logs_folder(store))),
             *_crawl(web, store, Scope(seeds=seeds, limit=10_000), _OWN_PACE, _FETCHERS),
             ChildSpec("lookout", Lookout, args=(web, seeds)),
+            ChildSpec("surveyor", Surveyor, args=(web, seeds)),
         ],
     )
 

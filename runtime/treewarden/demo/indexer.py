@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 _WRITING: Final = trio.CapacityLimiter(1)
 
 
+LOCK: Final = "index"
+"""The lock of whoever writes the index."""
+
+
 class IndexerState(msgspec.Struct):
     """Pages in the index, and pages that came again and changed nothing."""
 
@@ -43,7 +47,11 @@ class Indexer(Agent[IndexerState]):
         self._index = index
 
     async def on_start(self) -> None:
-        """Open the file; a crash before may have left it half-way through something."""
+        """Open the file; a crash before may have left it half-way through something.
+
+        Who has the lock `index` may write it; with the agent's end it is free again.
+        """
+        await self.runtime.locks.acquire(LOCK)
         await trio.to_thread.run_sync(self._index.open, limiter=_WRITING)
         self.state.pages = await trio.to_thread.run_sync(
             self._index.count, limiter=_WRITING

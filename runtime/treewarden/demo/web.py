@@ -102,22 +102,29 @@ class Web:
             NotRunning, StoreError: it was not sent.
         """
         address, headers = self._address(url)
-        client = current_runtime().http.client(
+        runtime = current_runtime()
+        client = runtime.http.client(
             CLIENT, self._manners, headers={"User-Agent": AGENT}
         )
-        return await client.get(address, headers=headers)
+        with runtime.monitors.performance.time(f"get {urlsplit(url).netloc}"):
+            return await client.get(address, headers=headers)
 
     def rules(self, url: str) -> RobotFileParser | None:
         """What the site of this address lets robots do; None until `learn_rules`."""
         return self._rules.get(urlsplit(url).netloc)
 
     async def learn_rules(self, url: str) -> None:
-        """Ask the site of this address for its robots.txt; one request.
+        """Ask the site of this address for its robots.txt, unless its rules are known.
+
+        One request, however many want to know at the same time: the others wait for it.
 
         Raises:
             What `get` raises.
         """
-        self._rules[urlsplit(url).netloc] = robots(await self.get(robots_url(url)))
+        host = urlsplit(url).netloc
+        async with current_runtime().locks.hold(f"rules of {host}"):
+            if host not in self._rules:
+                self._rules[host] = robots(await self.get(robots_url(url)))
 
     def _address(self, url: str) -> tuple[str, dict[str, str]]:
         parts = urlsplit(url)

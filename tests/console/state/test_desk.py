@@ -35,8 +35,8 @@ def test_answers_are_bounded_and_void_after_a_restart(canned: Any) -> None:
         desk.histories.put(number, object())  # type: ignore[arg-type]
     assert desk.histories.get(0) is None
     assert desk.histories.get(999) is not None
-    desk.keep_explanation(canned.explanation())
-    desk.keep_state(canned.agent_state())
+    desk.take_answer(canned.explanation())
+    desk.take_answer(canned.agent_state())
     desk.forget_answers()
     assert desk.explanations.get("/fetchers/f-3") is None
     assert desk.histories.get("/frontier") is None

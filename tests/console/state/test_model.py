@@ -92,7 +92,7 @@ def test_rates_are_sampled_once_a_second(canned: Any) -> None:
     model.take()
     assert model.sample(102.0)
     assert model.rates.get("/frontier") == 10.0
-    assert "/frontier" in model.take().agents.ids
+    assert "/frontier" in model.take().of("agents").ids
 
 
 def test_a_snapshot_of_events_is_merged_with_what_is_read(canned: Any) -> None:
@@ -122,7 +122,7 @@ def test_a_durable_subscription_is_idle_until_somebody_takes_its_events(
 ) -> None:
     model = live(canned)
     idle = canned.idle_subscription()
-    model.take_subscriptions(Subscriptions(rows=[*canned.subscriptions(), idle]))
+    model.take_answer(Subscriptions(rows=[*canned.subscriptions(), idle]))
     assert list(model.idle.rows) == ["reports"]
     assert len(model.all_subscriptions()) == 4
     taken = msgspec.structs.replace(idle, members=1, published=3, delivered=3)
@@ -134,15 +134,15 @@ def test_a_held_picture_keeps_its_policies_subscriptions_and_letters(
     canned: Any,
 ) -> None:
     model = live(canned)
-    model.take_letters(DeadLetters(rows=canned.letters(), more=True))
+    model.take_answer(DeadLetters(rows=canned.letters(), more=True))
     still = model.still(101.0)
-    model.take_letters(DeadLetters(rows=[]))
+    model.take_answer(DeadLetters(rows=[]))
     model.apply(BusUpdate(sequence=2, gone=["subscription-2"]), 102.0)
     assert list(still.letters.rows) == ["7", "9"]
-    assert still.more_letters
+    assert "letters" in still.cut
     assert len(still.all_subscriptions()) == 3
     assert set(still.policies.rows) == {"site:healthy", "site:dying"}
-    assert not model.more_letters
+    assert "letters" not in model.cut
     assert not model.letters.rows
 
 
@@ -151,7 +151,7 @@ def test_alarms_come_and_go_and_are_forgotten_with_their_run(canned: Any) -> Non
     model.take()
     model.apply(canned.alarms(), 101.0)
     assert list(model.alarms.rows) == ["1", "2", "3"]
-    assert model.take().alarms
+    assert model.take().of("alarms")
     assert not model.take()
     still = model.still(101.0)
     model.apply(AlarmsUpdate(sequence=2, gone=["2"]), 102.0)

@@ -8,7 +8,7 @@ import pytest
 
 from treewarden.control.protocol import AlarmsUpdate
 from treewarden_console.state import Model
-from treewarden_console.widgets import Tone, alarms
+from treewarden_console.widgets import Tab, Tone, alarms, length_of, tabs
 
 WIDE, SMALL = 120, 80
 
@@ -47,3 +47,23 @@ def test_where_room_is_short_the_worst_that_is_news_gives_the_tone(
         for number, (severity, by) in enumerate(severities)
     ]
     assert alarms(told(*rows), SMALL)[0] == ("! 2 alarms", tone)
+
+
+TABS = (Tab("Tree", "Tree"), Tab("Circuits", "Circ"), Tab("Monitors", "Mon"))
+
+
+@pytest.mark.parametrize(
+    ("width", "line"),
+    [
+        (34, " 1 Tree [2 Circuits] 3 Monitors "),
+        (32, " 1 Tree [2 Circuits] 3 Monitors "),
+        (31, " 1Tree [2Circ] 3Mon "),
+        (20, " 1Tree [2Circ] 3Mon "),
+        (19, " 1 [2] 3 "),
+        (3, " 1 [2] 3 "),
+    ],
+)
+def test_screens_are_named_as_far_as_there_is_room(width: int, line: str) -> None:
+    spans = tabs(TABS, 1, width)
+    assert "".join(text for text, _ in spans) == line
+    assert length_of(spans) == len(line)

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from textual.strip import Strip
 
 COLUMNS = (
-    Column(key="name", title="NAME", width=0),
-    Column(key="value", title="VALUE", width=6, right=True),
-    Column(key="extra", title="EXTRA", width=8, least=60),
+    Column("NAME", 0),
+    Column("VALUE", 6, right=True),
+    Column("EXTRA", 8, least=60),
 )
 
 
