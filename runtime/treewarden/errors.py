@@ -238,7 +238,7 @@ class CallTimeout(AgentError, trio.TooSlowError):
         whom = f" of {sender}" if sender else ""
         super().__init__(
             f"{path} did not answer {operation}{whom} within {seconds:g} s; "
-            f"it is {doing}"
+            f"doing: {doing}"
         )
 
 

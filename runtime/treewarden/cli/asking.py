@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, cast
+from pathlib import Path
+from typing import Any, Final, TypeAlias, TypeVar, cast
 
 import msgspec
 import trio
@@ -18,10 +20,8 @@ from treewarden.control import (
     find_runtimes,
     socket_path,
 )
-from treewarden.control.plain import plain
 from treewarden.control.protocol import (
     Criterion,
-    Done,
     EventRow,
     EventsUpdate,
     Message,
@@ -30,12 +30,7 @@ from treewarden.control.protocol import (
     Topic,
 )
 from treewarden.control.session import Noticed
-from treewarden.errors import ConfigError, ControlError, NoRuntime
-
-from . import showing
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from treewarden.errors import ConfigError, ControlError, NoRuntime, TreewardenError
 
 M = TypeVar("M", bound=Message)
 Conversation: TypeAlias = Callable[[RemoteRuntime], Awaitable[None]]
@@ -92,16 +87,28 @@ async def _talk(
             async with connect(path, rights=rights) as remote:
                 scope.deadline = trio.current_time() + patience
                 await conversation(remote)
+    except TreewardenError:
+        # An answer, also that an agent was too slow: CallTimeout is a TooSlowError too.
+        raise
     except trio.TooSlowError as error:
         raise ControlError(f"the runtime at {path} did not answer in time") from error
 
 
-async def choose(socket: Path | None, name: str | None) -> Path:
+async def choose(
+    socket: Path | None, name: str | None, environ: Mapping[str, str] = os.environ
+) -> Path:
     """The socket that was meant: the one named, else that of the only runtime.
+
+    Where neither is given, `environ` may say it, as it does to what is to be run:
+    TREEWARDEN_SOCKET, or TREEWARDEN_NAME.
 
     Raises:
         NoRuntime: there is none, or there are several; the text lists them.
     """
+    if socket is None and name is None:
+        listens_at = environ.get("TREEWARDEN_SOCKET", "")
+        socket = Path(listens_at) if listens_at not in ("", "false") else None
+        name = environ.get("TREEWARDEN_NAME") or None
     if socket is not None:
         return socket
     if name is not None and socket_path(name).exists():
@@ -145,15 +152,6 @@ def request_and_print(
         print(show(await request(remote, method, params, result)))
 
     return conversation
-
-
-def act(method: str, params: Message, *, as_json: bool) -> Conversation:
-    """A conversation of one act, whose outcome is printed."""
-
-    def show(done: Done) -> str:
-        return showing.as_json(done) if as_json else plain(done.sentence)
-
-    return request_and_print(method, params, Done, show)
 
 
 def arguments(pairs: list[str]) -> dict[str, Raw]:

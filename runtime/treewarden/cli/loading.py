@@ -35,6 +35,12 @@ def load_application(target: str) -> Application:
     module_name, colon, attribute = target.partition(":")
     if not (colon and module_name and attribute):
         raise ConfigError(f"expected module:application, not {target!r}")
+    if "/" in module_name or module_name.endswith(".py"):
+        module = Path(module_name).stem
+        raise ConfigError(
+            f"{module_name} is a file; name its module, as {module}:{attribute}, where"
+            " Python finds it"
+        )
     if "" not in sys.path:
         sys.path.insert(0, "")
     return _application(_attribute(_module(module_name), attribute, target), target)
@@ -105,6 +111,13 @@ def _why(what: str, error: BaseException) -> str:
         place = f" ({error.filename}:{error.lineno})"
         return f"{what}: {type(error).__name__}: {error.msg}{place}"
     return f"{what}: {type(error).__name__}: {error}{_place(error)}"
+
+
+def origin(error: BaseException) -> str:
+    """Where what led to `error` was raised, as ` (FILE:LINE)`, if in the user's code."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return _place(error)
 
 
 def _place(error: BaseException) -> str:

@@ -7,6 +7,8 @@ ASCII, so that no character in it means anything to a terminal either.
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,18 +30,25 @@ if TYPE_CHECKING:
         EventRow,
         Explanation,
         FaultRow,
+        GatewayRow,
+        GaugeRow,
         HealthRow,
         Injections,
         LineRow,
         MeetingRow,
         NodeRow,
+        OperationRow,
         PolicyRow,
+        StepRow,
         SubscriptionRow,
         WorkflowRow,
     )
 
 # A cell that is longer than this says less, not more; `--json` has all of it.
 _CELL: Final = 200
+# What stands last is the longest as a rule, and is cut where a terminal has no room, but
+# not to less than this: then lines are broken anyway.
+_LAST_CELL: Final = 12
 _NODE_KEYS: Final = ("path", "id", "kind", "state", "incarnation", "restarts")
 
 
@@ -62,15 +71,32 @@ def _builtins(value: object) -> Any:  # noqa: ANN401 - whatever JSON can say
     return value
 
 
-def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Columns as wide as their contents; every cell on one line."""
+def table(
+    headers: Sequence[str], rows: Iterable[Sequence[object]], width: int | None = None
+) -> str:
+    """Columns as wide as their contents; every cell on one line.
+
+    Lines have at most `width` characters if cutting the last column is enough for that.
+    None: as many as the terminal has; any number without one.
+    """
+    room = _terminal_width() if width is None else width
     cells = [list(headers), *([plain(str(one), _CELL) for one in row] for row in rows)]
     widths = [max(len(row[at]) for row in cells) for at in range(len(headers))]
+    left = room - sum(widths[:-1]) - 2 * len(widths[:-1])
+    last = left if left >= _LAST_CELL else sys.maxsize
     lines = (
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        for row in cells
+        for row in ([*row[:-1], _cut(row[-1], last)] for row in cells)
     )
     return "\n".join(line.rstrip() for line in lines)
+
+
+def _terminal_width() -> int:
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 3]}..."
 
 
 # --- the tree --------------------------------------------------------------------------------
@@ -92,16 +118,27 @@ def tree_json(rows: Sequence[NodeRow], level: str) -> str:
     return json.dumps({"level": level, "nodes": top})
 
 
-def tree_text(rows: Sequence[NodeRow]) -> str:
-    """An indented table of the nodes."""
+def tree_text(rows: Sequence[NodeRow], *, fold: str = "") -> str:
+    """An indented table of the nodes.
+
+    Those below the node `fold` are only counted while they are all well: they run, and
+    none was ever restarted.
+    """
     depths: dict[str, int] = {}
     for row in rows:
         depths[row.path] = depths.get(row.parent or "", -1) + 1
+    below = [row for row in rows if fold and row.path.startswith(f"{fold}/")]
+    folded = {row.path for row in below}
+    if any(row.state != "running" or row.restarts for row in below):
+        folded = set()
+    count = {fold: f" ({len(folded)})"} if folded else {}
     return table(
         ("NODE", "KIND", "STATE", "INCARNATION", "RESTARTS", "LAST EXIT"),
         (
             (
-                "  " * depths[row.path] + (row.id or row.path),
+                "  " * depths[row.path]
+                + (row.id or row.path)
+                + count.get(row.path, ""),
                 row.kind,
                 row.state,
                 row.incarnation,
@@ -109,6 +146,7 @@ def tree_text(rows: Sequence[NodeRow]) -> str:
                 row.last_exit,
             )
             for row in rows
+            if row.path not in folded
         ),
     )
 
@@ -253,9 +291,20 @@ def policies_text(rows: Sequence[PolicyRow]) -> str:
 def _layers_text(row: PolicyRow) -> str:
     lines = [f"{plain(row.name)}, the outermost layer first:"]
     for layer in row.layers:
-        numbers = (f"{name}={one}" for name, one in layer.numbers.items() if one)
+        numbers = (
+            _number(name, one)
+            for name, one in layer.numbers.items()
+            if one and one != "()"
+        )
         lines.append(f"  {plain(layer.layer):<16}{plain('  '.join(numbers))}")
     return "\n".join(lines)
+
+
+def _number(name: str, value: float | str) -> str:
+    """One of a layer's numbers for people: an instant as such, seconds not to the last bit."""
+    if name.endswith("_ns") and isinstance(value, int):
+        return f"{name.removesuffix('_ns')}={when(value)}"
+    return f"{name}={value:.6g}" if isinstance(value, float) else f"{name}={value}"
 
 
 def _share(part: int, whole: int) -> str:
@@ -335,6 +384,102 @@ def health_text(rows: Sequence[HealthRow]) -> str:
             for row in rows
         ),
     )
+
+
+def gauges_text(rows: Sequence[GaugeRow]) -> str:
+    """A table of gauges; AGE is of the reading, GUARDS whether it refuses under pressure."""
+    return table(
+        ("RESOURCE", "PRESSURE", "VALUE", "LIMIT", "SHARE", "AGE", "GUARDS", "ERROR"),
+        (
+            (
+                row.name,
+                row.pressure,
+                "-" if row.value is None else _amount(row.value),
+                _amount(row.limit),
+                "-" if row.share is None else f"{row.share:.0%}",
+                "-" if row.age is None else f"{row.age:.1f} s",
+                "yes" if row.guards else "no",
+                row.error,
+            )
+            for row in rows
+        ),
+    )
+
+
+def _amount(value: float) -> str:
+    """As many digits as say something: all of a count of bytes, four of a share."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def operations_text(rows: Sequence[OperationRow]) -> str:
+    """A table of how long operations take, in milliseconds."""
+    return table(
+        (
+            "OPERATION", "RUNS", "FAILED", "CANCELLED", "MINIMUM", "MEAN", "P95",
+            "MAXIMUM", "RECENTLY FAILED",
+        ),
+        (
+            (
+                row.name,
+                row.count,
+                row.failed,
+                row.cancelled,
+                *(
+                    f"{seconds * 1000:,.1f}"
+                    for seconds in (row.minimum, row.mean, row.p95, row.maximum)
+                ),
+                f"{row.recent_failures}/{row.recent}",
+            )
+            for row in rows
+        ),
+    )  # fmt: skip
+
+
+def steps_text(rows: Sequence[StepRow]) -> str:
+    """A table of the steps of one workflow."""
+    return table(
+        ("STEP", "NAME", "STATE", "ATTEMPTS", "SINCE", "UNDONE BY", "ERROR"),
+        (
+            (
+                row.number,
+                row.name,
+                row.state,
+                row.attempts,
+                when(row.at_ns),
+                row.compensation
+                + (f" (failed {row.undo_failures}x)" if row.undo_failures else ""),
+                row.error,
+            )
+            for row in rows
+        ),
+    )
+
+
+def gateways_text(rows: Sequence[GatewayRow]) -> str:
+    """A table of HTTP clients and programs; DETAIL is how calls ended, and what runs."""
+    return table(
+        (
+            "GATEWAY", "KIND", "ACTIVE", "WAITING", "ASKED", "SUCCEEDED", "FAILED",
+            "CANCELLED", "REFUSED", "DETAIL",
+        ),
+        (
+            (
+                row.name,
+                row.kind,
+                f"{row.active}/{row.limit}",
+                f"{row.waiting}/{row.queue}",
+                row.asked,
+                row.succeeded,
+                row.failed,
+                row.cancelled,
+                row.refused,
+                "  ".join(
+                    [*(f"{one}={n}" for one, n in row.numbers.items()), *row.running]
+                ),
+            )
+            for row in rows
+        ),
+    )  # fmt: skip
 
 
 def meetings_text(rows: Sequence[MeetingRow]) -> str:

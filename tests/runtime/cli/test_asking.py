@@ -31,6 +31,26 @@ async def test_a_socket_that_is_named_is_the_one(tmp_path: Path) -> None:
     assert await choose(tmp_path / "x.sock", "other") == tmp_path / "x.sock"
 
 
+async def test_variables_that_say_where_to_listen_say_whom_to_ask(
+    tmp_path: Path,
+) -> None:
+    where = {"TREEWARDEN_SOCKET": str(tmp_path / "x.sock"), "TREEWARDEN_NAME": "shop"}
+    assert await choose(None, None, where) == tmp_path / "x.sock"
+    assert await choose(tmp_path / "y.sock", None, where) == tmp_path / "y.sock"
+
+
+@pytest.mark.usefixtures("nobody_home")
+@pytest.mark.parametrize("socket", ["", "false"])
+async def test_a_name_in_the_environment_counts_where_no_option_says_another(
+    socket: str,
+) -> None:
+    where = {"TREEWARDEN_SOCKET": socket, "TREEWARDEN_NAME": "shop"}
+    with pytest.raises(NoRuntime, match="called 'shop'"):
+        await choose(None, None, where)
+    with pytest.raises(NoRuntime, match="called 'yard'"):
+        await choose(None, "yard", where)
+
+
 @pytest.fixture
 def nobody_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No runtime anywhere that this user looks."""

@@ -309,6 +309,12 @@ def test_the_only_file_needs_no_name(
     assert result.exit_code == 1
     assert "there are: mail, shop" in result.output
     assert run(app, ["db", "check", "--name", "../shop"]).exit_code == 1
+    # The variables of what is run say it too, and an option wins over them.
+    for variable, value in (("NAME", "shop"), ("STORE", str(file))):
+        said = {f"TREEWARDEN_{variable}": value}
+        assert run(app, ["db", "check"], env=said).exit_code == 0
+        one = run(app, ["db", "check", "--runtime", "mail"], env=said)
+        assert str(tmp_path / "mail.db") in one.output
 
 
 # --- looking ----------------------------------------------------------------------------
@@ -350,6 +356,9 @@ def test_a_backup_is_made_beside_the_file_or_where_it_is_told(
     db("backup", str(target))
     assert target.exists()
     assert "is there already" in db("backup", str(target), status=1).output
+    nowhere = str(tmp_path / "nowhere" / "there.db")
+    said = db("backup", nowhere, status=1).output
+    assert f"there is no folder for {nowhere}" in said
 
 
 def test_looking_works_beside_a_running_runtime_and_changing_does_not(

@@ -114,3 +114,8 @@ def test_what_is_no_application_is_described(
     module: Write, text: str, words: str
 ) -> None:
     assert words in refusal(f"{module(text)}:app")
+
+
+@pytest.mark.parametrize("file", ["shop.py", "./shop.py", "apps/shop", "/srv/shop.py"])
+def test_a_file_is_no_module_and_is_told_its_name(file: str) -> None:
+    assert f"{file} is a file; name its module, as shop:app" in refusal(f"{file}:app")

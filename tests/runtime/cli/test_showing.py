@@ -2,6 +2,7 @@
 
 import json
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,7 +14,9 @@ from treewarden.control.protocol import (
     EventRow,
     Explanation,
     FaultRow,
+    LayerRow,
     NodeRow,
+    PolicyRow,
     Raw,
 )
 
@@ -73,6 +76,18 @@ def test_a_tree_as_text_is_indented() -> None:
         "    b",
         "  c",
     ]
+
+
+def test_what_is_folded_is_counted_while_it_is_well_and_shown_when_it_is_not() -> None:
+    def shown(rows: list[NodeRow]) -> list[str]:
+        lines = showing.tree_text(rows, fold="/a").splitlines()
+        return [line.split("  task")[0].strip() for line in lines[1:]]
+
+    plain = [node("/", None), node("/a", "/"), node("/a/b", "/a"), node("/ac", "/")]
+    assert shown(plain) == ["root", "a (1)", "ac"]
+    assert shown([*plain, node("/a/d", "/a", restarts=1)])[1:3] == ["a", "b"]
+    stopped = msgspec.structs.replace(node("/a/d", "/a"), state="stopped")
+    assert shown([*plain, stopped])[1:3] == ["a", "b"]
 
 
 def test_a_deep_tree_is_no_problem() -> None:
@@ -199,3 +214,31 @@ def test_a_story_ends_with_what_failed_before_newest_first() -> None:
 def test_a_time_no_calendar_has_is_a_number() -> None:
     assert showing.when(10**30) == str(10**30)
     assert len(showing.when(0)) == len("1970-01-01 00:00:00.000")
+
+
+def test_the_last_column_gives_way_to_a_narrow_terminal() -> None:
+    rows = [("a", "x" * 50), ("bb", "y")]
+    assert showing.table(("A", "WHY"), rows, 30).splitlines() == [
+        "A   WHY",
+        f"a   {'x' * 23}...",
+        "bb  y",
+    ]
+
+
+def test_nothing_is_cut_where_that_would_not_make_it_fit() -> None:
+    rows = [("a" * 25, "x" * 50)]
+    assert showing.table(("A", "WHY"), rows, 30).endswith("x" * 50)
+
+
+def test_a_layer_tells_people_instants_and_not_every_bit_of_a_number() -> None:
+    """What is zero or empty says nothing."""
+    numbers: dict[str, str | int | float | None] = {
+        "since_ns": 10**18,
+        "retry_after": 1.059977273005643,
+        "limit": 20,
+        "shares": "()",
+        "waiting": 0,
+    }
+    row = PolicyRow(name="p", layers=[LayerRow(layer="circuit", numbers=numbers)])
+    said = showing.policies_text([row]).splitlines()[-1].split(None, 1)[1]
+    assert said == f"since={showing.when(10**18)}  retry_after=1.05998  limit=20"

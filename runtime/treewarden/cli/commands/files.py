@@ -5,6 +5,7 @@ the runtime's lock, and are refused while it runs.
 """
 
 # No postponed annotations here: they are what typer reads.
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +14,7 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-app = typer.Typer(
+files = typer.Typer(
     rich_markup_mode=None,
     no_args_is_help=True,
     help="Check, copy and look after a runtime's database file.",
@@ -21,21 +22,37 @@ app = typer.Typer(
 
 Db = Annotated[
     Path | None,
-    typer.Option("--db", metavar="FILE", help="The database file [the only one]."),
+    typer.Option(
+        "--db",
+        metavar="FILE",
+        help="The database file [TREEWARDEN_STORE, the only one].",
+    ),
 ]
 Name = Annotated[
     str | None,
-    typer.Option("--name", help="The name of the runtime whose file it is."),
+    typer.Option(
+        "--name",
+        "--runtime",
+        metavar="NAME",
+        help="The runtime whose file it is [TREEWARDEN_NAME].",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def _file(db: Path | None, name: str | None) -> Path:
-    """The file that is meant: named, of a runtime's name, or the only one there is."""
+    """The file that is meant: named, of a runtime's name, or the only one there is.
+
+    Where nothing is said the variables count that say it to what is run.
+    """
     from treewarden.config import state_folder, valid_name
     from treewarden.errors import ConfigError
     from treewarden.store import is_ours
 
+    if db is None and name is None:
+        stored_in = os.environ.get("TREEWARDEN_STORE")
+        db = Path(stored_in) if stored_in else None
+        name = os.environ.get("TREEWARDEN_NAME") or None
     if db is not None:
         return db
     folder = state_folder()
@@ -52,9 +69,8 @@ def _file(db: Path | None, name: str | None) -> Path:
 
 
 def _print(record: object, sentences: list[str], *, as_json: bool) -> None:
+    from treewarden.cli import showing
     from treewarden.control.plain import plain
-
-    from . import showing
 
     if as_json:
         print(showing.as_json(_values(record)))
@@ -85,7 +101,7 @@ def _size(count: int) -> str:
 # --- looking ---------------------------------------------------------------------------------
 
 
-@app.command()
+@files.command()
 def check(
     db: Db = None,
     name: Name = None,
@@ -99,8 +115,9 @@ def check(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Look for damage: SQLite's structure, and the checksum of every row.
+    """Look for damage in the file.
 
+    SQLite's structure is looked at, and the checksum of every row.
     Status 1 when there is any, or when --app does not claim something that is stored.
 
     \b
@@ -114,8 +131,8 @@ def check(
     file = _file(db, name)
     report = check_file(file)
     if claimed_by is not None:
-        from .claims import Claims
-        from .loading import load_application
+        from treewarden.cli.claims import Claims
+        from treewarden.cli.loading import load_application
 
         claims = Claims(load_application(claimed_by))
         unknown = claims.unclaimed(states_of(file), belongings_of(file))
@@ -139,16 +156,18 @@ def _check_lines(report: Any) -> list[str]:  # noqa: ANN401 - a FileReport, not 
     return lines
 
 
-@app.command()
+@files.command()
 def backup(
-    target: Annotated[Path | None, typer.Argument(metavar="[TO]")] = None,
+    target: Annotated[
+        Path | None, typer.Argument(metavar="TO", help="The copy.")
+    ] = None,
     db: Db = None,
     name: Name = None,
     as_json: Json = False,
 ) -> None:
-    """Copy the file, of a running runtime too, and look at every row of the copy.
+    """Copy the file, also while it is in use.
 
-    Without TO the copy is beside the file and has the time in its name. Status 1 when
+    Every row of the copy is looked at. Without TO the copy is beside the file and has the time in its name. Status 1 when
     rows are damaged: they were so before.
 
     \b
@@ -162,7 +181,7 @@ def backup(
     _fail_if(made.damaged)
 
 
-@app.command()
+@files.command()
 def journal(
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 20,
     since: Annotated[
@@ -185,10 +204,9 @@ def journal(
     --json: one line an entry: {"position", "topic", "at_ns", "kind", "source", "trace",
              "payload"}
     """
+    from treewarden.cli import asking, showing
     from treewarden.control.views import event_row
     from treewarden.store import journal_of
-
-    from . import asking, showing
 
     asking.check(pattern)
     entries = journal_of(
@@ -199,7 +217,7 @@ def journal(
         print(show(event_row(entry)))
 
 
-@app.command()
+@files.command()
 def export(db: Db = None, name: Name = None) -> None:
     """Print everything that can be read, a line of JSON a row.
 
@@ -208,9 +226,8 @@ def export(db: Db = None, name: Name = None) -> None:
     \b
     {"table", "damaged", COLUMN: VALUE, ...}
     """
+    from treewarden.cli import showing
     from treewarden.store import export_rows
-
-    from . import showing
 
     damaged = 0
     for row in export_rows(_file(db, name)):
@@ -222,9 +239,9 @@ def export(db: Db = None, name: Name = None) -> None:
 # --- changing --------------------------------------------------------------------------------
 
 
-@app.command()
+@files.command()
 def restore(
-    source: Annotated[Path, typer.Argument(metavar="BACKUP")],
+    source: Annotated[Path, typer.Argument(metavar="BACKUP", help="A copy.")],
     replace: Annotated[
         bool, typer.Option("--replace", help="Put a file that is there aside.")
     ] = False,
@@ -232,7 +249,9 @@ def restore(
     name: Name = None,
     as_json: Json = False,
 ) -> None:
-    """Put a backup in the file's place, once every row of it was looked at.
+    """Put a backup in the file's place.
+
+    Every row of it is looked at first.
 
     \b
     --json: {"file", "rows", "kept"}
@@ -246,9 +265,11 @@ def restore(
     _print(done, lines, as_json=as_json)
 
 
-@app.command()
+@files.command()
 def migrate(db: Db = None, name: Name = None, as_json: Json = False) -> None:
-    """Bring the file's schema up to date, after a copy; a runtime does so by itself.
+    """Bring the file's schema up to date.
+
+    After a copy, and as a whole or not at all; a runtime does so by itself.
 
     \b
     --json: {"file", "before", "after", "kept"}
@@ -266,7 +287,7 @@ def migrate(db: Db = None, name: Name = None, as_json: Json = False) -> None:
     _print(done, lines, as_json=as_json)
 
 
-@app.command()
+@files.command()
 def scrub(
     remove: Annotated[
         bool,
@@ -276,10 +297,10 @@ def scrub(
     name: Name = None,
     as_json: Json = False,
 ) -> None:
-    """Look at the checksum of every row, and with --remove take damaged ones out.
+    """Find damaged rows, and --remove them.
 
-    An agent whose row was taken out starts from its initial state. Status 1 while there
-    are damaged rows of anything but the journal.
+    The checksum of every row is looked at. An agent whose row was taken out starts from its
+    initial state. Status 1 while there are damaged rows of anything but the journal.
 
     \b
     --json: {"file", "rows", "damaged": [{"table", "key"}], "removed", "kept"}
@@ -297,9 +318,11 @@ def scrub(
     _fail_if(not remove and done.damaged)
 
 
-@app.command()
+@files.command()
 def vacuum(db: Db = None, name: Name = None, as_json: Json = False) -> None:
-    """Write the file anew without its free pages; takes as much room again meanwhile.
+    """Write the file anew without its free pages.
+
+    That takes as much room again meanwhile.
 
     \b
     --json: {"file", "before_bytes", "after_bytes"}
@@ -311,15 +334,17 @@ def vacuum(db: Db = None, name: Name = None, as_json: Json = False) -> None:
     _print(done, [f"{done.file}: {before} before, {after} now"], as_json=as_json)
 
 
-@app.command()
+@files.command()
 def rename(
-    old: str,
-    new: str,
+    old: Annotated[str, typer.Argument(metavar="OLD", help="The path it has.")],
+    new: Annotated[str, typer.Argument(metavar="NEW", help="The path it gets.")],
     db: Db = None,
     name: Name = None,
     as_json: Json = False,
 ) -> None:
-    """Move what is stored under the path OLD to NEW: state, crashes, queues, maps.
+    """Move what is stored for an agent to another path.
+
+    Its state, crashes, queues and maps, from OLD to NEW.
 
     \b
     --json: {"file", "moved": {TABLE: NUMBER}}
