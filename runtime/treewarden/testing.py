@@ -1,8 +1,10 @@
 """For tests of agents and trees: a runtime of their own, virtual time, crashes, waits.
 
-Two fixtures are all that a test file needs. trio's autojump clock counts a task that waits
-for a thread as idle and fires deadlines while the disk is busy; `store_clock` stands still
-as long as a store owes an answer. pytest-trio runs a test on the clock that it asks for:
+Two fixtures are all that a test file needs, once pytest-trio is installed and told to run
+async tests (`trio_mode = true` in the ini file of pytest). trio's autojump clock counts a
+task that waits for a thread as idle and fires deadlines while the disk is busy;
+`store_clock` stands still as long as a store owes an answer. pytest-trio runs a test on the
+clock that it asks for:
 
     @pytest.fixture
     def clock():
@@ -132,7 +134,12 @@ class DeadLetter:
 
 
 class Sandbox:
-    """A runtime that has nothing in it but what the test starts; see `open_sandbox`."""
+    """A runtime that has nothing in it but what the test starts; see `open_sandbox`.
+
+    Attributes:
+        runtime: The runtime, with its bus, store, circuits and so on.
+        dead_letters: Every message since the sandbox opened that nobody will handle.
+    """
 
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime

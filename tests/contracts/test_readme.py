@@ -31,6 +31,12 @@ sys.addaudithook(refuse)
 runpy.run_path(sys.argv[1], run_name="__main__")
 """
 
+LOAD = """\
+import sys
+from treewarden.cli.loading import load_application
+print(load_application(sys.argv[1]).name)
+"""
+
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\[([^\]]*)\]\(([^)\s]+)\)")
 _COMMAND = re.compile(r"^(?:\$ )?treewarden ([a-z]+)", re.MULTILINE)
@@ -94,6 +100,23 @@ def test_each_program_of_the_readme_prints_what_the_readme_says(
                 check=False,
             )
             assert (result.stdout, result.returncode) == (expected, 0), result.stderr
+
+
+def test_the_first_program_is_what_treewarden_run_is_given(
+    readme: str, short_folder: Path
+) -> None:
+    [target] = set(re.findall(r"^treewarden run (weather:\w+)", readme, re.MULTILINE))
+    (short_folder / "weather.py").write_text(programs(readme)[0].code, "utf-8")
+    result = subprocess.run(
+        [sys.executable, "-c", LOAD, target],
+        cwd=short_folder,
+        env=own_home(short_folder),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    # It is loaded, and does not run by being imported.
+    assert (result.stdout, result.returncode) == ("weather\n", 0), result.stderr
 
 
 def test_the_first_program_is_short(readme: str) -> None:

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Final
 from . import (
     agents,
     answers,
+    bodies,
     bus,
     circuits,
     collections,
+    collector,
     commits,
     coordination,
     durable,
@@ -55,6 +57,7 @@ AREAS: Final[dict[str, Area]] = {
     "durable": durable.DOUBLES,
     "endings": endings.DOUBLES,
     "gateways": gateways.DOUBLES,
+    "bodies": bodies.DOUBLES,
     "reports": reports.DOUBLES,
     "registry": registry.DOUBLES,
     "work": work.DOUBLES,
@@ -69,6 +72,7 @@ AREAS: Final[dict[str, Area]] = {
     "system": system.DOUBLES,
     "transactions": transactions.DOUBLES,
     "turns": turns.DOUBLES,
+    "collector": collector.DOUBLES,
 }
 
 ALL: Final[dict[str, Double]] = {

@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -25,7 +26,8 @@ BOUND = 40.0
 
 APPLICATION = """
 import msgspec
-from treewarden import Agent, Application, ChildSpec
+import trio
+from treewarden import Agent, Application, ChildSpec, WorkflowExists, current_runtime
 
 
 class Total(msgspec.Struct):
@@ -40,9 +42,19 @@ class Counter(Agent[Total]):
     async def spoil(self) -> None:
         self.state.total = float("nan")
 
+    async def rename(self, name: str) -> str:
+        return name
+
+    async def ponder(self) -> None:
+        await trio.sleep_forever()
+
     async def complain(self, about: str) -> None:
         self.runtime.alarms.open("complaint", about, message="it hums")
         self.runtime.health.watch(about)
+
+
+async def lost(task_status) -> None:
+    {}["config"]
 
 
 class Spoilt(Agent[Total]):
@@ -50,10 +62,37 @@ class Spoilt(Agent[Total]):
         self.state.total = float("nan")
 
 
-app = Application("shop", [ChildSpec("counter", Counter)])
+async def pack() -> None:
+    pass
+
+
+async def unpack(packed: None) -> None:
+    pass
+
+
+async def order(flow) -> None:
+    await flow.step(pack, compensate=unpack)
+    await flow.step(trio.sleep_forever, name="wait")
+
+
+async def orders() -> None:
+    workflows = current_runtime().workflows
+    workflows.register(order)
+    try:
+        await workflows.start(order, id="order-1")
+    except WorkflowExists:
+        pass
+    await trio.sleep_forever()
+
+
+app = Application("shop", [ChildSpec("counter", Counter), ChildSpec("orders", orders)])
 other = Application("other", [ChildSpec("counter", Counter)])
 spoilt = Application("spoilt", [ChildSpec("agent", Spoilt)])
+unready = Application("unready", [ChildSpec("lost", lost)])
 """
+
+# Where the start of "unready" fails.
+LOST_AT = APPLICATION.splitlines().index('    {}["config"]') + 1
 
 Done = subprocess.CompletedProcess[str]
 
@@ -226,6 +265,7 @@ def test_a_call_is_answered_and_its_state_shown(shop: Home) -> None:
         (["call", "counter", "add", "n=many"], "Expected `int`"),
         (["call", "counter", "nope"], "no operation 'nope'"),
         (["call", "counter", "add", "one"], "key=value"),
+        (["call", "counter", "rename", "name=7"], "in quotes: name='\"7\"'"),
         (["call", "counter", "spoil"], "/counter"),
         (["state", "nobody"], "nobody"),
         (["inject", "crash", "nobody"], "nobody"),
@@ -237,6 +277,25 @@ def test_what_cannot_be_done_is_one_line_and_status_1(
     shop: Home, words: list[str], part: str
 ) -> None:
     assert part in line(shop.treewarden(*words), 1)
+
+
+def test_an_agent_that_is_too_slow_is_told_from_a_runtime_that_is(shop: Home) -> None:
+    said = line(shop.treewarden("call", "counter", "ponder", "--seconds", "0.1"), 1)
+    assert "/counter did not answer ponder within 0.1 s; doing: ponder" in said
+    assert shop.treewarden("inject", "crash", "counter").returncode == 0
+
+
+def test_a_shell_completes_what_the_runtime_has(shop: Home) -> None:
+    def completed(words: str) -> list[str]:
+        asked = {
+            "COMP_WORDS": words,
+            "COMP_CWORD": str(words.count(" ")),
+            "_TREEWARDEN_COMPLETE": "complete_bash",
+        }
+        return shop.treewarden(environ=asked).stdout.split()
+
+    assert completed("treewarden state /c") == ["/counter"]
+    assert completed("treewarden tree --runtime s") == ["shop"]
 
 
 def test_an_injected_crash_is_healed_explained_and_in_the_journal(shop: Home) -> None:
@@ -294,6 +353,21 @@ def test_an_alarm_is_listed_and_acknowledged_and_health_is_told(shop: Home) -> N
     assert "/engine" in shop.treewarden("health").stdout
 
 
+def test_a_workflow_is_listed_with_its_steps_and_cancelled(shop: Home) -> None:
+    def steps() -> dict[str, str]:
+        rows = shop.json("steps", "order-1")["steps"]
+        return {row["name"]: row["state"] for row in rows}
+
+    wait_until(lambda: steps() == {"pack": "done", "wait": "begun"})
+    assert "unpack" in shop.treewarden("steps", "order-1").stdout
+    assert "does not wait" in line(shop.treewarden("workflow", "resume", "order-1"), 1)
+    assert shop.treewarden("workflow", "cancel", "order-1").returncode == 0
+    wait_until(lambda: steps()["pack"] == "compensated")
+    [row] = shop.json("workflows")["workflows"]
+    assert (row["id"], row["name"]) == ("order-1", "order")
+    assert "nobody" in line(shop.treewarden("steps", "nobody"), 1)
+
+
 def test_a_restart_goes_up_by_one(shop: Home) -> None:
     [agent] = shop.json("agents")["agents"]
     done = shop.json("restart", "counter")
@@ -314,6 +388,9 @@ def test_a_restart_goes_up_by_one(shop: Home) -> None:
         "workflows",
         "alarms",
         "health",
+        "resources",
+        "performance",
+        "gateways",
     ],
 )
 def test_every_list_has_a_text_for_people(shop: Home, word: str) -> None:
@@ -350,6 +427,31 @@ def test_a_reader_that_has_seen_enough_is_no_error(shop: Home) -> None:
     assert process.returncode == 0
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has it")
+@pytest.mark.parametrize("words", ["ps", "--help", "db --help"])
+def test_an_answer_that_nobody_can_take_is_one_line_and_status_1(
+    home: Home, words: str
+) -> None:
+    with open("/dev/full", "w") as full:  # noqa: PTH123 - a device
+        process = home.start(*words.split(), stdout=full, stderr=subprocess.PIPE)
+        said = process.communicate(timeout=BOUND)[1]
+    assert process.returncode == 1
+    assert said == "treewarden: cannot write the answer: No space left on device\n"
+
+
+def test_with_a_closed_stdout_it_does_what_it_does(home: Home) -> None:
+    run = f"{sys.executable} -m treewarden.cli ps >&-"
+    done = subprocess.run(
+        ["sh", "-c", run],
+        env=home.environ,
+        cwd=home.folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_name_nobody_has_is_status_3_with_the_list(shop: Home) -> None:
     assert "these run: shop" in line(shop.treewarden("tree", "--runtime", "x"), 3)
     assert "x.sock" in line(shop.treewarden("tree", "--socket", "x.sock"), 3)
@@ -376,7 +478,7 @@ def test_a_runtime_caps_what_anybody_may_do(home: Home) -> None:
     with home.running("shop:app", "--rights", "ro"):
         refusal = line(home.treewarden("inject", "crash", "/system"), 1)
         assert "needs chaos rights" in refusal
-        assert "at most ro" in refusal
+        assert "at most ro: start it with --rights chaos" in refusal
 
 
 # --- bad input -------------------------------------------------------------------------------
@@ -397,6 +499,7 @@ def test_a_runtime_caps_what_anybody_may_do(home: Home) -> None:
             "shop.py exists and is not a socket",
         ),
         (["run", "shop:spoilt"], "/agent"),
+        (["run", "shop:unready"], f"shop.py:{LOST_AT})"),
         (["attach"], "needs a terminal"),
     ],
 )
@@ -437,6 +540,7 @@ def test_a_socket_path_that_is_too_long_works_and_says_where(home: Home) -> None
     assert process.returncode == 0
     [said] = output.splitlines()
     assert "is over 100 bytes" in said
+    assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} WARNING treewarden", said)
 
 
 @pytest.mark.parametrize("words", [[], ["nonsense"], ["run"], ["circuit", "hug", "x"]])
@@ -469,7 +573,9 @@ def test_help_is_quick_because_it_loads_nothing(home: Home) -> None:
         "try: app(['--help'])\n"
         "except SystemExit: pass\n"
         "heavy = {'trio', 'msgspec', 'sqlite3', 'textual', 'httpx', 'rich'}\n"
-        "print(sorted(heavy & sys.modules.keys()))"
+        "ours = {name for name in sys.modules if name.startswith('treewarden')}\n"
+        "shell = {name for name in ours if name.startswith('treewarden.cli')}\n"
+        "print(sorted(heavy & sys.modules.keys()), sorted(ours - shell))"
     )
     done = subprocess.run(
         [sys.executable, "-c", program],
@@ -478,7 +584,7 @@ def test_help_is_quick_because_it_loads_nothing(home: Home) -> None:
         text=True,
         check=True,
     )
-    assert done.stdout.splitlines()[-1] == "[]"
+    assert done.stdout.splitlines()[-1] == "[] ['treewarden']"
 
 
 # --- with a terminal -------------------------------------------------------------------------
@@ -520,6 +626,17 @@ class Terminal:
         self.read()
         os.close(self.main)
         return self.process.wait()
+
+
+def test_on_a_terminal_a_runtime_says_who_it_is_and_how_to_watch_and_end_it(
+    home: Home,
+) -> None:
+    terminal = Terminal(home, ["run", "shop:app", "--headless"])
+    terminal.wait_for(b"running shop as process %d;" % terminal.process.pid)
+    assert b"`treewarden attach shop`" in terminal.read()
+    wait_until(lambda: home.names() == ["shop"])
+    terminal.process.send_signal(signal.SIGINT)
+    assert terminal.wait_end() == 130
 
 
 def test_a_console_left_alone_leaves_its_runtime_running(home: Home) -> None:
