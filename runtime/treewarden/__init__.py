@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .bus import (
         Bus,
         DurablePolicy,
+        DurableRetention,
         Event,
         LeasedEvent,
         Overflow,
@@ -95,6 +96,7 @@ if TYPE_CHECKING:
         ProgramFailed,
         ProgramRefused,
         ProgramTimeout,
+        PublisherPaused,
         RateLimited,
         Refused,
         ResilienceError,
@@ -216,7 +218,7 @@ if TYPE_CHECKING:
 _NAMES = {
     "agents": "Agent AgentRef AgentStatistics DeadLetter Down Handled MailboxPolicy Monitor "
     "Participant Reply Request Transaction",
-    "bus": "Bus DurablePolicy Event LeasedEvent Overflow Replay Start Subscriber "
+    "bus": "Bus DurablePolicy DurableRetention Event LeasedEvent Overflow Replay Start Subscriber "
     "Subscription by_topic unordered",
     "config": "Config load_config",
     "coordination": "Barriers Buffered Decision Delivered Elections Exchange ExchangePolicy Grant Locks "
@@ -227,7 +229,7 @@ _NAMES = {
     "ControlError CoordinationError DeliveryFailed GatewayError HttpFailed HttpRefused "
     "IntensityExceeded KeyTaken LeadershipLost LineFull LockHeld LockLost MailboxFull "
     "NameAmbiguous NameUnknown NoSuitableAgent NotAdmitted NotRunning "
-    "PoolFull PoolReentered ProgramFailed ProgramRefused ProgramTimeout RateLimited Refused ResilienceError ResourceExhausted RestoreError "
+    "PoolFull PoolReentered ProgramFailed ProgramRefused ProgramTimeout PublisherPaused RateLimited Refused ResilienceError ResourceExhausted RestoreError "
     "RetriesExhausted ShuttingDown StartTimeout StateNotEncodable StepFailed "
     "StoreBroken StoreError StoreLocked SupervisionError TimedOut "
     "TransactionConflict TransactionMisuse TransactionTimeout "
@@ -305,6 +307,7 @@ __all__ = [
     "DurableMap",
     "DurablePolicy",
     "DurableQueue",
+    "DurableRetention",
     "DynamicSupervisorSpec",
     "Elections",
     "Ending",
@@ -372,6 +375,7 @@ __all__ = [
     "ProgramResult",
     "ProgramTimeout",
     "Programs",
+    "PublisherPaused",
     "Quorums",
     "RateLimit",
     "RateLimited",

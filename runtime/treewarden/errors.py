@@ -26,7 +26,8 @@ TreewardenError
 │  └─ RestoreError           state or journal cannot be read, or is another type's
 ├─ BusError
 │  ├─ Backpressure           a subscription is full; names it
-│  │  └─ LineFull            an exchange has no room for a receiver; names it
+│  │  ├─ LineFull            an exchange has no room for a receiver; names it
+│  │  └─ PublisherPaused     the journal is full of what a subscription has not taken
 │  └─ DeliveryFailed         not acknowledged; reason: receiver_not_found,
 │                            delivery_timeout, delivery_failed
 ├─ CoordinationError
@@ -334,6 +335,22 @@ class Backpressure(BusError):
         self.subscription = subscription
         self.capacity = capacity
         super().__init__(f"subscription {subscription} is full ({capacity} events)")
+
+
+class PublisherPaused(Backpressure):
+    """The journal is full of what `subscription` has not taken; nothing was published.
+
+    The world's: somebody has to take its events, or to forget it.
+    """
+
+    def __init__(self, subscription: str) -> None:
+        self.subscription = subscription
+        self.capacity = 0
+        BusError.__init__(
+            self,
+            f"nothing was published: the journal is beyond its limits for {subscription},"
+            " which pauses publishers until it has taken what is there, or is forgotten",
+        )
 
 
 class LineFull(Backpressure):

@@ -23,17 +23,20 @@ from treewarden.bus import bus as buses
 from treewarden.bus.buffer import Buffer, Newest
 from treewarden.bus.deliveries import Deliveries
 from treewarden.bus.durable import DurableSubscription
+from treewarden.bus.pauses import Pauses
 from treewarden.bus.records import Records
-from treewarden.store import Unit, load_subscriptions, save_subscription
+from treewarden.store import Unit, load_subscriptions, pruning, save_subscription
 
 from .double import Area
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from treewarden.bus.deliveries import Entry
     from treewarden.bus.subscriber import Subscriber
     from treewarden.errors import StoreError
     from treewarden.exits import Fault
-    from treewarden.store import StoredDelivery, Write
+    from treewarden.store import Holding, Owned, StoredDelivery, Write
 
     from .double import Replace
 
@@ -47,6 +50,7 @@ _RANDOM: Final = (
 )
 _AGENTS: Final = "test_agent_events.py"
 _DURABLE: Final = "test_durable.py"
+_RETENTION: Final = "test_retention.py"
 
 
 # --- in memory -------------------------------------------------------------------------------
@@ -334,6 +338,55 @@ def what_the_journal_deleted_is_not_looked_for(replace: Replace) -> None:
         return None
 
     replace(DurableSubscription, "_lose", lose)
+
+
+@DOUBLES.breaks(
+    caught_by=f"{_RETENTION}::test_keep_has_all_that_drop_and_mark_gap_misses"
+)
+def the_journal_keeps_nothing_for_anybody(replace: Replace) -> None:
+    """Its limits hold, whatever a durable subscription asked for."""
+    replace(pruning, "load_holding", lambda connection: [])
+
+
+@DOUBLES.breaks(
+    caught_by=f"{_RETENTION}::test_keep_is_bounded_and_what_is_beyond_is_a_gap_that_is_told_once"
+)
+def what_is_kept_has_no_cap(replace: Replace) -> None:
+    """One subscription that nobody takes fills the disk."""
+    replace(pruning, "HELD_TIMES", 1000)
+
+
+@DOUBLES.swaps(
+    Pauses,
+    "check",
+    caught_by=f"{_RETENTION}::test_who_cannot_wait_is_refused",
+)
+def who_cannot_wait_is_not_paused(
+    self: Pauses, topic: str, taken: Collection[Owned] = ()
+) -> None:
+    """A handler, or `publish_nowait`, publishes until the events are lost."""
+
+
+@DOUBLES.breaks(caught_by=f"{_RETENTION}::test_a_subscriber_never_waits_for_itself")
+def a_subscriber_waits_for_itself(replace: Replace) -> None:
+    """Who takes the events is paused until somebody has taken them."""
+    honest = Pauses._find
+
+    def find(self: Pauses, topic: str, taken: Collection[Owned]) -> Holding | None:
+        return honest(self, topic, ())
+
+    replace(Pauses, "_find", find)
+
+
+@DOUBLES.swaps(
+    DurableSubscription,
+    "_let_go",
+    caught_by=f"{_RETENTION}::test_who_keeps_up_is_never_in_the_way",
+)
+def a_cursor_that_others_wait_for_is_noted_now_and_then(
+    self: DurableSubscription,
+) -> None:
+    """All is taken, the file does not know, and publishers wait for ever."""
 
 
 @DOUBLES.breaks(

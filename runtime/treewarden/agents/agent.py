@@ -337,6 +337,8 @@ class Agent(Generic[State]):
         Raises:
             NotRunning: there is no store.
             TypeError, ValueError: the payload cannot be encoded, the topic is none.
+            PublisherPaused: the journal is beyond its limits for a durable subscription
+                that pauses publishers, and not one of its own. A handler cannot wait.
 
         For a `wait` subscription without room the event waits in this agent's outbox,
         and the agent takes no next message until it has left.

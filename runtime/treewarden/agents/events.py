@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from treewarden.bus import DurablePolicy, LeasedEvent, Start, Subscriber
     from treewarden.exits import Fault
-    from treewarden.store import Unit
+    from treewarden.store import Owned, Unit
 
     from .body import AgentBody
 
@@ -170,6 +170,11 @@ class DurableEvents:
         """Leave the others; what they hold goes to whoever else takes their events."""
         for key in [one for one in self._members if one not in keys]:
             self._members.pop(key).leave()
+
+    @property
+    def keys(self) -> list[Owned]:
+        """The subscriptions that it takes events of."""
+        return [one.subscription.key for one in self._members.values()]
 
     def flush(self) -> None:
         """The mailbox has room again."""

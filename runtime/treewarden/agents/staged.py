@@ -43,9 +43,14 @@ class Staged(msgspec.Struct, eq=False):
     def publish(self, topic: str, payload: object) -> None:
         """See `Agent.publish`."""
         body = self.body
-        if body.surroundings.bus is None:
+        bus = body.surroundings.bus
+        if bus is None:
             raise NotRunning(f"{body.node.path} publishes and there is no bus")
         check_topic(topic)
+        if bus.pauses_publishers:
+            ties = body.ties
+            events = None if ties is None else ties.events
+            bus.check_paused(topic, () if events is None else events.keys)
         encoded, plain = to_json(topic, payload)
         event = StagedEvent(
             topic=topic,

@@ -5,9 +5,12 @@ subscription is bounded and says what happens when it is full; a durable one kee
 in the journal and gets each event at least once. `topic` matches patterns, `buffer` decides
 who gets a place and what is lost, `deliveries` what a durable subscription delivers next
 (all without tasks); `subscription` and `subscriber` wake whoever takes the events,
-`durable` keeps the cursor, `records` writes it down, `replay` reads what was, `bus` puts
-them together on a `Journal`.
+`durable` keeps the cursor, `records` writes it down, `pauses` holds publishers back when
+the journal is full of what one has not taken, `replay` reads what was, `bus` puts them
+together on a `Journal`.
 """
+
+from treewarden.store import DurableRetention
 
 from .buffer import Offered, Overflow, Reason
 from .bus import DEFAULT_CAPACITY, Bus, BusStatistics
@@ -27,6 +30,7 @@ __all__ = [
     "BusStatistics",
     "Decided",
     "DurablePolicy",
+    "DurableRetention",
     "DurableStatistics",
     "DurableSubscription",
     "Event",

@@ -32,6 +32,7 @@ from treewarden.store import Unit, forget_subscription, load_subscriptions
 from .buffer import Offered, Overflow, Reason, Reservation
 from .durable import DurableStatistics, DurableSubscription
 from .event import Event, by_topic, shown, to_json
+from .pauses import Pauses, taking
 from .policy import DurablePolicy, check_name, durable_id
 from .replay import Replay
 from .start import Start
@@ -39,7 +40,7 @@ from .subscription import Subscription, SubscriptionStatistics, take_places
 from .topic import Routes
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Collection, Mapping
 
     from treewarden.exits import Fault
     from treewarden.store import JournalEntry, Owned, Store
@@ -68,6 +69,7 @@ class BusStatistics:
     `published` and `signalled` count events, `not_committed` those that the journal could
     not keep, `refused` those stopped for want of room. `delivered`, `dropped` and
     `pending` count each event once a subscription in memory; `durable` ones are apart.
+    `paused` is how many publishers wait for one of these.
     """
 
     published: int
@@ -80,6 +82,7 @@ class BusStatistics:
     subscriptions: tuple[SubscriptionStatistics, ...]
     refused: int = 0
     durable: tuple[DurableStatistics, ...] = ()
+    paused: int = 0
 
 
 class Bus:
@@ -113,6 +116,9 @@ class Bus:
         self._quiet_until = -math.inf
         self._durable: dict[Owned, DurableSubscription] = {}
         self._unfollow: Callable[[], None] | None = None
+        self._pauses = Pauses(self._paused)
+        if store is not None:
+            store.observe_held(self._note_held)
         # What `serve` waits for, and until when it would.
         self._work = trio.Event()
         self._armed = -math.inf
@@ -267,7 +273,8 @@ class Bus:
         member = self.join_durable(name, pattern, policy=policy, lease=policy.lease)
         try:
             await member.subscription.open(start)
-            yield member
+            with taking(member.subscription.key):
+                yield member
         except Exception as error:
             member.leave(failed=f"its task failed: {type(error).__name__}")
             raise
@@ -323,6 +330,7 @@ class Bus:
         if self._unfollow is None:
             self._unfollow = store.follow(self._hear)
         self._durable[made.key] = made
+        self._note_held()
         return made
 
     def _close_durable(self, one: DurableSubscription) -> None:
@@ -364,6 +372,22 @@ class Bus:
     def durable(self, owner: str, name: str) -> DurableSubscription | None:
         """The durable subscription of this name, if anybody is there to take events."""
         return self._durable.get((owner, name))
+
+    def _note_held(self) -> None:
+        """The journal is beyond its limits for other subscriptions than before."""
+        held = () if self._store is None or self._closed else self._store.held
+        self._pauses.update(held)
+        keys = {one.key for one in held}
+        for key, durable in tuple(self._durable.items()):
+            durable.hold(key in keys)
+
+    def _paused(self, topic: str, payload: dict[str, object]) -> None:
+        _log.warning(
+            "publishers of %s wait: the journal is beyond its limits for %s",
+            payload["pattern"],
+            payload["subscription"],
+        )
+        self._news(topic, payload)
 
     def _hear(self, entries: list[JournalEntry]) -> None:
         for one in tuple(self._durable.values()):
@@ -407,8 +431,9 @@ class Bus:
     ) -> Event:
         """Publish an event; returns once it is committed and with its subscribers.
 
-        Waits for room in `wait` subscriptions. Cancelled while it waits for room, here or
-        in the journal, nothing has happened; the journal cannot give an event back, so
+        Waits for room in `wait` subscriptions, and for durable ones that pause publishers
+        (`DurableRetention`). Cancelled while it waits for room, here or in the journal,
+        nothing has happened; the journal cannot give an event back, so
         cancelled after that, it is published all the same.
 
         Raises:
@@ -422,6 +447,8 @@ class Bus:
         await places.BUS_PUBLISH.pass_by()
         publication = self._prepare(topic, payload, source, trace)
         await trio.lowlevel.checkpoint_if_cancelled()
+        await self._pauses.wait(topic)
+        self._check_running("published")
         await take_places(publication.places)
         try:
             await self._journal.wait_room()
@@ -441,10 +468,12 @@ class Bus:
 
         Raises:
             TypeError, ValueError, BusError, NotRunning: as `publish` does.
-            Backpressure: a `wait` or `reject` subscription is full.
+            Backpressure: a `wait` or `reject` subscription is full, or (PublisherPaused) a
+                durable one pauses publishers.
             StoreError: the journal does not take it.
         """
         publication = self._prepare(topic, payload, source, trace)
+        self._pauses.check(topic)
         full = publication.places.take()
         if full is not None:
             full.refuse()
@@ -481,6 +510,21 @@ class Bus:
     def _count(self, committed: bool) -> None:
         self._published += committed
         self._not_committed += not committed
+
+    @property
+    def pauses_publishers(self) -> bool:
+        """Whether a durable subscription does so now."""
+        return self._pauses.any
+
+    def check_paused(self, topic: str, taken: Collection[Owned]) -> None:
+        """Refuse an event that is to be committed with somebody's work.
+
+        Who takes events of durable subscriptions, `taken`, does not wait for these.
+
+        Raises:
+            PublisherPaused: a durable subscription that wants it pauses publishers.
+        """
+        self._pauses.check(topic, taken)
 
     def offer(self, event: Event) -> tuple[Subscription, ...]:
         """Deliver an event that was committed with somebody else's work.
@@ -542,6 +586,9 @@ class Bus:
     def close(self) -> None:
         """End every subscription; nothing can be published any more."""
         self._closed = True
+        if self._store is not None:
+            self._store.observe_held(None)
+        self._pauses.update(())
         for subscription in tuple(self._subscriptions):
             subscription.close()
         for durable in tuple(self._durable.values()):
@@ -570,6 +617,7 @@ class Bus:
             subscriptions=rows,
             refused=self._refused_before + sum(row.refused for row in rows),
             durable=tuple(one.statistics() for one in self._durable.values()),
+            paused=self._pauses.waiting,
         )
 
     @property
@@ -581,7 +629,8 @@ class Bus:
         events = self._published + self._signalled + self._not_committed
         living = sum(_activity(one) for one in self._subscriptions)
         durable = sum(one.activity for one in self._durable.values())
-        return events + self._made + self._gone + living + durable
+        known = events + self._made + self._gone + self._pauses.activity
+        return known + living + durable
 
 
 def _activity(subscription: Subscription) -> int:

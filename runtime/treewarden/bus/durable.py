@@ -36,6 +36,7 @@ from msgspec.structs import replace
 from treewarden.errors import StoreError
 from treewarden.exits import Fault, writable
 from treewarden.store import (
+    DurableRetention,
     StoredDelivery,
     StoredSubscription,
     Unit,
@@ -74,7 +75,8 @@ class DurableStatistics:
     Of the `pending`, `leased` are with members and `waiting` are to be tried again, and
     `unread` are in the journal only. `cursor`: all up to this position is over; `lag`
     entries of the journal are behind it. `redelivered` counts attempts beyond the first.
-    Of what the journal deleted while nobody looked each entry counts as expired.
+    Of what the journal deleted while nobody looked each entry counts as expired. It
+    `holds` when the journal is beyond its limits for what is behind its cursor.
     """
 
     id: str
@@ -94,6 +96,8 @@ class DurableStatistics:
     unread: int
     redelivered: int
     dropped_by: Mapping[Reason, int]
+    retention: str = DurableRetention.DROP_AND_MARK_GAP
+    holds: bool = False
     last_fault: str = ""
 
 
@@ -130,7 +134,7 @@ class DurableSubscription:
         self.dropped: dict[Reason, int] = {}
         self.last_fault: Fault | None = None
         self._store = store
-        self._records = Records(store, (owner, name), pattern)
+        self._records = Records(store, (owner, name), pattern, policy.retention)
         self._wake = wake
         self._news = news
         self._gone = gone
@@ -152,7 +156,7 @@ class DurableSubscription:
         self._begun = self._given = 0
         # Where the cursor was when it was written last.
         self._saved = 0
-        self._counting = False
+        self._counting = self._holds = False
         self._notes: dict[int, StoredDelivery] = {}
         # Dead letters that came back while it was being opened.
         self._early: list[Event] = []
@@ -210,6 +214,8 @@ class DurableSubscription:
         with suppress(StoreError):
             await store.settled()
         row = await self._records.find() or await self._begin(start)
+        if row.retention != self._records.retention:
+            await self._write(self._records.row(row.cursor, row.begun))
         notes = await self._records.deliveries()
         self._read_to = self._saved = row.cursor
         self._begun = self._given = row.begun
@@ -232,10 +238,13 @@ class DurableSubscription:
             else []
         )
         row = self._records.row(cursor, cursor)
-        again = [self._records.again(event) for event in events]
-        unit = self._records.hand_over([*self._records.saved(row), *again])
-        await self._store.wait(unit)
+        await self._write(row, *(self._records.again(event) for event in events))
         return row
+
+    async def _write(self, row: StoredSubscription, *notes: Write) -> None:
+        """Have the file know it before anybody counts on it."""
+        unit = self._records.hand_over([*self._records.saved(row), *notes])
+        await self._store.wait(unit)
 
     def _recall(self, note: StoredDelivery) -> None:
         """One event of which the file knows something."""
@@ -421,6 +430,7 @@ class DurableSubscription:
         except StoreError:
             # The store tells of it; here it is only tried again.
             self._retry_later()
+        self._let_go()
         self.pump()
 
     def _retry_later(self) -> None:
@@ -574,6 +584,7 @@ class DurableSubscription:
         self._counting = False
         if error is None:
             counted()
+            self._let_go()
             self.pump()
         else:
             self._retry_later()
@@ -630,6 +641,7 @@ class DurableSubscription:
         if error is None:
             self._deliveries.finish(entry)
             kept(entry)
+            self._let_go()
             if not self._is_caught_up:
                 self._read_soon()
         elif kept != self._delivered or (
@@ -731,6 +743,19 @@ class DurableSubscription:
         row = self._records.row(self._saved, begun)
         return self._try_hand_over([*self._records.saved(row), *notes])
 
+    def hold(self, holds: bool) -> None:
+        """Whether the journal is beyond its limits for what is behind the cursor."""
+        self._changes += holds is not self._holds
+        self._holds = holds
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Note at once how far it has come, if others wait for it."""
+        # While attempts are counted the file is to learn of them first.
+        is_awaited = self._holds and self._delivers and not self._counting
+        if is_awaited and self.cursor > self._saved:
+            self._save(self._begun)
+
     def _try_hand_over(self, writes: list[Write]) -> Unit | None:
         try:
             return self._records.hand_over(writes)
@@ -769,5 +794,7 @@ class DurableSubscription:
             unread=self._unread,
             redelivered=self.redelivered,
             dropped_by=dict(self.dropped),
+            retention=self._records.retention,
+            holds=self._holds,
             last_fault=self.last_fault.summary() if self.last_fault else "",
         )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from treewarden.resilience import Backoff, check_count, check_number
+from treewarden.store import DurableRetention
 
 from .event import by_topic
 from .topic import MAX_LENGTH
@@ -27,7 +28,9 @@ class DurablePolicy:
 
     `key`: events of one key are delivered one at a time, in their order. A lease ends
     after `lease` seconds; after an attempt that failed there is a wait (`backoff`); after
-    `max_attempts` an event is a dead letter. `capacity` events are in memory.
+    `max_attempts` an event is a dead letter. `capacity` events are in memory. `retention`
+    says what the journal does when it has come to its limits and the subscription has not
+    come as far, also while nobody takes its events: see `DurableRetention`.
     """
 
     key: Callable[[Event], str] = by_topic
@@ -35,11 +38,13 @@ class DurablePolicy:
     max_attempts: int = MAX_ATTEMPTS
     lease: float = LEASE_SECONDS
     backoff: Backoff = DEFAULT_BACKOFF
+    retention: DurableRetention | str = DurableRetention.DROP_AND_MARK_GAP
 
     def __post_init__(self) -> None:
         """Refuse what could never deliver."""
         check_count("capacity", self.capacity, 1)
         check_count("max_attempts", self.max_attempts, 1)
+        object.__setattr__(self, "retention", DurableRetention(self.retention))
         check_number("lease", self.lease)
         if not self.lease > 0:
             raise ValueError(f"lease must be > 0 seconds, not {self.lease}")

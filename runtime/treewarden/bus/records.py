@@ -39,10 +39,11 @@ if TYPE_CHECKING:
 class Records:
     """The rows of one durable subscription; what is handed over is its own work."""
 
-    __slots__ = ("_pattern", "_store", "key")
+    __slots__ = ("_pattern", "_store", "key", "retention")
 
-    def __init__(self, store: Store, key: Owned, pattern: str) -> None:
+    def __init__(self, store: Store, key: Owned, pattern: str, retention: str) -> None:
         self.key = key
+        self.retention = retention
         self._store = store
         self._pattern = pattern
 
@@ -84,6 +85,7 @@ class Records:
             pattern=self._pattern,
             cursor=cursor,
             begun=begun,
+            retention=self.retention,
             at_ns=wall_ns(),
         )
 

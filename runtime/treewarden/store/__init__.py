@@ -57,11 +57,12 @@ from .policy_state import (
 )
 from .queue import DurableQueue, Item
 from .remembered import forget_child, load_children, remember_child
-from .retention import Retention
+from .retention import HELD_TIMES, DurableRetention, Retention
 from .snapshots import CrashRecord, StoredState
 from .statistics import StoreStatistics
 from .store import Store, open_store, waiting_observer
 from .subscriptions import (
+    Holding,
     Owned,
     StoredDelivery,
     StoredSubscription,
@@ -113,6 +114,7 @@ from .workflows import (
 
 __all__ = [
     "ENDED",
+    "HELD_TIMES",
     "PAGE",
     "UNFINISHED",
     "WAITING",
@@ -125,11 +127,13 @@ __all__ = [
     "Declaration",
     "DurableMap",
     "DurableQueue",
+    "DurableRetention",
     "EventPage",
     "FaultRecord",
     "FileReport",
     "FoundState",
     "FoundStates",
+    "Holding",
     "Item",
     "JournalEntry",
     "Level",

@@ -160,7 +160,15 @@ TABLES: Final[Mapping[str, Table]] = {
         ),
         Table(
             name="subscription",
-            columns=("owner", "name", "pattern", "cursor", "begun", "at_ns"),
+            columns=(
+                "owner",
+                "name",
+                "pattern",
+                "cursor",
+                "begun",
+                "retention",
+                "at_ns",
+            ),
             key=("owner", "name"),
         ),
         Table(

@@ -50,6 +50,10 @@ _OLDEST = (
     "SELECT position, at_ns, end_bytes FROM journal"
     " WHERE position < ? ORDER BY position LIMIT ?"
 )
+_NEXT = (
+    "SELECT at_ns, end_bytes FROM journal WHERE position > ? AND position < ?"
+    " ORDER BY position LIMIT 1"
+)
 END: Final = (1 << 62) - 1
 """A position that no journal comes to."""
 _LOOKED_AT = 100
@@ -227,20 +231,40 @@ def find_position(connection: sqlite3.Connection, at_ns: int) -> int | None:
 
 
 def prune(
-    connection: sqlite3.Connection, newest: Tail, before_ns: int, keep_bytes: int
+    connection: sqlite3.Connection,
+    newest: Tail,
+    before_ns: int,
+    keep_bytes: int,
+    until: int = END,
 ) -> int:
     """Delete the oldest entries that are too old or too many; at most `DELETE_ROWS`.
 
     `newest` is where the journal ends, and what came earlier than `before_ns` is too old.
-    Returns how many were deleted. Only a prefix is ever deleted, never the newest entry.
+    Returns how many were deleted. Only a prefix is ever deleted, nothing after position
+    `until` and never the newest entry.
     """
-    oldest = connection.execute(_OLDEST, (newest.position, DELETE_ROWS)).fetchall()
+    end = min(newest.position, until + 1)
+    oldest = connection.execute(_OLDEST, (end, DELETE_ROWS)).fetchall()
     last = _last_expired(connection, oldest, before_ns, newest.end_bytes - keep_bytes)
     if last is None:
         return 0
     return connection.execute(
         "DELETE FROM journal WHERE position <= ?", (last,)
     ).rowcount
+
+
+def is_expired(
+    connection: sqlite3.Connection,
+    after: int,
+    newest: Tail,
+    before_ns: int,
+    keep_bytes: int,
+) -> bool:
+    """Whether the next entry behind position `after` would be deleted, see `prune`."""
+    row = connection.execute(_NEXT, (after, newest.position)).fetchone()
+    return row is not None and (
+        row[0] < before_ns or row[1] <= newest.end_bytes - keep_bytes
+    )
 
 
 @lru_cache(maxsize=256)

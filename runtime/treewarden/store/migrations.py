@@ -437,7 +437,27 @@ _WORKFLOWS: Sequence[str] = (
 )
 
 
-SCHEMA_VERSION: Final = 11
+@steps(name="0012_retention_of_subscriptions")
+def retention_of_subscriptions(db: Database) -> None:
+    """What the journal does for a durable subscription that is behind its limits."""
+    places.MIGRATE_STEP.reach()
+    db.execute(
+        "ALTER TABLE subscription ADD COLUMN retention TEXT NOT NULL"
+        " DEFAULT 'drop_and_mark_gap'"
+    )
+    *covered, last = _SUBSCRIPTION
+    places.MIGRATE_STEP.reach()
+    db.execute(
+        f"UPDATE subscription SET crc = CASE crc WHEN {checksum_sql(*covered, last)}"  # noqa: S608 - our own names
+        f" THEN {checksum_sql(*covered, 'retention', last)} ELSE -1 END"
+    )
+
+
+# What the checksum of a subscription covered before.
+_SUBSCRIPTION: Sequence[str] = ("owner", "name", "pattern", "cursor", "begun", "at_ns")
+
+
+SCHEMA_VERSION: Final = 12
 
 
 def migrate(connection: sqlite3.Connection, path: Path | None) -> Path | None:

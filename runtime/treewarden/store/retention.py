@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 from treewarden.clock import wall_ns
@@ -24,6 +25,25 @@ GRACE: Final = 7
 CATCH_UP: Final = 2
 """From then on history grows old this many times as fast, until it is as the clock says:
 what is a month too old, because nobody ran for a month, is gone after a month."""
+
+
+HELD_TIMES: Final = 4
+"""What a durable subscription still needs is kept up to this many times the limits."""
+
+
+class DurableRetention(StrEnum):
+    """What the journal does when a durable subscription is behind its limits.
+
+    `drop_and_mark_gap` deletes all the same, and the next event says how many it missed.
+    `keep` deletes nothing that the subscription still needs. `pause_publisher` is the
+    same, and who publishes what it wants waits until it is on its way again: a task waits,
+    a handler and `publish_nowait` are refused, and only who takes its events goes on.
+    Neither keeps more than `HELD_TIMES` the limits; beyond that it is as with the first.
+    """
+
+    DROP_AND_MARK_GAP = "drop_and_mark_gap"
+    KEEP = "keep"
+    PAUSE_PUBLISHER = "pause_publisher"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -60,6 +60,7 @@ if TYPE_CHECKING:
 
     from .database import Opened
     from .retention import Retention
+    from .subscriptions import Holding
     from .unit import Content
     from .writer import Finding
 
@@ -186,6 +187,9 @@ class Store:
         observer = waiting_observer.get()
         self._observers: list[Callable[[bool], None]] = [observer] if observer else []
         self._commit_observer: Callable[[float, int], None] | None = None
+        self.held: tuple[Holding, ...] = ()
+        """The durable subscriptions for which the journal is beyond its limits."""
+        self._held_observer: Callable[[], None] | None = None
         self._later: Callable[[float, Callable[[], None]], object] | None = None
         self._reports_timed = False
         self._awaited = 0
@@ -201,7 +205,11 @@ class Store:
 
         self._writer = Writer(opened, retention)
         self._thread = WriterThread(
-            self._writer, self._on_decision, self._on_health, self._on_found
+            self._writer,
+            self._on_decision,
+            self._on_health,
+            self._on_found,
+            self._on_held,
         )
         self._reader: Reader = (
             WriterReader(self._thread)
@@ -563,6 +571,10 @@ class Store:
         """Have `observer` told of each commit: its seconds and its number of units."""
         self._commit_observer = observer
 
+    def observe_held(self, observer: Callable[[], None] | None) -> None:
+        """Have `observer` told when `held` may have changed."""
+        self._held_observer = observer
+
     def statistics(self) -> StoreStatistics:
         """How the store is doing."""
         damaged = self._trouble or self._accounts.damage
@@ -789,6 +801,11 @@ class Store:
                 topic = "system.store.log_held"
             payload = msgspec.json.encode(asdict(finding))
             self.report(topic, payload, source="/system/store")
+
+    def _on_held(self, held: tuple[Holding, ...]) -> None:
+        self.held = held
+        if self._held_observer is not None:
+            self._held_observer()
 
     def _on_checked(self, problems: list[str]) -> None:
         """The file's structure was looked at; runs in the thread that did it."""

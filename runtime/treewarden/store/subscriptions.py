@@ -12,9 +12,10 @@ A subscription belongs to an agent, its `owner`, or to no one (""); its name is 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from .checksums import as_stored, checksum, shown, whole
+from .retention import DurableRetention
 
 if TYPE_CHECKING:
     import sqlite3
@@ -25,8 +26,8 @@ Owned: TypeAlias = tuple[str, str]
 """The owner and name of a subscription."""
 
 _SAVE: Final = (
-    "INSERT OR REPLACE INTO subscription (owner, name, pattern, cursor, begun, at_ns, crc)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?)"
+    "INSERT OR REPLACE INTO subscription (owner, name, pattern, cursor, begun, retention, at_ns, crc)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _FORGET: Final = "DELETE FROM subscription WHERE owner = ? AND name = ?"
 _FORGET_DELIVERIES: Final = "DELETE FROM delivery WHERE owner = ? AND name = ?"
@@ -39,8 +40,13 @@ _NOTE: Final = (
     " (owner, name, position, attempts, done, event, crc) VALUES (?, ?, ?, ?, ?, ?, ?)"
 )
 _SELECT: Final = (
-    "SELECT owner, name, pattern, cursor, begun, at_ns, crc FROM subscription"
-    " ORDER BY owner, name"
+    "SELECT owner, name, pattern, cursor, begun, retention, at_ns, crc"
+    " FROM subscription ORDER BY owner, name"
+)
+# Also of a damaged row: what might still be needed is not deleted.
+_HOLDING: Final = (
+    "SELECT owner, name, pattern, retention, cursor FROM subscription"
+    " WHERE retention <> ?"
 )
 _DELIVERIES: Final = (
     "SELECT position, attempts, done, event, crc FROM delivery"
@@ -61,12 +67,33 @@ class StoredSubscription:
     cursor: int
     begun: int
     at_ns: int
+    retention: str = DurableRetention.DROP_AND_MARK_GAP
     sound: bool = True
 
     @property
     def key(self) -> Owned:
         """Whose it is, and its name."""
         return self.owner, self.name
+
+
+class Holding(NamedTuple):
+    """A durable subscription for which the journal keeps what is behind its `cursor`."""
+
+    owner: str
+    name: str
+    pattern: str
+    retention: str
+    cursor: int
+
+    @property
+    def key(self) -> Owned:
+        """Whose it is, and its name."""
+        return self.owner, self.name
+
+    @property
+    def pauses(self) -> bool:
+        """Whether who publishes what it wants has to wait."""
+        return self.retention == DurableRetention.PAUSE_PUBLISHER
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +114,7 @@ class StoredDelivery:
 
 def save_subscription(one: StoredSubscription) -> list[Write]:
     """The statements that note how far it has come, and forget what it has passed."""
-    row = (*one.key, one.pattern, one.cursor, one.begun, one.at_ns)
+    row = (*one.key, one.pattern, one.cursor, one.begun, one.retention, one.at_ns)
     return [(_SAVE, (*row, _checksum(one))), (_PASSED, (*one.key, one.cursor))]
 
 
@@ -108,15 +135,21 @@ def load_subscriptions(connection: sqlite3.Connection) -> list[StoredSubscriptio
     return [_subscription(row) for row in connection.execute(_SELECT)]
 
 
+def load_holding(connection: sqlite3.Connection) -> list[Holding]:
+    """Those for which the journal keeps what they still need."""
+    rows = connection.execute(_HOLDING, (DurableRetention.DROP_AND_MARK_GAP,))
+    return [Holding(*row) for row in rows]
+
+
 def load_deliveries(connection: sqlite3.Connection, key: Owned) -> list[StoredDelivery]:
     """What is different about its events, in the order of positions."""
     return [_delivery(key, *row) for row in connection.execute(_DELIVERIES, key)]
 
 
 def _subscription(
-    row: tuple[str, str, str, int, int, int, int],
+    row: tuple[str, str, str, int, int, str, int, int],
 ) -> StoredSubscription:
-    owner, name, pattern, cursor, begun, at_ns, crc = row
+    owner, name, pattern, cursor, begun, retention, at_ns, crc = row
     found = StoredSubscription(
         owner=owner,
         name=name,
@@ -124,6 +157,7 @@ def _subscription(
         cursor=cursor,
         begun=begun,
         at_ns=at_ns,
+        retention=retention,
     )
     if crc == _checksum(found):
         return found
@@ -134,6 +168,7 @@ def _subscription(
         cursor=whole(cursor),
         begun=whole(begun),
         at_ns=whole(at_ns),
+        retention=shown(retention),
         sound=False,
     )
 
@@ -153,7 +188,7 @@ def _delivery(
 
 
 def _checksum(one: StoredSubscription) -> int:
-    row = (*one.key, one.pattern, one.cursor, one.begun)
+    row = (*one.key, one.pattern, one.cursor, one.begun, one.retention)
     return checksum(str(one.at_ns).encode(), *row)
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from .subscriptions import Holding
     from .writer import Finding, Writer
 
     Question: TypeAlias = Callable[[sqlite3.Connection], None]
@@ -56,9 +57,9 @@ class WriterThread:
     """Runs a `Writer` until `close`; never a daemon, so that nothing is cut off half-way.
 
     At most one group is under way: the store submits the next when it has the decision.
-    `decided`, `felt` and `found` are called in the trio thread: with each decision, with
-    what ails the writer (None: nothing) when that changed between decisions, and with
-    what housekeeping has found.
+    `decided`, `felt`, `found` and `held` are called in the trio thread: with each decision,
+    with what ails the writer (None: nothing) when that changed between decisions, with
+    what housekeeping has found, and with who holds the journal, after each look at it.
     """
 
     def __init__(
@@ -67,11 +68,14 @@ class WriterThread:
         decided: Callable[[Decision], None],
         felt: Callable[[StoreBroken | None], None],
         found: Callable[[list[Finding]], None],
+        held: Callable[[tuple[Holding, ...]], None],
     ) -> None:
         self._writer = writer
         self._decided = decided
         self._felt = felt
         self._found = found
+        self._held = held
+        self._told_held: tuple[Holding, ...] = ()
         self._rested = time.monotonic()
         self._token = trio.lowlevel.current_trio_token()
         self._jobs: queue.SimpleQueue[Group | Question | CopyJob | None] = (
@@ -185,6 +189,10 @@ class WriterThread:
         self._tell_health()
         if self._writer.found:
             self._post(self._found, self._writer.take_found())
+        held = self._writer.pruning.held
+        if held is not self._told_held:
+            self._told_held = held
+            self._post(self._held, held)
 
     def _tell_health(self) -> None:
         trouble = self._writer.trouble

@@ -258,6 +258,8 @@ class Writer:
         """What cannot wait for a rest: the log, or the journal, has grown too long."""
         if self.pruning.is_far_over(self.tail):
             self._attempt(self._prune)
+        elif self.pruning.held and self.trouble is None:
+            self._attempt(self._prune_if_moved)
         if self._pages.estimate >= BUSY_PAGES:
             self._attempt(self._checkpoint)
 
@@ -296,6 +298,11 @@ class Writer:
             or self.database.wal_bytes() > REST_BYTES
         ):
             self._checkpoint(connection, REST_BYTES)
+
+    def _prune_if_moved(self, connection: sqlite3.Connection) -> None:
+        # Publishers may wait for it.
+        if self.pruning.has_moved(connection):
+            self._prune(connection)
 
     def _prune(self, connection: sqlite3.Connection) -> int:
         places.PRUNE.reach()

@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from treewarden.bus import Bus, StoreJournal
-from treewarden.store import Level, open_store
+from treewarden.store import Level, Retention, open_store
 from treewarden.testing import store_clock
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class OpenStation(Protocol):
     """Opens a station; given a file, one that goes on where the last one was."""
 
     def __call__(
-        self, file: Path | None = None
+        self, file: Path | None = None, retention: Retention | None = None
     ) -> AbstractAsyncContextManager[Station]: ...
 
 
@@ -66,10 +66,12 @@ def clock() -> Iterator[MockClock]:
 @pytest.fixture
 def open_station(clock: MockClock) -> OpenStation:
     @asynccontextmanager
-    async def open_(file: Path | None = None) -> AsyncIterator[Station]:
+    async def open_(
+        file: Path | None = None, retention: Retention | None = None
+    ) -> AsyncIterator[Station]:
         level = Level.VOLATILE if file is None else Level.CRASH_SAFE
         news: list[tuple[str, dict[str, object]]] = []
-        async with open_store(file, level=level) as store:
+        async with open_store(file, level=level, retention=retention) as store:
             bus = Bus(
                 StoreJournal(store),
                 store=store,

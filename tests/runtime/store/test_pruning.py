@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from treewarden.clock import wall_ns
-from treewarden.store import Retention
+from treewarden.store import (
+    DurableRetention,
+    Retention,
+    StoredSubscription,
+    Unit,
+    forget_subscription,
+    save_subscription,
+)
 from treewarden.store.group import Group
 from treewarden.store.journal import DELETE_ROWS, load_entries, prune
 from treewarden.store.pruning import Pruning
@@ -15,6 +24,7 @@ from treewarden.store.unit import StagedEvent
 if TYPE_CHECKING:
     import sqlite3
 
+    from treewarden.store import Write
     from treewarden.store.writer import Writer
 
 MEBIBYTE = 1 << 20
@@ -69,6 +79,39 @@ def test_a16_a_clock_that_jumped_ahead_before_the_start_empties_no_journal(
     writer.rest()
     # A day of history is the price of not knowing whether a month has passed.
     assert stored(writer.connected())[0] == 50
+
+
+@pytest.mark.parametrize(("days", "left"), [(5, 17), (8, 10)])
+def test_what_is_too_old_is_kept_for_who_needs_it_up_to_four_times_the_days(
+    writer: Writer, days: int, left: int
+) -> None:
+    key, now = ("/a", "billing"), wall_ns()
+    writer.commit(entries(10, now - days * DAY_NS))
+    writer.commit(entries(10, now - DAY_NS))
+    needs = StoredSubscription(
+        owner=key[0],
+        name=key[1],
+        pattern="load",
+        cursor=3,
+        begun=3,
+        at_ns=1,
+        retention=DurableRetention.KEEP,
+    )
+    commit(writer, save_subscription(needs))
+    writer.pruning = Pruning(Retention(days=1.5))
+    writer.rest()
+    assert stored(writer.connected())[0] == left
+    assert [one.key for one in writer.pruning.held] == [key] * (days == 5)
+    commit(writer, forget_subscription(key))
+    writer.after_commit()
+    assert stored(writer.connected())[0] == 10
+    assert writer.pruning.held == ()
+
+
+def commit(writer: Writer, writes: list[Write]) -> None:
+    unit = Unit("/a")
+    unit.writes = writes
+    writer.commit(Group([unit], []))
 
 
 def test_a_journal_of_fewer_days_keeps_fewer(writer: Writer) -> None:
