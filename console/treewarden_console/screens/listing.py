@@ -6,6 +6,7 @@ looks at, the page of a row, the acts. How lists share a screen is `lists`' busi
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
@@ -40,7 +41,7 @@ class Shown(Column, Generic[Row]):
     cell: Callable[[Row], Cell]
 
 
-class Listing(Generic[Row]):
+class Listing(ABC, Generic[Row]):
     """A list over the desk, and the table that shows it.
 
     Subclasses say what is in it. `TABLES` are the model's tables that its rows come from,
@@ -68,9 +69,9 @@ class Listing(Generic[Row]):
 
     # --- what is declared -------------------------------------------------------------
 
+    @abstractmethod
     def columns(self) -> Sequence[Shown[Row]]:
         """The columns, from the left."""
-        raise NotImplementedError
 
     def rows(self) -> Mapping[str, Row]:
         """The rows by id."""
@@ -81,13 +82,13 @@ class Listing(Generic[Row]):
         """The row of an id."""
         return self.rows().get(id_)
 
+    @abstractmethod
     def words(self, row: Row) -> str:
         """What the filter looks at."""
-        raise NotImplementedError
 
+    @abstractmethod
     def page(self, row: Row) -> list[Spans]:
         """All about a row."""
-        raise NotImplementedError
 
     def heading(self, id_: str) -> str:
         """The title of a row's page."""
