@@ -74,8 +74,8 @@ if TYPE_CHECKING:
 
 CLERKS: Final = 4
 ITEMS: Final = 3
-HEAL_SECONDS: Final = 8.0
-LIFE_SECONDS: Final = 30
+HEAL_SECONDS: Final = 30.0
+LIFE_SECONDS: Final = 90
 FIRST_SCHEMA = Path(__file__).parents[1] / "data" / "schema_1.sql"
 OPENING = (
     "store.lock", "store.judge", "store.connect", "store.quick_check", "store.begin_run",

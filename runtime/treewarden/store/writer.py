@@ -287,9 +287,8 @@ class Writer:
         self.trouble = None
 
     def _tidy(self, connection: sqlite3.Connection) -> None:
-        if self._prune(connection):
-            places.VACUUM.reach()
-            connection.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})").fetchall()
+        self._prune(connection)
+        self._vacuum(connection)
         self.pruning.trim_faults(connection)
         self._trim_applied(connection)
         if (
@@ -310,6 +309,13 @@ class Writer:
         if deleted:
             self._pages.add(deleted)
         return deleted
+
+    def _vacuum(self, connection: sqlite3.Connection) -> None:
+        # Whoever freed the pages, and when: most are freed while somebody waits.
+        if connection.execute("PRAGMA freelist_count").fetchone()[0]:
+            places.VACUUM.reach()
+            # A page is a row of no columns, and a cursor ends at the first of those.
+            connection.executescript(f"PRAGMA incremental_vacuum({VACUUM_PAGES})")
 
     def _trim_applied(self, connection: sqlite3.Connection) -> None:
         connection.execute("BEGIN IMMEDIATE")

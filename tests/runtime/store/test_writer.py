@@ -20,6 +20,7 @@ from treewarden.store.writer import (
     IDLE_PAGES,
     REST_BYTES,
     TRUNCATE_BYTES,
+    VACUUM_PAGES,
 )
 
 if TYPE_CHECKING:
@@ -290,6 +291,21 @@ def test_resting_deletes_the_oldest_entries_beyond_the_limit_and_keeps_the_newes
     assert [entry.position for entry in entries] == [1500]
     writer.commit(Group([make(events=("next",))]))
     assert writer.tail.position == 1501
+
+
+def test_room_that_was_freed_while_somebody_waited_is_given_back_at_rest(
+    writer: Writer, make: MakeUnit
+) -> None:
+    writer.commit(Group([make(events=("e" * 4000,) * 1000)]))
+    full = writer.connected().execute("PRAGMA page_count").fetchone()
+    writer.pruning.keep_bytes = 0
+    writer.after_commit()
+    assert writer.connected().execute("PRAGMA page_count").fetchone() == full
+    rests = full[0] // VACUUM_PAGES + 1
+    for _ in range(rests):
+        writer.rest()
+    assert writer.connected().execute("PRAGMA freelist_count").fetchone() == (0,)
+    assert rests > 3
 
 
 def test_a_log_that_a_reader_held_is_cut_when_the_reader_is_gone(
