@@ -6,7 +6,9 @@ that ids sort by age and never repeat, also when the clock is set back.
 
 import os
 import random
+import re
 import time
+from typing import Final
 
 _random = random.Random(os.urandom(16))  # noqa: S311 - identity, not secrecy
 
@@ -17,6 +19,10 @@ def _reseed() -> None:
 
 # A forked child must not repeat its parent's ids.
 os.register_at_fork(after_in_child=_reseed)
+
+
+CHILD_ID: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@+-]{0,127}")
+"""What a child may be called; a path is such words, each behind a slash."""
 
 
 def new_id() -> str:

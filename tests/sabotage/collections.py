@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from treewarden.control import desk
-from treewarden.store import DurableMap, DurableQueue, database, writer
+from treewarden.store import DurableMap, DurableQueue, database
 from treewarden.store import filter as filters
 from treewarden.store import map as map_module
 from treewarden.store.layers import Layers
@@ -160,12 +160,22 @@ def a_look_up_that_knows_no_null(value: object) -> bool:
 
 
 @DOUBLES.swaps(
-    writer,
-    "index_states",
+    filters.StateIndex,
+    "note",
     caught_by=_FILTER + "test_a_committed_change_moves_in_the_index",
 )
-def an_index_of_yesterday(connection: object, states: object) -> None:
+def an_index_of_yesterday(self: object, connection: object, states: object) -> None:
     """F53: a state is found by what it was when the index was made."""
+
+
+@DOUBLES.swaps(
+    filters.StateIndex,
+    "written",
+    caught_by=_FILTER
+    + "test_an_index_that_is_made_later_knows_the_changes_that_come_after_it",
+)
+def types_that_are_asked_for_once(self: object, statement: str) -> None:
+    """F53: what the writer keeps in mind of the index is not what the file has."""
 
 
 @DOUBLES.swaps(

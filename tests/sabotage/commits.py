@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from treewarden.store import database, writer
+from treewarden.store.store import Store
+from treewarden.store.writer import VACUUM_PAGES, Writer
 
 from .double import Area
 
@@ -17,6 +19,14 @@ if TYPE_CHECKING:
     from .double import Replace
 
 DOUBLES: Final = Area("tests/runtime/store")
+
+_FAULT: Final = (
+    "test_store.py::test_a_fault_of_the_stores_own_fails_whoever_waits_and_ends_the_run"
+)
+_ROOM: Final = (
+    "test_writer.py::test_room_that_was_freed_while_somebody_waited"
+    "_is_given_back_at_rest"
+)
 
 
 @DOUBLES.breaks(
@@ -42,3 +52,35 @@ def a_unit_in_two_transactions(replace: Replace) -> None:
 def an_unfinished_file_is_somebody_elses(replace: Replace) -> None:
     """Killed while it made its file, a runtime never starts again."""
     replace(database, "_has_no_schema", lambda header: False)
+
+
+@DOUBLES.breaks(caught_by=_ROOM)
+def room_that_was_freed_under_load(replace: Replace) -> None:
+    """Only what a rest prunes is given back, and most is pruned while somebody waits."""
+    prune, vacuum = Writer._prune, Writer._vacuum
+    deleted = [0]
+
+    def prune_and_count(self: Writer, connection: sqlite3.Connection) -> int:
+        deleted[0] = prune(self, connection)
+        return deleted[0]
+
+    def vacuum_what_was_pruned(self: Writer, connection: sqlite3.Connection) -> None:
+        if deleted[0]:
+            vacuum(self, connection)
+
+    replace(Writer, "_prune", prune_and_count)
+    replace(Writer, "_vacuum", vacuum_what_was_pruned)
+
+
+@DOUBLES.swaps(Writer, "_vacuum", caught_by=_ROOM)
+def a_page_a_rest(self: Writer, connection: sqlite3.Connection) -> None:
+    """A cursor ends at the first row of no columns, and a page is such a row."""
+    connection.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})").fetchall()
+
+
+@DOUBLES.swaps(Store, "_fail", caught_by=_FAULT)
+def a_fault_that_is_told_to_nobody(self: Store, fault: BaseException) -> None:
+    """The run ends, and whoever waited never hears that it did not happen."""
+    self._has_failed = self._closing = True
+    self._busy = False
+    self._quiet.set()

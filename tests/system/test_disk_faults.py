@@ -10,9 +10,14 @@ import errno
 import os
 import sys
 from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
 
 import pytest
 import trio
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 DISK = Path(__file__).parent / "disk"
 # Of these a run has any number.
@@ -21,6 +26,7 @@ ERRORS = (errno.EIO, errno.ENOSPC, errno.EACCES)
 LAST = 200
 SOAK = "SOAK" in os.environ
 PROCESSES = 2
+HEALTH_SECONDS = 1.0
 
 
 async def on_disk(library: Path, folder: Path, *options: str) -> list[str]:
@@ -60,9 +66,11 @@ async def test_whatever_fails_of_a_disk_costs_nothing_acknowledged_and_is_told(
             for kind in kinds:
                 nursery.start_soon(fail, kind, share)
     for kind, lines in found.items():
-        said = [line.split(" ", 2) for line in lines]
+        said = [line.split(" ", 3) for line in lines]
         assert [line for *_, wrong in said if wrong for line in [kind, wrong]] == []
-        fates = [fate for _, fate, _ in said]
+        # The machine makes one late now and then, not half of them.
+        assert median(float(well) for *_, well, _ in said) <= HEALTH_SECONDS
+        fates = [fate for _, fate, *_ in said]
         print(kind, {fate: fates.count(fate) for fate in set(fates)})  # noqa: T201 - says how much was tried
         assert "refused" in fates
         if kind in MANY:
@@ -75,10 +83,15 @@ async def test_whatever_fails_of_a_disk_costs_nothing_acknowledged_and_is_told(
 @pytest.mark.alone
 @pytest.mark.parametrize("number", [*ERRORS, errno.EROFS])
 async def test_a_disk_that_is_well_again_is_noticed_within_a_second(
-    library: Path, tmp_path: Path, number: int
+    library: Path,
+    tmp_path: Path,
+    number: int,
+    until_within: Callable[[float], Iterator[list[float]]],
 ) -> None:
     """A4, A6: degraded at once, and well again without anybody's call."""
-    [line] = await on_disk(library, tmp_path, "heal", str(number))
-    degraded, well = map(float, line.split())
-    assert degraded < 1.0
-    assert well < 1.0
+    for found in until_within(HEALTH_SECONDS):
+        folder = tmp_path / str(len(found))
+        folder.mkdir()
+        [line] = await on_disk(library, folder, "heal", str(number))
+        degraded, well = map(float, line.split())
+        found.append(max(degraded, well))

@@ -42,10 +42,13 @@ from .inspection import (
     states_of,
 )
 from .journal import (
+    Backlog,
     EventPage,
     JournalEntry,
+    bytes_behind,
     count_events,
     find_position,
+    load_backlog,
     load_events,
 )
 from .level import Level
@@ -66,6 +69,7 @@ from .subscriptions import (
     Owned,
     StoredDelivery,
     StoredSubscription,
+    deliver_again,
     forget_subscription,
     load_deliveries,
     load_subscriptions,
@@ -119,6 +123,7 @@ __all__ = [
     "UNFINISHED",
     "WAITING",
     "Applied",
+    "Backlog",
     "Backup",
     "Belonging",
     "Collection",
@@ -165,6 +170,7 @@ __all__ = [
     "Write",
     "backup_file",
     "belongings_of",
+    "bytes_behind",
     "call_id",
     "check_file",
     "count_attempts",
@@ -174,6 +180,7 @@ __all__ = [
     "delete_effects",
     "delete_letter",
     "delete_message",
+    "deliver_again",
     "export_rows",
     "find_position",
     "forget_child",
@@ -191,6 +198,7 @@ __all__ = [
     "keep_letter",
     "keep_policy_state",
     "keep_step",
+    "load_backlog",
     "load_children",
     "load_deliveries",
     "load_effects",

@@ -13,25 +13,39 @@ that is younger and not found was never applied.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import islice
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from treewarden.clock import wall_ns
+
 from .checksums import as_stored, checksum, shown
+from .retention import Horizon
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection, Iterator
 
     from .group import Group
     from .unit import Unit, Write
 
 KEPT_NS: Final = 7 * 24 * 3600 * 1_000_000_000
 """How long an id is remembered."""
+SKEW_NS: Final = 60 * 1_000_000_000
+"""How far an id may come from the future: clocks are set by a little all the time."""
 KEPT_ROWS: Final = 100_000
 """Ids remembered of each agent."""
-SLICE_ROWS: Final = 256
-"""Rows trimmed at a time: about a millisecond."""
+SLICE_ROWS: Final = 1000
+"""Rows trimmed in one transaction: about 5 ms. An agent's rows may be more than
+`KEPT_ROWS` by as many."""
+DUE_ROWS: Final = 4096
+"""Rows of all kinds after whose commit trimming does not wait for a rest."""
+PATHS: Final = 4
+"""Agents looked at for one slice; to find where an agent's surplus ends takes 2 ms."""
+GROWN_PATHS: Final = 10_000
+"""Agents of whom it is known that they have grown; of more it is found out at leisure."""
 TRIMMED: Final = "applied_trimmed_ns"
 """The fact about the file that says from when on every id is known."""
 
@@ -48,10 +62,14 @@ _INSERT_RANGE: Final = (
     " ON CONFLICT (boot, first) DO UPDATE SET last = excluded.last,"
     " at_ns = excluded.at_ns, crc = excluded.crc"
 )
-_OLD: Final = "SELECT seq, at_ns FROM applied WHERE at_ns < ? ORDER BY seq LIMIT ?"
-_OLD_RANGES: Final = (
-    "SELECT seq, at_ns FROM committed_range WHERE at_ns < ? ORDER BY seq LIMIT ?"
+# Only the beginning is looked at: there is no index by time, and none is needed.
+_OLD: Final = (
+    "SELECT seq, at_ns FROM (SELECT seq, at_ns FROM applied ORDER BY seq LIMIT ?)"
+    " WHERE at_ns < ?"
 )
+_OLD_RANGES: Final = _OLD.replace("applied", "committed_range")
+_OLDEST: Final = "SELECT at_ns FROM applied ORDER BY seq LIMIT 1"
+_GROWN: Final = "SELECT path, count(*) FROM applied WHERE seq > ? GROUP BY path"
 _NEXT_PATH: Final = "SELECT path FROM applied WHERE path > ? ORDER BY path LIMIT 1"
 _TOO_MANY: Final = (
     "SELECT seq, at_ns FROM applied WHERE path = ?1 AND seq <= (SELECT seq FROM applied"
@@ -113,6 +131,8 @@ def find_outcome(connection: sqlite3.Connection, id_: str) -> Outcome:
             return Outcome.APPLIED if in_range else Outcome.FORGOTTEN
     trimmed = _trimmed_ns(connection)
     made_ns = _made_ns(boot)
+    if made_ns is not None and made_ns > wall_ns() + SKEW_NS:
+        made_ns = None  # The clock was set back; nobody knows when that was.
     if trimmed is not None and (made_ns is None or made_ns <= trimmed):
         return Outcome.FORGOTTEN
     return Outcome.NOT_APPLIED
@@ -197,50 +217,106 @@ class CommittedRanges:
 
 
 class AppliedTrimmer:
-    """Forgets what is too old or too much, a slice at each call, one agent at a time."""
+    """Keeps what is remembered within its bounds; used by the writer's thread.
 
-    def __init__(self) -> None:
+    Age goes by the time that has passed, as with the journal. Whose rows are too many is
+    looked for among those that have come in since the last look, and at leisure among all.
+    """
+
+    def __init__(
+        self, horizon_of: Callable[[int, int | None], Horizon] = Horizon
+    ) -> None:
+        self._horizon_of = horizon_of
+        self._horizon: Horizon | None = None
+        self._unlooked = 0
+        self._newest = 0
+        self._grown: Counter[str] = Counter()
         self._path = ""
 
-    def trim(self, connection: sqlite3.Connection, now_ns: int) -> int:
-        """Delete the next rows; how many. In the caller's transaction."""
-        old = (now_ns - KEPT_NS, SLICE_ROWS)
-        rows = connection.execute(_OLD, old).fetchall()
-        deleted = self._delete(connection, "applied", rows, now_ns)
-        rows = connection.execute(_OLD_RANGES, old).fetchall()
-        deleted += self._delete(connection, "committed_range", rows, now_ns)
+    def note(self, rows: int) -> None:
+        """So many rows of whatever kind were committed."""
+        self._unlooked += rows
+
+    @property
+    def is_due(self) -> bool:
+        """Whether so much has come in that forgetting cannot wait for a rest."""
+        return self._unlooked >= DUE_ROWS
+
+    def trim(self, connection: sqlite3.Connection) -> int:
+        """Delete the next `SLICE_ROWS` rows at most; how many. In the caller's transaction."""
+        horizon = self._horizon or self._begin(connection)
+        self._look(connection)
+        old = SLICE_ROWS, horizon.before_ns()
+        for table, query in (("applied", _OLD), ("committed_range", _OLD_RANGES)):
+            rows = connection.execute(query, old).fetchall()
+            if rows:
+                return _forget(connection, table, rows)
+        for path in self._paths(connection):
+            surplus = path, KEPT_ROWS, SLICE_ROWS
+            rows = connection.execute(_TOO_MANY, surplus).fetchall()
+            if len(rows) == SLICE_ROWS:
+                self._grown[path] += SLICE_ROWS  # There may be more.
+            if rows:
+                return _forget(connection, "applied", rows)
+        return 0
+
+    def _begin(self, connection: sqlite3.Connection) -> Horizon:
+        self._newest = _newest(connection)
+        oldest = connection.execute(_OLDEST).fetchone()
+        oldest_ns = oldest[0] if oldest is not None else None
+        self._horizon = self._horizon_of(KEPT_NS, oldest_ns)
+        return self._horizon
+
+    def _look(self, connection: sqlite3.Connection) -> None:
+        """See whose rows have come in."""
+        self._unlooked = 0
+        newest = _newest(connection)
+        if newest != self._newest:
+            self._grown.update(dict(connection.execute(_GROWN, (self._newest,))))
+            self._newest = newest
+        if len(self._grown) > GROWN_PATHS:
+            self._grown.clear()
+
+    def _paths(self, connection: sqlite3.Connection) -> Iterator[str]:
+        """Who has grown by enough to be looked at, then whoever comes next of all."""
+        large = (path for path, rows in self._grown.items() if rows >= SLICE_ROWS)
+        for path in list(islice(large, PATHS)):
+            del self._grown[path]
+            yield path
         row = connection.execute(_NEXT_PATH, (self._path,)).fetchone()
         self._path = row[0] if row is not None else ""
-        if row is not None:
-            surplus = (self._path, KEPT_ROWS, SLICE_ROWS)
-            rows = connection.execute(_TOO_MANY, surplus).fetchall()
-            deleted += self._delete(connection, "applied", rows, now_ns)
-        return deleted
-
-    def _delete(
-        self,
-        connection: sqlite3.Connection,
-        table: str,
-        rows: list[tuple[int, object]],
-        now_ns: int,
-    ) -> int:
-        if not rows:
-            return 0
-        connection.executemany(
-            f"DELETE FROM {table} WHERE seq = ?",  # noqa: S608 - our own names
-            [(seq,) for seq, _ in rows],
-        )
-        # Of a damaged row, and of a damaged fact, nobody knows: everything until now.
-        newest = max(at if isinstance(at, int) else now_ns for _, at in rows)
-        known = _trimmed_ns(connection)
-        if known is None or known < newest:
-            _set_trimmed(connection, newest)
-        elif known == math.inf:
-            _set_trimmed(connection, now_ns)
-        return len(rows)
+        yield self._path
 
 
-def _set_trimmed(connection: sqlite3.Connection, at_ns: int) -> None:
+def _newest(connection: sqlite3.Connection) -> int:
+    (seq,) = connection.execute("SELECT coalesce(max(seq), 0) FROM applied").fetchone()
+    return int(seq)
+
+
+def _forget(
+    connection: sqlite3.Connection, table: str, rows: list[tuple[int, object]]
+) -> int:
+    connection.executemany(
+        f"DELETE FROM {table} WHERE seq = ?",  # noqa: S608 - our own names
+        [(seq,) for seq, _ in rows],
+    )
+    now_ns = wall_ns()
+    # What a damaged row says of its time nobody knows: everything until now.
+    newest = max(at if isinstance(at, int) else now_ns for _, at in rows)
+    known = _trimmed_ns(connection)
+    if known is None or known < newest:
+        forget_earlier(connection, newest)
+    elif known == math.inf:
+        forget_earlier(connection, now_ns)
+    return len(rows)
+
+
+TELLING: Final = frozenset({"applied", "committed_range", "meta"})
+"""Where a row that is gone would be taken for something that never happened."""
+
+
+def forget_earlier(connection: sqlite3.Connection, at_ns: int) -> None:
+    """Note that rows up to that time are gone; what is not found may have been among them."""
     text = str(at_ns)
     connection.execute(
         "INSERT OR REPLACE INTO meta (key, value, crc) VALUES (?, ?, ?)",

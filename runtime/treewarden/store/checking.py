@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from . import failures
 from .checksums import TABLES, as_text, row_checksum
+from .filter import index_problems
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -145,6 +146,7 @@ def problems(connection: sqlite3.Connection) -> list[str]:
     try:
         found += structure_problems(connection)
         found += _gaps(connection)
+        found += index_problems(connection)
         for row in damaged_rows(connection):
             found.append(str(row))
             if len(found) >= PROBLEMS:

@@ -7,22 +7,26 @@ copied as bytes: part of what it holds is in its log.
 
 from __future__ import annotations
 
+import glob
 import os
 import sqlite3
 import time
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from itertools import count
 from typing import TYPE_CHECKING
 
 from treewarden.clock import wall_ns
 from treewarden.errors import StoreBroken, StoreError
 from treewarden.injection import places
 
+from . import failures
 from .checking import DamagedRow, check_slice
 from .checksums import TABLES, as_text
+from .database import as_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from .checksums import Stored
@@ -31,7 +35,21 @@ if TYPE_CHECKING:
 def beside(path: Path, word: str) -> Path:
     """A name for a copy beside `path`: what it is, and when it was made (UTC)."""
     at = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(wall_ns() / 1e9))
-    return path.with_name(f"{path.name}.{word}.{at}")
+    name = f"{path.name}.{word}.{at}"
+    # There may be one: of the same second, or of an hour that came twice.
+    names = (f"{name}-{number}" if number else name for number in count())
+    return next(one for one in map(path.with_name, names) if not _is_taken(one))
+
+
+def _is_taken(path: Path) -> bool:
+    """Whether anything has this name, or one that begins with it, as a log has."""
+    return any(path.parent.glob(f"{glob.escape(path.name)}*"))
+
+
+def logs_of(path: Path) -> list[Path]:
+    """What SQLite keeps beside a database, as far as it is there."""
+    logs = (path.with_name(path.name + end) for end in ("-wal", "-shm", "-journal"))
+    return [log for log in logs if log.exists()]
 
 
 def partial_name(target: Path) -> Path:
@@ -119,18 +137,32 @@ def free_name(target: Path) -> Path:
     """The whole of a name under which there is nothing yet.
 
     Raises:
-        StoreError: there is a file of that name.
+        StoreError: there is a file of that name, or it cannot be one.
     """
-    target = target.expanduser().absolute()
-    if target.exists():
+    with as_name(target):
+        target = target.expanduser().absolute()
+        is_there = target.exists()
+    if is_there:
         raise StoreError(f"{target} is there already; name another file")
     return target
 
 
-def discard(path: Path) -> None:
-    """Remove a file, if it is there."""
-    with suppress(OSError):
-        path.unlink()
+def discard(partial: Path) -> None:
+    """Remove a copy that is not finished, and what SQLite has left beside it."""
+    for one in (partial, *logs_of(partial)):
+        with suppress(OSError):
+            one.unlink()
+
+
+@contextmanager
+def as_uncopied(target: Path) -> Iterator[None]:
+    """Let what keeps a copy from being made come out as one sentence about the copy."""
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        if failures.primary_code(error) == sqlite3.SQLITE_CORRUPT:
+            raise  # That is the file which is copied.
+        raise failures.uncopied(error, str(target)) from error
 
 
 def finish_copy(partial: Path, target: Path) -> None:
@@ -155,13 +187,14 @@ def copy_database(connection: sqlite3.Connection, target: Path) -> Backup:
 
     Raises:
         StoreError: there is a file of that name.
-        StoreBroken: the copy does not hold together.
+        StoreBroken: it cannot be written, or does not hold together.
     """
     target = free_name(target)
     partial = partial_name(target)
     try:
-        begin_copy(connection, partial)
-        return verify_copy(partial, target)
+        with as_uncopied(target):
+            begin_copy(connection, partial)
+            return verify_copy(partial, target)
     finally:
         discard(partial)
 

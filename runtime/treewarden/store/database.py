@@ -15,7 +15,7 @@ import os
 import sqlite3
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from treewarden.clock import wall_ns
 from treewarden.errors import (
@@ -35,7 +35,7 @@ from .lock import FileLock
 from .wal import lost_commits
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 QUICK_CHECK_BYTES: Final = 256 << 20
@@ -79,6 +79,10 @@ _FREE_ALL = (
 _SET_META = "INSERT OR REPLACE INTO meta (key, value, crc) VALUES (?, ?, ?)"
 
 
+_Identity: TypeAlias = tuple[int, int]
+"""What tells a file from every other: its device and its number there."""
+
+
 @dataclass(slots=True, kw_only=True)
 class Opened:
     """A database that is ours, and what the store continues from."""
@@ -103,6 +107,7 @@ class Database:
         self.path = path
         self.level = level
         self._lock = lock
+        self._is_at: tuple[_Identity | None, ...] | None = None
 
     @property
     def name(self) -> str:
@@ -130,6 +135,36 @@ class Database:
     def file_bytes(self) -> int:
         """Size of the main file; 0 in memory."""
         return 0 if self.path is None else _size(str(self.path))
+
+    def note_place(self) -> None:
+        """Remember which file and which log these are; once both are there."""
+        if self.path is not None:
+            self._is_at = tuple(map(_identity, self._names))
+
+    def check_place(self) -> None:
+        """See that the file, its log and its lock are where they were.
+
+        SQLite goes on with a file that was removed, moved or replaced, and everything
+        acknowledged from then on would go with it. A lock that was removed is taken anew.
+
+        Raises:
+            StoreBroken: one is not.
+            StoreLocked: another runtime has the lock now.
+        """
+        if self._is_at is None:
+            return
+        for name, was in zip(self._names, self._is_at, strict=True):
+            if _identity(name) != was:
+                raise StoreBroken(
+                    f"cannot write {self.path}: {name} was removed, moved or replaced"
+                    " while it was in use; put it back, or stop and restore a backup"
+                )
+        if self._lock is not None:
+            self._lock.renew()
+
+    @property
+    def _names(self) -> tuple[str, str]:
+        return str(self.path), f"{self.path}-wal"
 
     def keep_reserve(self) -> None:
         """Have `RESERVE_BYTES` of the disk taken beside the file, if there is room."""
@@ -172,7 +207,7 @@ def open_database(
         return _open(Database(None, level, None), application, boot)
     if path is None:
         raise ConfigError(f"a {level.value} store needs a file; none was named")
-    path = path.expanduser().resolve()
+    path = whole_name(path)
     with as_broken(str(path)):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = FileLock.acquire(path, boot)
@@ -223,10 +258,12 @@ def _prepare(
     ).fetchone()
     places.LOAD_TAIL.reach()
     tail = load_tail(connection)
+    readers = _connect_readers(database)
+    database.note_place()
     return Opened(
         database=database,
         connection=connection,
-        readers=_connect_readers(database),
+        readers=readers,
         tail=tail,
         sequence=sequence,
         boot=boot,
@@ -406,15 +443,46 @@ def connect_read_only(path: Path, *, immutable: bool = False) -> sqlite3.Connect
     return connection
 
 
+def whole_name(file: Path) -> Path:
+    """The name that a file has from its root, with no links in it.
+
+    Raises:
+        StoreError: it cannot be the name of a file.
+    """
+    with as_name(file):
+        return file.expanduser().resolve()
+
+
 @contextmanager
-def as_broken(file: str) -> Iterator[None]:
-    """Let the world's failures come out as one clear sentence."""
+def as_name(file: Path) -> Iterator[None]:
+    """Let it come out as one clear sentence that `file` cannot be a file's name."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        # Links in a ring, or the home of a user whom nobody knows.
+        raise StoreError(f"{file} cannot be a file: {error}; name another") from error
+
+
+@contextmanager
+def as_broken(
+    file: str, why: Callable[[Exception, str], StoreBroken] = failures.unusable
+) -> Iterator[None]:
+    """Let the world's failures come out as one clear sentence, by default of opening."""
     try:
         yield
     except TreewardenError:
         raise
     except (sqlite3.Error, UnicodeDecodeError, OSError) as error:
-        raise failures.unusable(error, file) from error
+        raise why(error, file) from error
+
+
+def _identity(file: str) -> _Identity | None:
+    """Which file has this name; None: none."""
+    try:
+        found = os.stat(file)  # noqa: PTH116 - as `_size`
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _size(file: str) -> int:

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from .checksums import as_stored, checksum, shown, whole
+from .retention import Horizon
 
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Callable
 
     from .inbox import StoredMessage
     from .unit import Write
@@ -24,6 +26,8 @@ KEPT_NS: Final = 30 * 24 * 3600 * 1_000_000_000
 """How long: whoever is to decide may be on holiday."""
 PAGE: Final = 1000
 """The most that are read at a time."""
+SLICE_ROWS: Final = 100
+"""The most that are forgotten in one transaction; each may be a megabyte."""
 
 _INSERT: Final = (
     "INSERT INTO dead_letter (seq, path, msg_id, operation, attempts, sender, at_ns,"
@@ -34,7 +38,20 @@ _TRIM: Final = (
     " ORDER BY seq DESC LIMIT 1 OFFSET ?)"
 )
 _DELETE: Final = "DELETE FROM dead_letter WHERE seq = ?"
-_DELETE_OLD: Final = "DELETE FROM dead_letter WHERE at_ns < ?"
+# What their handlers did `once` goes with them: nothing else leads to it any more.
+_TRIM_EFFECTS: Final = (
+    "DELETE FROM effect WHERE (path, msg_id) IN (SELECT path, msg_id FROM dead_letter"
+    " WHERE seq <= (SELECT seq FROM dead_letter ORDER BY seq DESC LIMIT 1 OFFSET ?))"
+)
+_OLD: Final = (
+    "SELECT seq FROM (SELECT seq, at_ns FROM dead_letter ORDER BY seq LIMIT ?)"
+    " WHERE at_ns < ?"
+)
+_DELETE_EFFECTS: Final = (
+    "DELETE FROM effect WHERE (path, msg_id) IN"
+    " (SELECT path, msg_id FROM dead_letter WHERE seq = ?)"
+)
+_OLDEST: Final = "SELECT at_ns FROM dead_letter ORDER BY seq LIMIT 1"
 _COLUMNS: Final = (
     "seq, path, msg_id, operation, attempts, sender, at_ns, reason, subscription,"
     " arguments, crc"
@@ -100,7 +117,7 @@ def keep_letter(letter: StoredLetter) -> list[Write]:
         letter.arguments.decode(),
         _checksum(letter),
     )
-    return [(_INSERT, row), (_TRIM, (KEPT,))]
+    return [(_INSERT, row), (_TRIM_EFFECTS, (KEPT,)), (_TRIM, (KEPT,))]
 
 
 def delete_letter(seq: int) -> Write:
@@ -108,9 +125,35 @@ def delete_letter(seq: int) -> Write:
     return _DELETE, (seq,)
 
 
-def trim_letters(connection: sqlite3.Connection, now_ns: int) -> int:
-    """Delete those that are too old; how many. In the caller's transaction."""
-    return connection.execute(_DELETE_OLD, (now_ns - KEPT_NS,)).rowcount
+class LetterTrimmer:
+    """Forgets letters that are too old, by the time that has passed.
+
+    Used by the writer's thread.
+    """
+
+    def __init__(
+        self, horizon_of: Callable[[int, int | None], Horizon] = Horizon
+    ) -> None:
+        self._horizon_of = horizon_of
+        self._horizon: Horizon | None = None
+
+    def trim(self, connection: sqlite3.Connection) -> int:
+        """Delete the next ones, `SLICE_ROWS` at most; how many.
+
+        In the caller's transaction.
+        """
+        horizon = self._horizon or self._begin(connection)
+        old = connection.execute(_OLD, (SLICE_ROWS, horizon.before_ns())).fetchall()
+        if old:
+            connection.executemany(_DELETE_EFFECTS, old)
+            connection.executemany(_DELETE, old)
+        return len(old)
+
+    def _begin(self, connection: sqlite3.Connection) -> Horizon:
+        oldest = connection.execute(_OLDEST).fetchone()
+        oldest_ns = oldest[0] if oldest is not None else None
+        self._horizon = self._horizon_of(KEPT_NS, oldest_ns)
+        return self._horizon
 
 
 def load_letters(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import sqlite3
 
-from treewarden.errors import StoreBroken
+from treewarden.errors import StoreBroken, StoreError
 
 # Primary result codes that say nothing about the row being written.
 _WORLD = {
@@ -39,6 +39,7 @@ _SYSTEM = {
     errno.EIO: sqlite3.SQLITE_IOERR,
     errno.ENOENT: sqlite3.SQLITE_CANTOPEN,
     errno.ENOTDIR: sqlite3.SQLITE_CANTOPEN,
+    errno.EISDIR: sqlite3.SQLITE_NOTADB,
 }
 _REMEDIES = {
     **_WORLD,
@@ -58,6 +59,11 @@ def primary_code(error: BaseException | None) -> int:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
+def is_of_an_index(error: Exception) -> bool:
+    """Whether an index does not agree with its rows; made anew from them, it does."""
+    return getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_CORRUPT_INDEX
+
+
 def is_of_the_row(error: Exception) -> bool:
     """Whether writing the other units without this one can help."""
     if isinstance(error, MemoryError):
@@ -67,28 +73,40 @@ def is_of_the_row(error: Exception) -> bool:
     return isinstance(error, (OverflowError, ValueError, TypeError))
 
 
-def _remedy(code: int) -> str:
-    return _REMEDIES.get(code, "this is not expected; please report it")
+def _why(error: Exception) -> str:
+    """What was said, and what to do about it."""
+    code, said = primary_code(error), str(error)
+    if isinstance(error, OSError):
+        code, said = _SYSTEM.get(error.errno or 0, 0), error.strerror or said
+    remedy = _REMEDIES.get(code, "this is not expected; please report it")
+    return f"{said}: {remedy}"
 
 
 def unusable(error: Exception, file: str) -> StoreBroken:
     """Why a file cannot be opened, as one sentence with the remedy."""
-    code, said = primary_code(error), str(error)
-    if isinstance(error, OSError):
-        code, said = _SYSTEM.get(error.errno or 0, 0), error.strerror or said
-    return StoreBroken(f"cannot open {file}: {said}: {_remedy(code)}")
+    return StoreBroken(f"cannot open {file}: {_why(error)}")
+
+
+def unchanged(error: Exception, file: str) -> StoreBroken:
+    """Why a file that is nobody's was not changed, as one sentence with the remedy."""
+    return StoreBroken(f"cannot change {file}: {_why(error)}")
+
+
+def uncopied(error: Exception, file: str) -> StoreBroken:
+    """Why a copy was not made, as one sentence with the remedy."""
+    return StoreBroken(f"cannot make the copy {file}: {_why(error)}")
 
 
 def unreadable(error: Exception, file: str) -> StoreBroken:
     """Why a question to the file was not answered, as one sentence with the remedy."""
-    remedy = _remedy(primary_code(error))
-    return StoreBroken(f"cannot read {file}: {error}: {remedy}")
+    return StoreBroken(f"cannot read {file}: {_why(error)}")
 
 
 def broken(error: Exception, file: str) -> StoreBroken:
     """The world's failure as one sentence that names the file and the remedy."""
-    remedy = _remedy(primary_code(error))
-    return StoreBroken(f"cannot write {file}: {error}: {remedy}; {_RESUMES}")
+    if isinstance(error, StoreError):
+        return StoreBroken(str(error))  # It says so itself.
+    return StoreBroken(f"cannot write {file}: {_why(error)}; {_RESUMES}")
 
 
 def refused(error: Exception, path: str) -> StoreBroken:

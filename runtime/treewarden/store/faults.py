@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from . import failures
 from .checksums import as_stored, checksum
+from .insert import Insert
 from .retention import DAY_NS, Horizon
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ TRIM_ROWS: Final = 1000
 _PATHS: Final = 10
 """Nodes whose surplus is deleted in one rest: a transaction each, 5 ms at most."""
 
-INSERT_FAULT: Final = (
+INSERT_FAULTS: Final = Insert(
     "INSERT INTO fault (position, path, topic, at_ns, payload, crc)"
     " VALUES (?, ?, ?, ?, ?, ?)"
 )
@@ -71,7 +72,7 @@ class FaultRecord:
 
 
 def fault_row(event: StagedEvent, position: int) -> tuple[Any, ...]:
-    """The parameters of `INSERT_FAULT` for a report at that position."""
+    """The parameters of `INSERT_FAULTS` for a report at that position."""
     path, topic, at_ns, payload = event.source, event.topic, event.at_ns, event.payload
     crc = checksum(payload, position, path, topic, at_ns)
     return position, path, topic, at_ns, payload.decode(), crc

@@ -247,13 +247,15 @@ _FIELDS: Final = "SELECT field FROM indexed_field WHERE store_as = ?"
 _TYPES: Final = "SELECT DISTINCT store_as FROM indexed_field"
 _DECLARE: Final = "INSERT OR IGNORE INTO indexed_field (store_as, field) VALUES (?, ?)"
 # A state that is no JSON any more has no values; an array or an object is none.
-_INDEX: Final = (
-    "INSERT INTO state_index (store_as, field, path, value)"
-    " SELECT store_as, field, path,"
+_VALUES: Final = (
+    "SELECT store_as, field, path,"
     " CASE WHEN json_valid(payload)"
     " AND json_type(payload, '$.' || field) NOT IN ('array', 'object')"
     " THEN json_extract(payload, '$.' || field) END"
-    " FROM agent_state JOIN indexed_field USING (store_as) WHERE {} = ?"
+    " FROM agent_state JOIN indexed_field USING (store_as)"
+)
+_INDEX: Final = (
+    f"INSERT INTO state_index (store_as, field, path, value) {_VALUES} WHERE {{}} = ?"
     " ON CONFLICT (store_as, field, path)"
     " DO UPDATE SET value = excluded.value WHERE value IS NOT excluded.value"
 )
@@ -273,14 +275,54 @@ def index_writes(store_as: str, field_name: str) -> list[Write]:
     return [(_DECLARE, (store_as, field_name)), (_INDEX_TYPE, (store_as,))]
 
 
-def index_states(
-    connection: sqlite3.Connection, states: Iterable[tuple[str, StateWrite]]
-) -> None:
-    """Have the index know states that have just been written."""
-    types = {store_as for (store_as,) in connection.execute(_TYPES)}
-    if types:
-        changed = [(path,) for path, state in states if state.store_as in types]
-        connection.executemany(_INDEX_ONE, changed)
+_INDEXED_VALUES: Final = "SELECT store_as, field, path, value FROM state_index"
+_UNLIKE: Final = (
+    f"SELECT count(*) FROM (SELECT * FROM ({_VALUES} EXCEPT {_INDEXED_VALUES})"  # noqa: S608 - our own names
+    f" UNION ALL SELECT * FROM ({_INDEXED_VALUES} EXCEPT {_VALUES}))"
+)
+
+
+def index_problems(connection: sqlite3.Connection) -> list[str]:
+    """Whether the index says what the states say; it has no checksums of its own."""
+    (unlike,) = connection.execute(_UNLIKE).fetchone()
+    if not unlike:
+        return []
+    return [f"state_index: {unlike} entries are not as the states that they are of"]
+
+
+def make_index_anew(connection: sqlite3.Connection) -> None:
+    """Have the index say what the states say, whatever it says now."""
+    connection.execute("DELETE FROM state_index")
+    connection.executemany(_INDEX_TYPE, connection.execute(_TYPES).fetchall())
+
+
+class StateIndex:
+    """What the writer keeps in mind of the index: the types that have one.
+
+    Most stores have none, and to ask the file was a twentieth of a lone commit.
+    """
+
+    def __init__(self) -> None:
+        self._types: frozenset[str] | None = None
+
+    def note(
+        self, connection: sqlite3.Connection, states: Iterable[tuple[str, StateWrite]]
+    ) -> None:
+        """Have the index know states that have just been written."""
+        if self._types is None:
+            found = connection.execute(_TYPES)
+            self._types = frozenset(store_as for (store_as,) in found)
+        if self._types:
+            changed = [
+                (path,) for path, state in states if state.store_as in self._types
+            ]
+            connection.executemany(_INDEX_ONE, changed)
+
+    def written(self, statement: str) -> None:
+        """A collection's statement was run: it may have given one more type an index."""
+        # Should that be rolled back, there is a type too many in mind, which harms nothing.
+        if statement == _DECLARE:
+            self._types = None
 
 
 def filter_slice(

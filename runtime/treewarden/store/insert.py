@@ -2,7 +2,8 @@
 
 A statement lets go of the interpreter and wants it back, at the cost of a pass of the loop
 in the trio thread; and so does each row of `executemany`. A statement of many rows does it
-once.
+once. So rows go in powers of two: 100 are statements of 64, 32 and 4, and took 66 µs where
+64 and 36 by themselves took 88.
 """
 
 from __future__ import annotations
@@ -15,27 +16,27 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 ROWS_AT_ONCE: Final = 64
-"""Rows of one statement; twice as many are no faster."""
+"""Rows of one statement, a power of two; twice as many are no faster."""
 
 
 class Insert:
-    """A statement that inserts one row, and what it says after the row's values.
-
-    `one` and `many` are its text for one row and for `ROWS_AT_ONCE`.
-    """
+    """A statement that inserts one row, and what it says after the row's values."""
 
     def __init__(self, one: str, tail: str = "") -> None:
         values = one[one.rindex("(") :]
-        self.one = one + tail
-        self.many = one + f", {values}" * (ROWS_AT_ONCE - 1) + tail
+        self._texts = {
+            1 << power: one + f", {values}" * ((1 << power) - 1) + tail
+            for power in range(ROWS_AT_ONCE.bit_length())
+        }
 
     def run(
         self, connection: sqlite3.Connection, rows: Sequence[tuple[Any, ...]]
     ) -> None:
         """Insert all rows, in their order."""
-        whole = len(rows) - len(rows) % ROWS_AT_ONCE
-        for first in range(0, whole, ROWS_AT_ONCE):
-            chunk = rows[first : first + ROWS_AT_ONCE]
-            connection.execute(self.many, tuple(chain.from_iterable(chunk)))
-        if whole < len(rows):
-            connection.executemany(self.one, rows[whole:])
+        first, count = 0, ROWS_AT_ONCE
+        while first < len(rows):
+            while first + count > len(rows):
+                count >>= 1
+            chunk = rows[first : first + count]
+            connection.execute(self._texts[count], tuple(chain.from_iterable(chunk)))
+            first += count

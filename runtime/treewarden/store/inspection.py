@@ -18,8 +18,8 @@ from treewarden.errors import StoreError
 
 from .checking import all_rows, problems, structure_problems
 from .checksums import TABLES, as_text, shown
-from .copies import Backup, beside, copy_database
-from .database import as_broken, connect_read_only, judge, load_meta
+from .copies import Backup, beside, copy_database, free_name
+from .database import as_broken, connect_read_only, judge, load_meta, whole_name
 from .journal import END, JournalEntry, load_entries
 
 if TYPE_CHECKING:
@@ -108,12 +108,14 @@ def existing(file: Path) -> Path:
 
     Raises:
         StoreError: there is none.
+        StoreBroken: it cannot be looked at.
     """
-    file = file.expanduser().resolve()
-    if not file.is_file():
-        raise StoreError(f"there is no file {file}")
-    if not file.stat().st_size:
-        raise StoreError(f"{file} is empty")
+    file = whole_name(file)
+    with as_broken(str(file)):
+        if not file.is_file():
+            raise StoreError(f"there is no file {file}")
+        if not file.stat().st_size:
+            raise StoreError(f"{file} is empty")
     return file
 
 
@@ -121,8 +123,13 @@ def is_ours(file: Path) -> bool:
     """Whether a file is a runtime's database, by its header."""
     from .migrations import APPLICATION_ID
 
-    with file.open("rb") as opened:
-        header = opened.read(72)
+    try:
+        if not file.is_file():
+            return False
+        with file.open("rb") as opened:
+            header = opened.read(72)
+    except OSError:
+        return False  # Nobody here may read it.
     return header[68:72] == APPLICATION_ID.to_bytes(4, "big")
 
 
@@ -163,7 +170,7 @@ def check_file(file: Path) -> FileReport:
         StoreBroken: it cannot be opened at all.
     """
     with _looking_at_any(file) as connection:
-        file = file.expanduser().resolve()
+        file = existing(file)
         schema = schema_of(connection)
         earlier = _earlier(schema)
         if earlier:
@@ -212,7 +219,7 @@ def backup_file(file: Path, target: Path | None = None) -> Backup:
             folder is not there.
         StoreBroken: the disk failed, or the copy does not hold together.
     """
-    if target is not None and not target.expanduser().absolute().parent.is_dir():
+    if target is not None and not free_name(target).parent.is_dir():
         raise StoreError(f"there is no folder for {target}; make it first")
     with looking(file) as connection:
         return copy_database(connection, target or beside(existing(file), "backup"))

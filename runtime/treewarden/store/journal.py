@@ -50,6 +50,7 @@ _OLDEST = (
     "SELECT position, at_ns, end_bytes FROM journal"
     " WHERE position < ? ORDER BY position LIMIT ?"
 )
+_FIRST = "SELECT position FROM journal WHERE position > ? ORDER BY position LIMIT 1"
 _NEXT = (
     "SELECT at_ns, end_bytes FROM journal WHERE position > ? AND position < ?"
     " ORDER BY position LIMIT 1"
@@ -68,10 +69,11 @@ class Tail(NamedTuple):
 
 
 class Head(NamedTuple):
-    """The beginning of the journal: its oldest sound entry, and the total up to it."""
+    """The beginning of the journal: its oldest sound entry, the total with and without."""
 
     at_ns: int
     end_bytes: int
+    begin_bytes: int
 
 
 class JournalEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -106,7 +108,7 @@ def entry_rows(
         end_bytes += len(payload) + len(topic) + _ROW_BYTES
         # `checksum`, written out: of all that a commit does for an event it was a third.
         key = f"{position}\0{topic}\0{kind}\0{at_ns}\0{source}\0{trace}\0{end_bytes}"
-        crc = crc32(payload, crc32(key.encode()))
+        crc = crc32(key.encode() + payload)
         text = payload.decode()
         rows.append((position, topic, kind, at_ns, source, trace, text, end_bytes, crc))
     return rows, Tail(position, end_bytes)
@@ -145,7 +147,8 @@ def load_head(connection: sqlite3.Connection) -> Head | None:
     query = f"{_SELECT} ORDER BY position LIMIT {_LOOKED_AT}"
     for row in connection.execute(query):
         if _is_sound(row):
-            return Head(row[3], row[6])
+            size = len(as_stored(row[7])) + len(row[1]) + _ROW_BYTES
+            return Head(row[3], row[6], row[6] - size)
     return None
 
 
@@ -222,6 +225,43 @@ def count_events(
     rows = connection.execute(_TOPICS, (after, until, _WINDOW)).fetchall()
     count = sum(kind == "event" and wanted(str(topic)) for _, topic, kind in rows)
     return count, rows[-1][0] if len(rows) == _WINDOW else max(after, until)
+
+
+class Backlog(NamedTuple):
+    """What the journal has behind a position, and what it had there.
+
+    `expired` entries are deleted already. Of the others `events` match the pattern, not
+    counting the last `uncounted` ones, at which nobody has looked.
+    """
+
+    expired: int
+    events: int
+    uncounted: int
+    size_bytes: int
+
+
+def load_backlog(connection: sqlite3.Connection, after: int, pattern: str) -> Backlog:
+    """What there is behind position `after`; of its events one window is counted."""
+    last = load_tail(connection).position
+    first = connection.execute(_FIRST, (after,)).fetchone()
+    events, counted = count_events(connection, after, last, pattern)
+    return Backlog(
+        expired=first[0] - after - 1 if first is not None else 0,
+        events=events,
+        uncounted=max(0, last - counted),
+        size_bytes=bytes_behind(connection, after),
+    )
+
+
+def bytes_behind(connection: sqlite3.Connection, after: int) -> int:
+    """Bytes of the entries behind position `after`, as retention counts them."""
+    until = f"{_SELECT} WHERE position <= ? ORDER BY position DESC LIMIT {_LOOKED_AT}"
+    begin = _first_sound(connection.execute(until, (after,)))
+    if begin is None:
+        # Deleted already: then all that is left is behind it.
+        head = load_head(connection)
+        begin = 0 if head is None else head.begin_bytes
+    return max(0, load_tail(connection).end_bytes - begin)
 
 
 def find_position(connection: sqlite3.Connection, at_ns: int) -> int | None:
@@ -326,6 +366,11 @@ def _windows(
         # A damaged position may lead back, and so for ever.
         if len(rows) < _WINDOW or (place - begin) * direction <= 0:
             return
+
+
+def _first_sound(rows: Iterable[tuple[Any, ...]]) -> int | None:
+    """The running total up to the first sound one."""
+    return next((row[6] for row in rows if _is_sound(row)), None)
 
 
 def _is_sound(row: tuple[Any, ...]) -> bool:

@@ -39,9 +39,11 @@ class Owner(msgspec.Struct, frozen=True, kw_only=True):
 class FileLock:
     """The right to write one database, held until `release`."""
 
-    def __init__(self, path: Path, descriptor: int) -> None:
-        self.path = path
+    def __init__(self, database: Path, boot: str, descriptor: int) -> None:
+        self._database = database
+        self._boot = boot
         self._descriptor = descriptor
+        self._path = str(_lock_file(database))
 
     @classmethod
     def acquire(cls, database: Path, boot: str) -> FileLock:
@@ -51,8 +53,7 @@ class FileLock:
             StoreLocked: another runtime has it; names its process and start time.
         """
         places.LOCK.reach()
-        path = database.with_name(database.name + ".lock")
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        descriptor = os.open(_lock_file(database), os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -68,11 +69,35 @@ class FileLock:
             # Kept, it would lock this process out of its own file.
             os.close(descriptor)
             raise
-        return cls(path, descriptor)
+        return cls(database, boot, descriptor)
+
+    def renew(self) -> None:
+        """Take the lock again if somebody has removed its file: a second runtime could.
+
+        Raises:
+            StoreLocked: one has.
+        """
+        try:
+            found = os.stat(self._path)  # noqa: PTH116 - a path object costs more than this
+        except FileNotFoundError:
+            found = None
+        held = os.fstat(self._descriptor)
+        if found is not None and (found.st_dev, found.st_ino) == (
+            held.st_dev,
+            held.st_ino,
+        ):
+            return
+        taken = FileLock.acquire(self._database, self._boot)
+        os.close(self._descriptor)
+        self._descriptor = taken._descriptor  # noqa: SLF001 - it is another of us
 
     def release(self) -> None:
         """Give it up; the file stays, because removing it would race with a taker."""
         os.close(self._descriptor)
+
+
+def _lock_file(database: Path) -> Path:
+    return database.with_name(database.name + ".lock")
 
 
 def _owner(descriptor: int) -> str:

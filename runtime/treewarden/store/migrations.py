@@ -20,7 +20,7 @@ from treewarden.errors import MigrationFailed, StoreError
 from treewarden.injection import places
 
 from .checksums import checksum_sql
-from .copies import begin_copy, beside, finish_copy, partial_name
+from .copies import begin_copy, beside, discard, finish_copy, partial_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -491,8 +491,7 @@ def _keep(connection: sqlite3.Connection, path: Path, version: int) -> Path:
             if copy != target:
                 copy.unlink()
     except (sqlite3.Error, OSError, StoreError) as error:
-        with suppress(OSError):
-            partial.unlink()
+        discard(partial)
         raise MigrationFailed(
             f"{path} could not be copied to {target} before its schema is changed:"
             f" {error}; the file is as it was before"

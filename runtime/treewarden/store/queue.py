@@ -159,7 +159,8 @@ class DurableQueue(Kept[T, _Row]):
     ) -> bool:
         """Add an item at the back; False, and nothing added, when `key` is in the queue.
 
-        It can be taken after `delay` seconds. Without a key it gets one of its own.
+        It can be taken after `delay` seconds, or when this run has ended: the next one finds
+        it free, as it finds what was leased. Without a key it gets one of its own.
 
         Raises:
             StateNotEncodable: the value cannot be stored and read back as the item type.
@@ -217,7 +218,8 @@ class DurableQueue(Kept[T, _Row]):
     async def nack(self, key: str, delay: float = 0.0) -> bool:
         """Put an item at the back, to be taken after `delay` seconds; False if unknown.
 
-        Its place is at the back as of now, not as of the delay's end.
+        Its place is at the back as of now, not as of the delay's end. A delay ends with the
+        run, as with `put`.
         """
         free_at, key = self._free_at(delay), as_key(key)
         row = await self._find(key)

@@ -19,12 +19,11 @@ if TYPE_CHECKING:
 DAY_NS: Final = 24 * 3600 * 1_000_000_000
 LEAST_BYTES: Final = 1 << 20
 """A journal that may not hold a megabyte answers no question."""
-GRACE: Final = 7
-"""At the start, entries that are younger than the oldest one by a seventh of what is kept
-(a day of a week) are never too old."""
 CATCH_UP: Final = 2
-"""From then on history grows old this many times as fast, until it is as the clock says:
-what is a month too old, because nobody ran for a month, is gone after a month."""
+"""At the start nothing is too old that is not older than the oldest entry: each start under
+a clock that is wrong would cost some of the history, and of a young one everything. From
+then on it grows old this many times as fast, until it is as the clock says: what is a month
+too old, because nobody ran for a month, is gone after a month."""
 
 
 HELD_TIMES: Final = 4
@@ -85,9 +84,7 @@ class Horizon:
         self._began = elapsed()
         # The wall clock is read once: it may jump while we run, too.
         self._wanted = wall() - keep_ns
-        self._allowed = (
-            self._wanted if oldest_ns is None else oldest_ns + keep_ns // GRACE
-        )
+        self._allowed = self._wanted if oldest_ns is None else oldest_ns
 
     def before_ns(self) -> int:
         """What was written earlier than this may go."""

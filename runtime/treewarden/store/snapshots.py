@@ -41,8 +41,8 @@ _SELECT_STATE = (
 )
 # Text as bytes: no call of ours for each.
 _SELECT_BEHIND = (
-    "SELECT CAST(path AS BLOB), CAST(store_as AS BLOB), state_version, revision,"
-    " CAST(payload AS BLOB), at_ns, crc FROM agent_state"
+    "SELECT CAST(path AS BLOB), CAST(store_as AS BLOB), state_version, revision, at_ns,"
+    " CAST(payload AS BLOB), crc FROM agent_state"
     " WHERE rowid > (SELECT rowid FROM agent_state WHERE path = ?)"
     " ORDER BY rowid LIMIT ?"
 )
@@ -50,7 +50,7 @@ AHEAD_BYTES: Final = 1 << 20
 """Bytes of state read ahead at a time, roughly."""
 _STATES: Final = TABLES["agent_state"]
 _IS_INDEXED: Final = "SELECT 1 FROM agent_state WHERE path = ?"
-INSERT_CRASH: Final = (
+INSERT_CRASHES: Final = Insert(
     "INSERT INTO agent_crash (path, at_ns, incarnation, operation, message, fault,"
     " revision, payload, crc) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
@@ -99,18 +99,19 @@ def state_rows(
     """The parameters of `UPSERT_STATES`, a row a state."""
     # `checksum`, written out: of all that a commit does for a state it was a quarter.
     rows: list[tuple[Any, ...]] = []
+    last = f"\0{at_ns}"
     for path, state in states:
         store_as, payload = state.store_as, state.payload
         version, revision = state.state_version, state.revision
-        key = f"{path}\0{store_as}\0{version}\0{revision}\0{at_ns}"
-        crc = crc32(payload, crc32(key.encode()))
+        key = f"{path}\0{store_as}\0{version}\0{revision}{last}"
+        crc = crc32(key.encode() + payload)
         text = payload.decode()
         rows.append((path, store_as, version, revision, text, at_ns, crc))
     return rows
 
 
 def crash_row(record: CrashRecord) -> tuple[Any, ...]:
-    """The parameters of `INSERT_CRASH`."""
+    """The parameters of `INSERT_CRASHES`."""
     return (
         record.path,
         record.at_ns,
@@ -176,11 +177,10 @@ def states_behind(
     states: dict[str, StoredState] = {}
     size = 0
     for row in connection.execute(_SELECT_BEHIND, (path, limit)):
-        # As `load_state` does, at a third of its cost.
-        key, store_as, version, revision, payload, at_ns, crc = row
+        # As `load_state` does, at a quarter of its cost.
+        key, store_as, version, revision, at_ns, payload, crc = row
         try:
-            covered = b"%b\0%b\0%d\0%d\0%d" % (key, store_as, version, revision, at_ns)
-            if crc == crc32(payload, crc32(covered)):
+            if crc == crc32(b"%b\0%b\0%d\0%d\0%d%b" % row[:-1]):
                 states[key.decode()] = StoredState(
                     store_as=store_as.decode(),
                     state_version=version,

@@ -10,6 +10,8 @@ the next group piles up by itself, and the busier it is the larger the groups. R
 
 A failure of the world fails the group and everything piled up behind it, because later
 states build on lost ones. Reports and crash records are kept and ride in the next group.
+A fault of our own, here or in the writer's thread, fails everything undecided and ends the
+run: what was acknowledged is in the file.
 """
 
 from __future__ import annotations
@@ -52,7 +54,7 @@ from .snapshots import CrashRecord, StoredState, load_crashes
 from .statistics import Accounts, StoreStatistics
 from .thread import WriterThread
 from .unit import StagedEvent, Unit
-from .writer import Writer
+from .writer import LogHeld, Writer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -120,21 +122,18 @@ def _lost(commits: int) -> str:
     )
 
 
-class _Waiting:
+class _Waiting(msgspec.Struct, eq=False):
     """A task that waits for its unit; an event would cost twice as much."""
 
-    __slots__ = ("_task",)
-
-    def __init__(self) -> None:
-        self._task: trio.lowlevel.Task | None = trio.lowlevel.current_task()
+    task: trio.lowlevel.Task | None
 
     def __call__(self, _: StoreError | None) -> None:
-        task, self._task = self._task, None
+        task, self.task = self.task, None
         if task is not None:
             trio.lowlevel.reschedule(task)
 
     def give_up(self, _: object) -> trio.lowlevel.Abort:
-        self._task = None
+        self.task = None
         return trio.lowlevel.Abort.SUCCEEDED
 
 
@@ -166,13 +165,14 @@ class Store:
         self._token = trio.lowlevel.current_trio_token()
 
         self._pending: list[Unit] = []
+        self._under_way: list[Unit] = []  # what the writer has
         self._reports: deque[StagedEvent] = deque()
         self._crash_records: deque[CrashRecord] = deque()
         self._end_of_tick = EndOfTick(self._flush)
         self._busy = False  # a flush is scheduled, or the writer has a group
         self._closing = False
         self._why_closed = "the store is closed"
-        self._disowned = False
+        self._disowned = self._has_failed = False
         _open.add(self)
 
         self._handed_over = 0
@@ -210,6 +210,7 @@ class Store:
             self._on_health,
             self._on_found,
             self._on_held,
+            self._on_fault,
         )
         self._reader: Reader = (
             WriterReader(self._thread)
@@ -278,7 +279,7 @@ class Store:
         if unit.decided:
             await trio.lowlevel.checkpoint()
         else:
-            waiting = _Waiting()
+            waiting = _Waiting(trio.lowlevel.current_task())
             unit.release.append(waiting)
             await trio.lowlevel.wait_task_rescheduled(waiting.give_up)
         if unit.error is not None:
@@ -542,7 +543,7 @@ class Store:
                     partial(verify_copy, partial_copy, target, paced=True)
                 )
             except (sqlite3.Error, OSError) as error:
-                raise failures.broken(error, str(target)) from error
+                raise failures.uncopied(error, str(target)) from error
             finally:
                 self._owe(-1)
                 if partial_copy is not None:
@@ -617,6 +618,10 @@ class Store:
         if riding and not self._busy and not self._closing:
             self._flush_soon()
 
+    def _flush_left_over(self) -> None:
+        if (self._reports or self._crash_records) and not self._has_failed:
+            self._flush_soon()
+
     def _flush_soon(self) -> None:
         # After this tick's handlers: what they hand over goes into the same group.
         self._busy = True
@@ -624,17 +629,23 @@ class Store:
         self._end_of_tick.want()
 
     def _flush(self) -> None:
+        try:
+            self._thread.submit(self._next_group())
+        except BaseException as fault:
+            self._fail(fault)
+            raise
+
+    def _next_group(self) -> Group:
         places.FLUSH.reach()
         count = self._group_size()
+        reports = self._riding_reports(self._decided + count)
         units, self._pending = self._pending[:count], self._pending[count:]
-        group = Group(
-            units=units,
-            reports=self._riding_reports(self._decided + count),
-            crashes=list(self._crash_records),
-            handed_over=self._decided,
-        )
+        crashes = list(self._crash_records)
         self._crash_records.clear()
-        self._thread.submit(group)
+        self._under_way = units
+        return Group(
+            units=units, reports=reports, crashes=crashes, handed_over=self._decided
+        )
 
     def _group_size(self) -> int:
         count = min(len(self._pending), GROUP_UNITS)
@@ -666,6 +677,15 @@ class Store:
         return riding
 
     def _on_decision(self, decision: Decision) -> None:
+        if self._has_failed:
+            return
+        try:
+            self._carry_out(decision)
+        except BaseException as fault:
+            self._fail(fault)
+            raise
+
+    def _carry_out(self, decision: Decision) -> None:
         places.DECIDED.reach()
         self._owe(-1)
         self._count(decision)
@@ -680,9 +700,12 @@ class Store:
                 # One exception each: a shared one would gather everybody's traceback.
                 unit.error = StoreBroken(str(decision.broken))
         self._decide(units)
+        self._under_way = []
         # The writer gets its next group before anybody is told, so that it is not idle.
-        self._go_on(broken=decision.broken is not None)
-        self._release(units)
+        try:
+            self._go_on(broken=decision.broken is not None)
+        finally:
+            self._release(units)
         self._tell_sinks(decision.journal)
         self._settle()
 
@@ -771,6 +794,32 @@ class Store:
             waiting.popleft()
             self._accounts.reports_dropped += 1
 
+    # --- faults of our own ------------------------------------------------------------
+
+    def _on_fault(self, fault: BaseException) -> None:
+        """The writer's thread has ended by a fault; the run ends by it too."""
+        self._fail(fault)
+        raise fault
+
+    def _fail(self, fault: BaseException) -> None:
+        """Have nobody wait for what will not come any more.
+
+        What the writer has under way may still be in the file: it is not acknowledged.
+        """
+        if self._has_failed:
+            return
+        self._has_failed = self._closing = True
+        self._why_closed = f"the store failed: {type(fault).__name__}: {fault}"
+        self._busy = False
+        self._quiet.set()
+        units = self._under_way + self._pending
+        self._under_way, self._pending = [], []
+        for unit in units:
+            unit.error = StoreBroken(self._why_closed)
+        self._decide(units)
+        self._release(units)
+        self._settle()
+
     # --- accounts ---------------------------------------------------------------------
 
     def _count(self, decision: Decision) -> None:
@@ -788,17 +837,19 @@ class Store:
         self._note_health(trouble)
         if trouble is not None:
             self._accounts.last_error = str(trouble)
-        elif not self._busy and (self._reports or self._crash_records):
-            self._flush_soon()
+        elif not self._busy:
+            self._flush_left_over()
 
     def _on_found(self, findings: list[Finding]) -> None:
         for finding in findings:
-            if isinstance(finding, DamagedRow):
-                self._accounts.damaged_rows += 1
-                self._accounts.note_damage(finding)
-                topic = "system.store.row_damaged"
-            else:
+            if isinstance(finding, LogHeld):
                 topic = "system.store.log_held"
+            else:
+                self._accounts.note_damage(finding)
+                is_row = isinstance(finding, DamagedRow)
+                self._accounts.damaged_rows += is_row
+                part = "row_damaged" if is_row else "index_mended"
+                topic = f"system.store.{part}"
             payload = msgspec.json.encode(asdict(finding))
             self.report(topic, payload, source="/system/store")
 
@@ -888,10 +939,14 @@ class Store:
             self._owe(-1)
         self._end_of_tick.leave()
         if waiting.cancelled_caught:
-            raise StoreBroken(
+            broken = StoreBroken(
                 f"{self._database.name} could not be closed within {CLOSE_SECONDS:g} s:"
                 " the disk does not answer"
             )
+            # Whenever it does, the thread ends, and does not keep the process from it.
+            self._thread.dismiss()
+            self._fail(broken)
+            raise broken
         self._database.close()
         _open.discard(self)
 
@@ -900,8 +955,8 @@ class Store:
         if self._trouble is not None:
             # Kept for this: what is still to be said fits on a full disk.
             self._database.free_reserve()
-        if not self._busy and (self._reports or self._crash_records):
-            self._flush_soon()
+        if not self._busy:
+            self._flush_left_over()
         while self._busy:
             self._quiet = trio.Event()
             await self._quiet.wait()

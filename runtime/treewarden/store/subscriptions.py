@@ -39,6 +39,13 @@ _NOTE: Final = (
     "INSERT OR REPLACE INTO delivery"
     " (owner, name, position, attempts, done, event, crc) VALUES (?, ?, ?, ?, ?, ?, ?)"
 )
+# Of a subscription that there is not the owner is NULL, which no row may have: in the very
+# commit it is decided that the whole unit fails, and a dead letter stays what it was.
+_NOTE_AGAIN: Final = (
+    "INSERT OR REPLACE INTO delivery"
+    " (owner, name, position, attempts, done, event, crc) VALUES"
+    " ((SELECT owner FROM subscription WHERE owner = ? AND name = ?), ?, ?, ?, ?, ?, ?)"
+)
 _SELECT: Final = (
     "SELECT owner, name, pattern, cursor, begun, retention, at_ns, crc"
     " FROM subscription ORDER BY owner, name"
@@ -125,9 +132,13 @@ def forget_subscription(key: Owned) -> list[Write]:
 
 def note_delivery(key: Owned, one: StoredDelivery) -> Write:
     """The statement that keeps what is different about an event."""
-    event = None if one.event is None else one.event.decode()
-    row = (*key, one.position, one.attempts, int(one.done), event)
-    return _NOTE, (*row, _delivery_checksum(key, one))
+    return _NOTE, (*key, *_delivery_columns(key, one))
+
+
+def deliver_again(key: Owned, one: StoredDelivery) -> Write:
+    """The same for an event that was given up; fails when the subscription is no more."""
+    owner, name = key
+    return _NOTE_AGAIN, (owner, name, name, *_delivery_columns(key, one))
 
 
 def load_subscriptions(connection: sqlite3.Connection) -> list[StoredSubscription]:
@@ -185,6 +196,14 @@ def _delivery(
     return StoredDelivery(
         position=whole(position), attempts=0, event=event, sound=False
     )
+
+
+def _delivery_columns(
+    key: Owned, one: StoredDelivery
+) -> tuple[int, int, int, str | None, int]:
+    event = None if one.event is None else one.event.decode()
+    crc = _delivery_checksum(key, one)
+    return one.position, one.attempts, int(one.done), event, crc
 
 
 def _checksum(one: StoredSubscription) -> int:

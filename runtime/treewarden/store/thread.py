@@ -2,6 +2,10 @@
 
 A plain thread on a queue in C. `trio.to_thread` for each commit would cost a hop through
 a pool and, with many agents, nineteen twentieths of the throughput.
+
+It is no daemon, and a process waits for such threads at its end. So it ends when it is
+told to, when it fails, and when the thread that could tell it is no more: a loop that
+crashed in trio's own hands unwinds nobody.
 """
 
 from __future__ import annotations
@@ -60,6 +64,7 @@ class WriterThread:
     `decided`, `felt`, `found` and `held` are called in the trio thread: with each decision,
     with what ails the writer (None: nothing) when that changed between decisions, with
     what housekeeping has found, and with who holds the journal, after each look at it.
+    `failed` gets a fault of our own, which has ended the thread.
     """
 
     def __init__(
@@ -69,12 +74,14 @@ class WriterThread:
         felt: Callable[[StoreBroken | None], None],
         found: Callable[[list[Finding]], None],
         held: Callable[[tuple[Holding, ...]], None],
+        failed: Callable[[BaseException], None],
     ) -> None:
         self._writer = writer
         self._decided = decided
         self._felt = felt
         self._found = found
         self._held = held
+        self._failed = failed
         self._told_held: tuple[Holding, ...] = ()
         self._rested = time.monotonic()
         self._token = trio.lowlevel.current_trio_token()
@@ -83,6 +90,7 @@ class WriterThread:
         )
         self._ended = trio.Event()
         self._told: StoreBroken | None = None
+        self._loop_thread = threading.current_thread()
         self._thread = threading.Thread(target=self._run, name="treewarden writer")
         places.THREAD_START.reach()
         self._thread.start()
@@ -118,24 +126,38 @@ class WriterThread:
 
     async def close(self) -> None:
         """Let it finish, end the run in the file, and wait for the thread's end."""
-        self._jobs.put(None)
+        self.dismiss()
         await self._ended.wait()
         self._thread.join()
 
+    def dismiss(self) -> None:
+        """Have it end once it has done what it was given; not waited for."""
+        self._jobs.put(None)
+
     def _run(self) -> None:
+        try:
+            self._serve()
+            self._writer.close()
+        except BaseException as fault:  # noqa: BLE001 - raised in the trio thread, see `failed`
+            self._post(self._failed, fault)
+            # What is in the file is whole, but that the run ended well is not noted.
+            self._writer.drop()
+        self._post(self._ended.set)
+
+    def _serve(self) -> None:
         while True:
             try:
                 job = self._jobs.get(timeout=self._patience())
             except queue.Empty:
+                if not self._loop_thread.is_alive():
+                    return
                 self._rest()
                 continue
             if job is None:
-                break
+                return
             self._do(job)
             if self._jobs.empty() and time.monotonic() - self._rested > BUSY_SECONDS:
                 self._rest()
-        self._writer.close()
-        self._post(self._ended.set)
 
     def _do(self, job: Group | Question | CopyJob) -> None:
         if isinstance(job, Group):

@@ -8,6 +8,7 @@ are kept beside it first.
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -15,22 +16,29 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from treewarden.clock import wall_ns
 from treewarden.errors import StoreBroken, StoreError
+from treewarden.ids import CHILD_ID
 from treewarden.injection import places
 
-from .checking import DamagedRow, StoredRow, all_rows
+from . import failures
+from .applied import TELLING, forget_earlier
+from .checking import DamagedRow, StoredRow, all_rows, structure_problems
 from .checksums import DAMAGED, TABLES, checksum_sql
 from .copies import (
+    as_uncopied,
     begin_copy,
     beside,
     check_copy,
     discard,
     finish_copy,
+    logs_of,
     partial_name,
     sync_folder,
 )
-from .database import Database, as_broken, judge, quick_check
-from .filter import RENAME_INDEXED
+from .database import Database, as_broken, judge, quick_check, whole_name
+from .filter import RENAME_INDEXED, index_problems, make_index_anew
+from .holders import holders
 from .inspection import existing, exported, looking, refuse_earlier, schema_of
 from .level import Level
 from .lock import FileLock
@@ -41,6 +49,7 @@ if TYPE_CHECKING:
 
     from .checksums import Table
 
+_PATH: Final = re.compile(f"(/{CHILD_ID.pattern})+")
 _PATHS: Final[Mapping[str, str]] = {
     "agent_state": "path",
     "agent_crash": "path",
@@ -78,13 +87,17 @@ class Migrated:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scrubbed:
-    """Rows looked at, the damaged ones, and how many of these were moved to `kept`."""
+    """Rows looked at, the damaged ones, and how many of these were moved to `kept`.
+
+    `indexes` is what did not agree with the rows; with the damaged rows it is mended.
+    """
 
     file: Path
     rows: int
     damaged: list[DamagedRow]
     removed: int
     kept: Path | None
+    indexes: list[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +115,10 @@ def _owning(file: Path) -> Iterator[sqlite3.Connection]:
     file = existing(file)
     with as_broken(str(file)), _locked(file):
         judge(file, "")
-        with closing(Database(file, Level.DURABLE, None).connect()) as connection:
+        with (
+            closing(Database(file, Level.DURABLE, None).connect()) as connection,
+            as_broken(str(file), failures.unchanged),
+        ):
             yield connection
             # Everything into the main file, which may then be copied as one.
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
@@ -152,7 +168,7 @@ def migrate_file(file: Path) -> Migrated:
 
 
 def vacuum_file(file: Path) -> Vacuumed:
-    """Write the file anew without its free pages; needs as much room again.
+    """Write the file anew without its free pages; needs twice as much room again.
 
     Raises:
         StoreLocked: a runtime has it.
@@ -160,9 +176,23 @@ def vacuum_file(file: Path) -> Vacuumed:
     file = existing(file)
     with _owning(file) as connection:
         before = file.stat().st_size
-        connection.execute("VACUUM")
+        # Else all of it would be in memory meanwhile; and beside the file there is room.
+        connection.execute("PRAGMA temp_store = FILE")
+        with _temporary_files_in(connection, file.parent):
+            connection.execute("VACUUM")
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         return Vacuumed(file=file, before_bytes=before, after_bytes=file.stat().st_size)
+
+
+@contextmanager
+def _temporary_files_in(connection: sqlite3.Connection, folder: Path) -> Iterator[None]:
+    """Have SQLite's temporary files in `folder`; where it cannot, they are elsewhere."""
+    quoted = str(folder).replace("'", "''")
+    connection.execute(f"PRAGMA temp_store_directory = '{quoted}'")
+    try:
+        yield
+    finally:
+        connection.execute("PRAGMA temp_store_directory = ''")
 
 
 # --- putting a backup in place ----------------------------------------------------------
@@ -175,19 +205,24 @@ def restore_file(backup: Path, file: Path, *, replace: bool = False) -> Restored
 
     Raises:
         StoreLocked: a runtime has the file.
-        StoreError: the backup is not there or not ours; the file is there already and
-            `replace` was not said.
+        StoreError: the backup is not there or not ours; the file, or a log of one, is
+            there already and `replace` was not said, or somebody reads it.
         StoreBroken: the backup is damaged; the file was not touched.
     """
-    file = file.expanduser().resolve()
+    file = whole_name(file)
     if existing(backup) == file:
         raise StoreError(f"{file} is the backup itself")
-    if file.exists() and not replace:
-        raise StoreError(f"{file} is there already; say --replace to put it aside")
+    if file.exists() and not file.is_file():
+        raise StoreError(f"{file} is no file; name another")
     partial = partial_name(file)
     with as_broken(str(file)), _locked(file):
+        there = _what_is_there(file)
+        if there and not replace:
+            raise StoreError(
+                f"{there[0]} is there already; say --replace to put it aside"
+            )
         try:
-            with looking(backup) as connection:
+            with looking(backup) as connection, as_uncopied(file):
                 begin_copy(connection, partial)
             rows, damaged = check_copy(partial)
             if damaged:
@@ -197,7 +232,7 @@ def restore_file(backup: Path, file: Path, *, replace: bool = False) -> Restored
                     " removed from this one by `treewarden db scrub --remove`"
                 )
             places.RESTORE_ASIDE.reach()
-            kept = _put_aside(file) if file.exists() else None
+            kept = _put_aside(file) if there else None
             places.RESTORE_NAME.reach()
             finish_copy(partial, file)
         finally:
@@ -205,21 +240,43 @@ def restore_file(backup: Path, file: Path, *, replace: bool = False) -> Restored
     return Restored(file=file, rows=rows, kept=kept)
 
 
-def _put_aside(file: Path) -> Path:
-    """Give the file a second name; its first is then free to be given away.
+def _what_is_there(file: Path) -> list[Path]:
+    """The file and its logs, as far as they are there; also logs that it left behind."""
+    return [file, *logs_of(file)] if file.exists() else logs_of(file)
 
-    Its log must not stay behind: SQLite would read it into the file that comes.
+
+def _put_aside(file: Path) -> Path:
+    """Give what is there another name; the first of what has one now.
+
+    The file keeps its own name too, which is then free to be given away. A log must not
+    stay behind, also without its file: SQLite would read it into the file that comes.
     """
-    with suppress(sqlite3.Error), closing(sqlite3.connect(file)) as connection:
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    if file.exists():
+        _empty_log(file)
     kept = beside(file, "replaced")
-    for suffix in ("-wal", "-shm", "-journal"):
-        log = file.with_name(file.name + suffix)
-        with suppress(FileNotFoundError):
-            log.replace(kept.with_name(kept.name + suffix))
-    os.link(file, kept)
+    moved = _what_is_there(file)
+    for one in moved:
+        name = kept.with_name(kept.name + one.name.removeprefix(file.name))
+        if one == file:
+            os.link(one, name)
+        else:
+            one.replace(name)
     sync_folder(file.parent)
-    return kept
+    return kept.with_name(kept.name + moved[0].name.removeprefix(file.name))
+
+
+def _empty_log(file: Path) -> None:
+    """Have all of it in the main file, which then is the old one without its log.
+
+    Raises:
+        StoreError: somebody reads the file.
+    """
+    # What is too damaged for that is put aside as it is.
+    with suppress(sqlite3.Error), closing(sqlite3.connect(file)) as connection:
+        is_busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if is_busy:
+            readers = ", ".join(holders(file)) or "another process"
+            raise StoreError(f"{file} is read by {readers}; have it end, and try again")
 
 
 # --- rows -------------------------------------------------------------------------------
@@ -228,7 +285,10 @@ def _put_aside(file: Path) -> Path:
 def scrub_file(file: Path, *, remove: bool = False) -> Scrubbed:
     """Look at the checksum of every row; `remove` moves damaged ones to a file beside.
 
-    What is removed has its agent start from its initial state. Entries of the journal
+    Indexes that do not agree with the rows are made anew then.
+
+    What is removed has its agent start from its initial state, and of ids whose rows it
+    may have been nobody says any more that they were not applied. Entries of the journal
     stay: they read as damaged, and nobody depends on them.
 
     Raises:
@@ -246,13 +306,17 @@ def scrub_file(file: Path, *, remove: bool = False) -> Scrubbed:
                 if not row.sound:
                     bad.append((table, row))
         moved = [(table, row) for table, row in bad if table.name != "journal"]
+        problems = structure_problems(connection) or index_problems(connection)
         kept = _remove(connection, file, moved) if remove and moved else None
+        if remove and (problems or moved):
+            _make_indexes_anew(connection)
         return Scrubbed(
             file=file,
             rows=rows,
             damaged=[row.as_damaged(table) for table, row in bad],
             removed=len(moved) if kept is not None else 0,
             kept=kept,
+            indexes=problems,
         )
 
 
@@ -261,7 +325,7 @@ def _remove(
 ) -> Path:
     kept = beside(file, "damaged")
     kept = kept.with_name(f"{kept.name}.jsonl")
-    with _transaction(connection):
+    with _without_indexes_in_the_way(connection), _transaction(connection):
         for table, row in rows:
             connection.execute(
                 f"DELETE FROM {table.name} WHERE {table.place} = ?",  # noqa: S608 - our own names
@@ -269,8 +333,39 @@ def _remove(
             )
         # An index may still name what the damaged row does not say any more.
         connection.execute("REINDEX")
+        if any(table.name in TELLING for table, _ in rows):
+            forget_earlier(connection, wall_ns())
         _write_out(kept, rows)
     return kept
+
+
+@contextmanager
+def _without_indexes_in_the_way(connection: sqlite3.Connection) -> Iterator[None]:
+    """Let rows be deleted that an index does not have where they say.
+
+    SQLite refuses it otherwise, and calls the file malformed.
+    """
+    connection.execute("PRAGMA writable_schema = ON")
+    try:
+        yield
+    finally:
+        connection.execute("PRAGMA writable_schema = OFF")
+
+
+def _make_indexes_anew(connection: sqlite3.Connection) -> None:
+    """Have all of them agree with the rows again.
+
+    Raises:
+        StoreBroken: more than indexes is damaged.
+    """
+    with _transaction(connection):
+        make_index_anew(connection)
+        connection.execute("REINDEX")
+    left = structure_problems(connection)
+    if left:
+        raise StoreBroken(
+            f"it is damaged beyond its rows ({left[0]}); copy it aside and restore a backup"
+        )
 
 
 def _write_out(target: Path, rows: list[tuple[Table, StoredRow]]) -> None:
@@ -296,8 +391,11 @@ def rename_path(file: Path, old: str, new: str) -> dict[str, int]:
         StoreLocked: a runtime has the file.
         StoreError: nothing is stored under `old`, or something under `new`.
     """
-    if not new.startswith("/") or new.endswith("/"):
-        raise StoreError(f"{new!r} is no path; it begins with / and does not end so")
+    if not _PATH.fullmatch(new):
+        raise StoreError(
+            f"{new!r} is no path, and no agent could claim it: a path is / and an id, once"
+            " or more often"
+        )
     file = existing(file)
     with _owning(file) as connection:
         refuse_earlier(file, connection)

@@ -32,21 +32,24 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from treewarden.clock import wall_ns
+from treewarden.errors import StoreError
 from treewarden.injection import places
 
 from . import failures
 from .applied import AppliedTrimmer, CommittedRanges, spans_of
 from .checking import DamagedRow
 from .database import BUSY_MS, end_run, set_meta
-from .dead_letters import trim_letters
-from .faults import INSERT_FAULT, fault_row
-from .filter import index_states
+from .dead_letters import LetterTrimmer
+from .faults import INSERT_FAULTS, fault_row
+from .filter import StateIndex
 from .group import Decision
 from .holders import holders
 from .journal import INSERT_ENTRIES, entry_rows
@@ -55,7 +58,7 @@ from .retention import Retention
 from .scrubber import Scrubber
 from .snapshots import (
     CRASHES_KEPT,
-    INSERT_CRASH,
+    INSERT_CRASHES,
     TRIM_CRASHES,
     UPSERT_STATES,
     CrashRecord,
@@ -91,6 +94,11 @@ REST_BYTES: Final = 8 << 20
 """The same when nobody waits."""
 HELD_SECONDS: Final = 1.0
 """How long a read may keep a log that is too large; then somebody is told who reads."""
+PLACE_SECONDS: Final = 0.1
+"""How long a file that was taken away from under the writer may be taken for still there.
+A look costs some 20 µs, a tenth of a commit."""
+TRIM_SLICES: Final = 4
+"""Slices of ids and letters forgotten at a time, a transaction each."""
 VACUUM_PAGES: Final = 256
 """Free pages given back in one idle slice: about a millisecond."""
 
@@ -108,7 +116,21 @@ class LogHeld:
     holders: list[str]
 
 
-Finding: TypeAlias = DamagedRow | LogHeld
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexMended:
+    """An index did not agree with its rows; all of them were made anew from the rows.
+
+    What it had said wrong until then was read so.
+    """
+
+    error: str
+
+    def __str__(self) -> str:
+        """For people."""
+        return f"an index was damaged ({self.error}) and was made anew from its rows"
+
+
+Finding: TypeAlias = DamagedRow | IndexMended | LogHeld
 
 
 class Writer:
@@ -128,6 +150,9 @@ class Writer:
         self._range: Span | None = None
         self._noted = 0
         self._applied = AppliedTrimmer()
+        self._letters = LetterTrimmer()
+        self._place_due = 0.0
+        self._index = StateIndex()
         self.scrubber = Scrubber()
         self.found: list[Finding] = []
         self._pages = _Pages()
@@ -141,7 +166,7 @@ class Writer:
         started = time.perf_counter()
         decision = Decision(group)
         try:
-            self._commit(self.connected(), decision)
+            self._run(partial(self._commit, decision=decision))
             self.trouble = None
         except Exception as error:  # noqa: BLE001 - whatever failed, somebody waits for an answer
             decision.errors.clear()
@@ -161,6 +186,7 @@ class Writer:
         # What tells of units by their numbers is nobody's row.
         decision.rows = max(0, connection.total_changes - before - self._noted)
         self._pages.add(decision.rows)
+        self._applied.note(decision.rows)
 
     def _commit_merged(
         self, connection: sqlite3.Connection, decision: Decision
@@ -177,12 +203,10 @@ class Writer:
         if not (states or writes or events or group.crashes):
             return
         _begin(connection)
-        _write_states(connection, states.items())
-        if writes:
-            _write_collections(connection, writes)
+        self._write_states(connection, states.items())
+        self._write_collections(connection, writes)
         tail = _append(connection, events, self.tail)
-        for record in _newest(group.crashes):
-            _insert_crash(connection, record)
+        _insert_crashes(connection, _newest(group.crashes))
         self._note_range(connection, decision)
         _end(connection)
         self._committed(decision, events, tail)
@@ -201,7 +225,7 @@ class Writer:
             connection.execute("SAVEPOINT step")
             try:
                 places.STEP.reach()
-                events = _write(connection, step)
+                events = self._write(connection, step)
                 tail = _append(connection, events, tail)
                 journal += events
             except Exception as error:
@@ -213,6 +237,39 @@ class Writer:
         self._note_range(connection, decision)
         _end(connection)
         self._committed(decision, journal, tail)
+
+    def _write(self, connection: sqlite3.Connection, step: Step) -> list[StagedEvent]:
+        """Write all of one step but its events, which are returned for the journal."""
+        if isinstance(step, StagedEvent):
+            return [step]
+        if isinstance(step, CrashRecord):
+            _insert_crashes(connection, [step])
+            return []
+        if step.state is not None:
+            self._write_states(connection, [(step.path, step.state)])
+        self._write_collections(connection, step.writes or ())
+        for part in step.parts:
+            self._write(connection, part)
+        return step.events or []
+
+    def _write_states(
+        self,
+        connection: sqlite3.Connection,
+        states: Collection[tuple[str, StateWrite]],
+    ) -> None:
+        if states:
+            places.WRITE_STATE.reach()
+            UPSERT_STATES.run(connection, state_rows(states, wall_ns()))
+            self._index.note(connection, states)
+
+    def _write_collections(
+        self, connection: sqlite3.Connection, writes: Iterable[Write]
+    ) -> None:
+        """In order; what has the same statement goes to SQLite at once."""
+        for statement, run in groupby(writes, _STATEMENT):
+            places.WRITE_COLLECTION.reach()
+            connection.executemany(statement, [values for _, values in run])
+            self._index.written(statement)
 
     def _note_range(self, connection: sqlite3.Connection, decision: Decision) -> None:
         spans = spans_of(decision.group, decision.errors)
@@ -233,11 +290,29 @@ class Writer:
     # --- health -----------------------------------------------------------------------
 
     def connected(self) -> sqlite3.Connection:
-        """The read-write connection, made anew when a failure has cost the last one."""
+        """The read-write connection, made anew when a failure has cost the last one.
+
+        Raises:
+            StoreBroken, StoreLocked: the file is not where it was, or not ours any more.
+        """
+        now = time.monotonic()
+        if self.connection is None or now >= self._place_due:
+            self._check_place()
+            self._place_due = now + PLACE_SECONDS
         if self.connection is None:
             places.RECONNECT.reach()
             self.connection = self.database.connect()
         return self.connection
+
+    def _check_place(self) -> None:
+        try:
+            self.database.check_place()
+        except StoreError:
+            if self.connection is not None:
+                # What is acknowledged goes into the main file, wherever that is now.
+                with suppress(sqlite3.Error):
+                    self.connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            raise
 
     def _break(self, error: Exception) -> StoreBroken:
         """Note a failure of the world and drop the connection.
@@ -245,12 +320,18 @@ class Writer:
         What it believes of the file may be wrong. In memory it *is* the database and stays.
         """
         self.trouble = broken = failures.broken(error, self.database.name)
+        if self.database.path is not None:
+            self.drop()
+        elif self.connection is not None:
+            _roll_back(self.connection)
+        return broken
+
+    def drop(self) -> None:
+        """Let go of the connection, and of what is not committed."""
         if self.connection is not None:
             _roll_back(self.connection)
-            if self.database.path is not None:
-                self.connection.close()
-                self.connection = None
-        return broken
+            self.connection.close()
+            self.connection = None
 
     # --- when there is nothing to write -----------------------------------------------
 
@@ -260,6 +341,8 @@ class Writer:
             self._attempt(self._prune)
         elif self.pruning.held and self.trouble is None:
             self._attempt(self._prune_if_moved)
+        if self._applied.is_due and self.trouble is None:
+            self._attempt(self._trim_applied)
         if self._pages.estimate >= BUSY_PAGES:
             self._attempt(self._checkpoint)
 
@@ -276,9 +359,28 @@ class Writer:
 
     def _attempt(self, step: Callable[[sqlite3.Connection], object]) -> None:
         try:
-            step(self.connected())
+            self._run(step)
         except Exception as error:  # noqa: BLE001 - housekeeping has no caller to raise to
             self._break(error)
+
+    def _run(self, step: Callable[[sqlite3.Connection], object]) -> None:
+        """Do something with the connection; once more when an index is in its way.
+
+        A bit that flips in an indexed column, or in an index, has SQLite refuse to change
+        the row ever after: a message that can be neither handled nor given up, an agent
+        that fails everybody's group whenever it crashes.
+        """
+        connection = self.connected()
+        try:
+            step(connection)
+        except sqlite3.DatabaseError as error:
+            if not failures.is_of_an_index(error):
+                raise
+            _roll_back(connection)
+            # From the rows, which tell of their own damage.
+            connection.execute("REINDEX")
+            self.found.append(IndexMended(error=str(error)))
+            step(connection)
 
     def _probe(self, connection: sqlite3.Connection) -> None:
         places.PROBE.reach()
@@ -318,12 +420,12 @@ class Writer:
             connection.executescript(f"PRAGMA incremental_vacuum({VACUUM_PAGES})")
 
     def _trim_applied(self, connection: sqlite3.Connection) -> None:
-        connection.execute("BEGIN IMMEDIATE")
-        now_ns = wall_ns()
-        deleted = self._applied.trim(connection, now_ns)
-        deleted += trim_letters(connection, now_ns)
-        connection.execute("COMMIT" if deleted else "ROLLBACK")
-        if deleted:
+        for _ in range(TRIM_SLICES):
+            connection.execute("BEGIN IMMEDIATE")
+            deleted = self._applied.trim(connection) + self._letters.trim(connection)
+            connection.execute("COMMIT" if deleted else "ROLLBACK")
+            if not deleted:
+                break
             self._pages.add(deleted)
 
     def _checkpoint(
@@ -468,37 +570,6 @@ def _events(group: Group, units: list[Unit]) -> list[StagedEvent]:
     return events
 
 
-def _write(connection: sqlite3.Connection, step: Step) -> list[StagedEvent]:
-    """Write all of one step but its events, which are returned for the journal."""
-    if isinstance(step, StagedEvent):
-        return [step]
-    if isinstance(step, CrashRecord):
-        _insert_crash(connection, step)
-        return []
-    if step.state is not None:
-        _write_states(connection, [(step.path, step.state)])
-    _write_collections(connection, step.writes or ())
-    for part in step.parts:
-        _write(connection, part)
-    return step.events or []
-
-
-def _write_states(
-    connection: sqlite3.Connection, states: Collection[tuple[str, StateWrite]]
-) -> None:
-    if states:
-        places.WRITE_STATE.reach()
-        UPSERT_STATES.run(connection, state_rows(states, wall_ns()))
-        index_states(connection, states)
-
-
-def _write_collections(connection: sqlite3.Connection, writes: Iterable[Write]) -> None:
-    """In order; what has the same statement goes to SQLite at once."""
-    for statement, run in groupby(writes, _STATEMENT):
-        places.WRITE_COLLECTION.reach()
-        connection.executemany(statement, [values for _, values in run])
-
-
 def _append(
     connection: sqlite3.Connection, events: list[StagedEvent], tail: Tail
 ) -> Tail:
@@ -515,7 +586,7 @@ def _append(
     ]
     if faults:
         places.WRITE_FAULT.reach()
-        connection.executemany(INSERT_FAULT, faults)
+        INSERT_FAULTS.run(connection, faults)
     return end
 
 
@@ -527,10 +598,12 @@ def _truncate(connection: sqlite3.Connection) -> None:
     connection.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
 
 
-def _insert_crash(connection: sqlite3.Connection, record: CrashRecord) -> None:
-    places.WRITE_CRASH.reach()
-    connection.execute(INSERT_CRASH, crash_row(record))
-    connection.execute(TRIM_CRASHES, (record.path, CRASHES_KEPT))
+def _insert_crashes(connection: sqlite3.Connection, records: list[CrashRecord]) -> None:
+    if records:
+        places.WRITE_CRASH.reach()
+        INSERT_CRASHES.run(connection, [crash_row(record) for record in records])
+        paths = {record.path for record in records}
+        connection.executemany(TRIM_CRASHES, [(path, CRASHES_KEPT) for path in paths])
 
 
 def _newest(crashes: list[CrashRecord]) -> list[CrashRecord]:

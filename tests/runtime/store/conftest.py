@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
+from treewarden.clock import wall_ns
 from treewarden.store import StagedEvent, StateWrite, Store, Unit, open_store
 from treewarden.store.database import Opened, open_database
 from treewarden.store.level import Level
@@ -51,7 +52,8 @@ def make() -> MakeUnit:
         if revision is not None:
             unit.state = StateWrite("Counter", 1, revision, payload or b'{"n":1}')
         if events:
-            unit.events = [StagedEvent(topic, b"null", 1) for topic in events]
+            # Of now: what is older than a week may go whenever nobody waits.
+            unit.events = [StagedEvent(topic, b"null", wall_ns()) for topic in events]
         if bad:
             statement = "INSERT INTO meta (key, value, crc) VALUES (?, ?, 0)"
             unit.writes = [(statement, ("boot", "a second one"))]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
+from treewarden.clock import wall_ns
 from treewarden.errors import StoreBroken
 from treewarden.store import Outcome, insert_applied
 from treewarden.store import applied as module
@@ -15,9 +17,11 @@ from treewarden.store.applied import (
     spans_of,
 )
 from treewarden.store.group import Group
+from treewarden.store.retention import Horizon
 
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Callable
 
     import pytest
 
@@ -38,6 +42,15 @@ def keep(writer: Writer, make: MakeUnit, *ids: tuple[str, str, int]) -> None:
     unit = make()
     unit.writes = [insert_applied(path, id_, at, b"1") for path, id_, at in ids]
     assert not writer.commit(Group([unit])).errors
+
+
+def as_of(now_ns: int) -> Callable[[int, int | None], Horizon]:
+    """What is too old at that time, for a runtime that has run all the while."""
+
+    def horizon(keep_ns: int, _: int | None) -> Horizon:
+        return Horizon(keep_ns, None, wall=lambda: now_ns, elapsed=lambda: 0)
+
+    return horizon
 
 
 def ranges(connection: sqlite3.Connection) -> list[tuple[int, int]]:
@@ -94,7 +107,7 @@ def test_what_is_older_than_a_week_is_forgotten_and_what_came_since_is_not(
     keep(writer, make, ("/a", old, 10 * DAY_NS), ("/a", since, 12 * DAY_NS))
     connection = writer.connected()
     connection.execute("DELETE FROM committed_range")
-    assert AppliedTrimmer().trim(connection, 18 * DAY_NS) == 1
+    assert AppliedTrimmer(as_of(18 * DAY_NS)).trim(connection) == 1
     assert find_outcome(connection, old) is Outcome.FORGOTTEN
     assert find_outcome(connection, since) is Outcome.APPLIED
     assert find_outcome(connection, made_at(13 * DAY_NS)) is Outcome.NOT_APPLIED
@@ -108,8 +121,8 @@ def test_of_each_agent_the_newest_ids_are_known(
     monkeypatch.setattr(module, "KEPT_ROWS", 3)
     ids = [("/a", f"a{number}", number) for number in range(10)]
     keep(writer, make, *ids, ("/b", "b0", 0))
-    connection, trimmer = writer.connected(), AppliedTrimmer()
-    deleted = sum(trimmer.trim(connection, DAY_NS) for _ in range(3))
+    connection, trimmer = writer.connected(), AppliedTrimmer(as_of(DAY_NS))
+    deleted = sum(trimmer.trim(connection) for _ in range(3))
     assert deleted == 7
     kept = [id_ for (id_,) in connection.execute("SELECT msg_id FROM applied")]
     assert sorted(kept) == ["a7", "a8", "a9", "b0"]
@@ -126,15 +139,88 @@ def test_a_range_that_is_damaged_neither_affirms_nor_denies(
 
 
 def test_a_damaged_note_of_what_was_trimmed_denies_nothing_and_is_mended(
-    writer: Writer, make: MakeUnit
+    writer: Writer, make: MakeUnit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keep(writer, make, ("/a", "old", 5))
     connection, now = writer.connected(), 100 * DAY_NS
-    AppliedTrimmer().trim(connection, now)
+    monkeypatch.setattr(module, "wall_ns", lambda: now)
+    AppliedTrimmer(as_of(now)).trim(connection)
+    monkeypatch.setattr(module, "wall_ns", lambda: now + 2 * DAY_NS)
     connection.execute("UPDATE meta SET value = 'x' WHERE key = ?", (module.TRIMMED,))
     younger = made_at(now + DAY_NS)
     assert find_outcome(connection, younger) is Outcome.FORGOTTEN
     keep(writer, make, ("/a", "older", 5))
-    AppliedTrimmer().trim(connection, now)
+    monkeypatch.setattr(module, "wall_ns", lambda: now)
+    AppliedTrimmer(as_of(now)).trim(connection)
+    monkeypatch.setattr(module, "wall_ns", lambda: now + 2 * DAY_NS)
     assert find_outcome(connection, younger) is Outcome.NOT_APPLIED
     assert find_outcome(connection, made_at(now - DAY_NS)) is Outcome.FORGOTTEN
+
+
+def test_a_clock_that_is_set_ahead_forgets_no_id(
+    writer: Writer, make: MakeUnit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """B9: what is a month old by the clock alone is not a month old."""
+    now = wall_ns()
+    keep(writer, make, ("/a", "one", now))
+    connection = writer.connected()
+    ahead = now + 30 * DAY_NS
+    trimmer = AppliedTrimmer(partial(Horizon, wall=lambda: ahead, elapsed=lambda: 0))
+    assert trimmer.trim(connection) == 0
+    monkeypatch.setattr(module, "wall_ns", lambda: ahead)
+    assert find_outcome(connection, "one") is Outcome.APPLIED
+    assert find_outcome(connection, made_at(now - DAY_NS)) is Outcome.NOT_APPLIED
+
+
+def test_an_id_made_while_the_clock_was_ahead_is_not_denied_once_some_are_forgotten(
+    writer: Writer, make: MakeUnit
+) -> None:
+    """B9"""
+    now = wall_ns()
+    id_ = made_at(now + 30 * DAY_NS)
+    keep(writer, make, ("/a", id_, now))
+    connection = writer.connected()
+    AppliedTrimmer(as_of(now + 8 * DAY_NS)).trim(connection)
+    assert find_outcome(connection, id_) is Outcome.FORGOTTEN
+
+
+def test_under_load_without_a_rest_no_agent_keeps_more_ids_than_it_may(
+    writer: Writer, make: MakeUnit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A16"""
+    monkeypatch.setattr(module, "KEPT_ROWS", 50)
+    monkeypatch.setattr(module, "SLICE_ROWS", 10)
+    monkeypatch.setattr(module, "DUE_ROWS", 20)
+    connection = writer.connected()
+    most = 0
+    for number in range(300):
+        path = f"/{number % 3}"
+        keep(writer, make, *((path, f"{number}.{n}", wall_ns()) for n in range(10)))
+        writer.after_commit()
+        (count,) = connection.execute(
+            "SELECT max(n) FROM (SELECT count(*) AS n FROM applied GROUP BY path)"
+        ).fetchone()
+        most = max(most, count)
+    assert 50 <= most <= 50 + 3 * 10
+
+
+def test_looking_for_what_is_too_old_costs_the_same_however_much_there_is(
+    writer: Writer, make: MakeUnit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A16: a runtime at rest looks once a second, and everybody waits for the writer."""
+    monkeypatch.setattr(module, "SLICE_ROWS", 50)
+    connection, trimmer = writer.connected(), AppliedTrimmer(as_of(DAY_NS))
+
+    def steps() -> int:
+        taken: list[None] = []
+        connection.set_progress_handler(lambda: taken.append(None), 1)
+        assert trimmer.trim(connection) == 0
+        connection.set_progress_handler(None, 1)
+        return len(taken)
+
+    keep(writer, make, *(("/a", f"{n}", n) for n in range(100)))
+    steps()
+    few = steps()
+    keep(writer, make, *(("/a", f"{n}", n) for n in range(100, 5000)))
+    steps()
+    assert steps() <= few + 100

@@ -48,6 +48,7 @@ from treewarden.store.database import connect_read_only, set_meta
 from treewarden.store.group import Group
 from treewarden.store.journal import load_tail
 from treewarden.store.scrubber import PASS_SECONDS, Scrubber
+from treewarden.testing import wait_until
 
 if TYPE_CHECKING:
     import sqlite3
@@ -300,8 +301,8 @@ async def test_damage_found_at_rest_is_reported_and_counted(
         await store.read(lambda _: None)
         store._thread.ask(lambda _: store._thread._rest())
         await wait_all_tasks_blocked()
-    await wait_all_tasks_blocked()
-    await store.settled()
+    # The thread tells a moment after it has counted the pass.
+    await wait_until(lambda: store.statistics().damaged_rows)
     statistics = store.statistics()
     assert (statistics.health, statistics.damaged_rows) == ("degraded", 1)
     assert statistics.damage == "agent_state: the row /a is damaged"

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import resource
+import signal
 import sqlite3
 import stat
+import time
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -18,6 +21,8 @@ from treewarden.store.copies import (
     partial_name,
     verify_copy,
 )
+from treewarden.store.group import Group
+from treewarden.testing import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,6 +83,37 @@ async def test_a_backup_can_be_opened_as_a_store(
     await store.backup(target)
     async with open_store(target) as copy:
         assert await copy.load("/2", "Counter") is not None
+
+
+async def test_a_copy_that_cannot_be_made_says_what_to_do(
+    store: Store, tmp_path: Path
+) -> None:
+    with pytest.raises(StoreBroken) as raised:
+        await store.backup(tmp_path / "nowhere" / "copy.db")
+    assert str(raised.value) == (
+        f"cannot make the copy {tmp_path}/nowhere/copy.db: No such file or directory:"
+        " it cannot be opened; check that its folder exists"
+    )
+
+
+def test_of_a_copy_that_the_disk_has_no_room_for_nothing_is_left(
+    tmp_path: Path, writer: Writer, make: MakeUnit
+) -> None:
+    """A5, A11"""
+    writer.commit(Group([make(f"/{n}", 1, payload=PAYLOAD) for n in range(100)]))
+    target = tmp_path / "copies" / "copy.db"
+    target.parent.mkdir()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    was = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(StoreBroken) as raised:
+            copy_database(writer.connected(), target)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, was)
+    assert str(raised.value).startswith(f"cannot make the copy {target}: ")
+    assert names(target.parent) == set()
 
 
 async def test_a_store_in_memory_can_be_kept(make: MakeUnit, target: Path) -> None:
@@ -163,15 +199,26 @@ async def test_a_store_that_is_closed_makes_no_backup(file: Path, target: Path) 
 async def test_closing_ends_a_backup(file: Path, make: MakeUnit, target: Path) -> None:
     async with trio.open_nursery() as nursery, open_store(file) as store:
         await fill(store, make, 3000)
+        jobs = store._thread._jobs
+
+        def until_behind_it_are(count: int) -> Callable[[object], None]:
+            def wait(_: object) -> None:
+                while jobs.qsize() < count:
+                    time.sleep(0.001)
+
+            return wait
 
         async def back_up() -> None:
             with pytest.raises(StoreClosed):
                 await store.backup(target)
 
+        # Between its first two slices the copying finds a job that lasts until the end.
+        store._thread.ask(until_behind_it_are(2))
         nursery.start_soon(back_up)
-        while not partial_name(target).exists():
-            await trio.lowlevel.checkpoint()
-    assert names(target.parent) <= {"store.backup"}
+        await wait_until(lambda: jobs.qsize() == 1)
+        store._thread.ask(until_behind_it_are(1))
+        await wait_until(partial_name(target).exists)
+    assert names(target.parent) == set()
 
 
 async def test_a_damaged_row_is_copied_and_named(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -302,9 +302,7 @@ def test_what_was_acknowledged_survives_a_death_at_any_point() -> None:
     """A2, A4: and nothing is half there."""
     run_state_machine_as_test(
         StoreThatDies,
-        settings=settings(
-            stateful_step_count=40, suppress_health_check=[HealthCheck.too_slow]
-        ),
+        settings=settings(stateful_step_count=40),
     )
 
 

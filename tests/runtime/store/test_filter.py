@@ -187,6 +187,19 @@ async def test_a_committed_change_moves_in_the_index(file: Path) -> None:
         assert answer.rows_examined == 0
 
 
+async def test_an_index_that_is_made_later_knows_the_changes_that_come_after_it(
+    store: Store,
+) -> None:
+    for revision, number in enumerate((1, 2, 3), 1):
+        unit = Unit("/a")
+        unit.state = StateWrite("Order", 1, revision, b'{"open":%d}' % number)
+        store.hand_over(unit)
+        await store.settled()
+        assert await paths(store, StateFilter("open", "eq", number)) == ["/a"]
+        if number == 1:
+            await store.index_states("Order", "open")
+
+
 async def test_a_damaged_state_is_named_and_can_still_be_taken_out_or_moved(
     file: Path, foreign: Foreign
 ) -> None:

@@ -16,7 +16,7 @@ KEEP = Insert(
 )
 
 
-@pytest.mark.parametrize("rows", [0, 1, ROWS_AT_ONCE - 1, ROWS_AT_ONCE, 200])
+@pytest.mark.parametrize("rows", [0, 1, 2, ROWS_AT_ONCE - 1, ROWS_AT_ONCE, 200])
 def test_all_rows_are_inserted_in_their_order(rows: int) -> None:
     wanted = [(key, f"{key}") for key in range(rows, 0, -1)]
     with closing(sqlite3.connect(":memory:")) as connection:
@@ -26,13 +26,17 @@ def test_all_rows_are_inserted_in_their_order(rows: int) -> None:
         assert found.fetchall() == wanted
 
 
-def test_a_statement_takes_many_rows() -> None:
+@pytest.mark.parametrize(
+    ("rows", "count"),
+    [(1, 1), (100, 3), (ROWS_AT_ONCE - 1, 6), (100 * ROWS_AT_ONCE, 100)],
+)
+def test_rows_go_in_powers_of_two_at_a_time(rows: int, count: int) -> None:
     statements: list[str] = []
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
         connection.execute("CREATE TABLE note (key INTEGER UNIQUE, value TEXT)")
         connection.set_trace_callback(statements.append)
-        NOTE.run(connection, [(key, "") for key in range(100 * ROWS_AT_ONCE)])
-    assert len(statements) == 100
+        NOTE.run(connection, [(key, "") for key in range(rows)])
+    assert len(statements) == count
 
 
 def test_what_follows_the_values_holds_for_all_rows() -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 import pytest
 import trio
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from treewarden.errors import RestoreError, StateNotEncodable, StoreBroken, StoreError
@@ -655,7 +655,6 @@ async def reopened(file: Path) -> AsyncGenerator[Store, None]:
 
 
 @pytest.mark.parametrize(("page_rows", "known_rows"), [(256, 1024), (3, 2)])
-@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(steps=steps)
 def test_the_map_does_what_a_dict_does(
     page_rows: int, known_rows: int, steps: list[tuple[Any, ...]]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from treewarden.errors import MigrationFailed
-from treewarden.store import DurableQueue, open_store
+from treewarden.store import DurableQueue, Retention, open_store
 from treewarden.store.checking import problems
 from treewarden.store.checksums import TABLES
 from treewarden.store.database import load_meta, open_database
@@ -80,7 +80,9 @@ def test_a_file_of_the_first_schema_keeps_everything(first: Path) -> None:
 async def test_what_the_first_schema_held_is_read_by_those_who_own_it(
     first: Path,
 ) -> None:
-    async with open_store(first, application="shop") as store:
+    # What is in it is of a certain day, and is not to become too old one day.
+    for_ever = Retention(days=36_500)
+    async with open_store(first, application="shop", retention=for_ever) as store:
         stored = await store.load("/people/ada", "Person")
         assert stored is not None
         assert stored.payload.decode() == '{"name":"Ada Lovelace","mark":"✓"}'

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 import pytest
 import trio
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from treewarden.errors import RestoreError, StateNotEncodable, StoreBroken, StoreError
@@ -703,7 +703,6 @@ async def reopened(file: Path) -> AsyncGenerator[Store, None]:
 @pytest.mark.parametrize(
     ("page_rows", "due_rows", "known_rows"), [(256, 256, 1024), (5, 256, 3), (5, 2, 3)]
 )
-@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(steps=steps)
 def test_the_queue_does_what_a_list_does(
     page_rows: int, due_rows: int, known_rows: int, steps: list[tuple[Any, ...]]

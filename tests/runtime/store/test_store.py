@@ -12,9 +12,11 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from treewarden.clock import wall_ns
 from treewarden.errors import RestoreError, StoreBroken, StoreClosed, StoreError
 from treewarden.store import CrashRecord, JournalEntry, Level, Store, Unit, open_store
 from treewarden.store.store import (
+    CLOSE_SECONDS,
     GROUP_REPORTS,
     GROUP_UNITS,
     MANY_REPORTS,
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
     from pathlib import Path
+
+    from treewarden.store.group import Decision, Group
 
     from .conftest import MakeUnit
 
@@ -460,10 +464,11 @@ async def test_on_a_bad_disk_many_reports_wait_as_few_do(
 
 
 async def test_a_report_has_the_time_of_what_it_tells_of(store: Store) -> None:
-    store.report("r", b"1", at_ns=5)
+    at_ns = wall_ns() - 5
+    store.report("r", b"1", at_ns=at_ns)
     await committed(store, 1)
     [entry] = await store.entries(since=0, limit=1)
-    assert entry.at_ns == 5
+    assert entry.at_ns == at_ns
 
 
 async def test_a_store_that_closes_pauses_no_more(file: Path) -> None:
@@ -577,6 +582,80 @@ async def test_after_closing_nothing_is_accepted(file: Path) -> None:
         store.hand_over(Unit("/a"))
     with pytest.raises(StoreClosed):
         await store.load("/a", "Counter")
+
+
+class Speechless:
+    def encode(self) -> bytes:
+        raise ValueError("no words")
+
+
+def test_a_fault_of_the_stores_own_fails_whoever_waits_and_ends_the_run(
+    file: Path, make: MakeUnit
+) -> None:
+    kept, lost = make("/kept", revision=1), make("/lost", revision=1)
+    told: list[StoreError | None] = []
+
+    async def main() -> None:
+        async with open_store(file) as store:
+            store.hand_over(kept)
+            await store.wait(kept)
+            lost.release.append(told.append)
+            store.hand_over(lost)
+            store.report("some.topic", Speechless())
+            with pytest.raises(StoreBroken, match="no words"):
+                await store.settled()
+            with pytest.raises(StoreClosed, match="no words"):
+                store.hand_over(make())
+            await trio.sleep_forever()
+
+    async def look() -> None:
+        async with open_store(file) as store:
+            assert await revision(store, "/kept") == 1
+            assert await revision(store, "/lost") is None
+
+    with pytest.raises(trio.TrioInternalError):
+        trio.run(main)
+    assert [str(error) for error in told] == ["the store failed: ValueError: no words"]
+    trio.run(look)
+
+
+async def test_closing_on_a_disk_that_does_not_answer_keeps_nobody(
+    file: Path, make: MakeUnit, mock_clock: trio.testing.MockClock
+) -> None:
+    """Neither those who wait for their units, nor the process."""
+    answered = threading.Event()
+    told: list[StoreError | None] = []
+    opening = open_store(file)
+    store = await opening.__aenter__()
+    commit = store._writer.commit
+
+    def commit_late(group: Group) -> Decision:
+        answered.wait()
+        return commit(group)
+
+    store._writer.commit = commit_late  # type: ignore[method-assign]
+    for number in (1, 2):
+        unit = make(revision=number)
+        unit.release.append(told.append)
+        store.hand_over(unit)
+        await wait_all_tasks_blocked()
+
+    async def pass_time() -> None:
+        await wait_all_tasks_blocked()
+        mock_clock.jump(CLOSE_SECONDS)
+
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pass_time)
+            with pytest.raises(StoreBroken, match="does not answer"):
+                await opening.__aexit__(None, None, None)
+        assert [type(error) for error in told] == [StoreBroken, StoreBroken]
+    finally:
+        answered.set()
+    await trio.to_thread.run_sync(store._thread._thread.join, 30.0)
+    assert not store._thread._thread.is_alive()
+    await store._reader.aclose()
+    store._database.close()
 
 
 async def test_closing_commits_what_was_handed_over_and_reported(
@@ -755,8 +834,11 @@ async def test_reports_alone_wait_for_company_and_units_do_not(tmp_path: Path) -
 
 
 async def test_on_a_full_disk_the_kept_room_is_given_back_before_the_last_commit(
-    file: Path, make: MakeUnit
+    file: Path, make: MakeUnit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Nobody finds out in time that there is room again, or takes some of it.
+    for rest in ("TROUBLED_SECONDS", "REST_SECONDS"):
+        monkeypatch.setattr(f"treewarden.store.thread.{rest}", 3600.0)
     reserve = file.with_name("store.db.reserve")
     there: list[bool] = []
     async with open_store(file) as store:

@@ -6,7 +6,8 @@ To be run on the disk of `disk.c`. For each K the runtime starts (on a new file,
 that a kill left), answers calls until the fault has been, answers some more and stops; then
 it starts once more, on a disk that is well, and must know everything that was answered and
 nothing that was not. A line a K is printed: K, what became of it (`refused` at the start,
-`failed` calls, `unharmed`, or `clean`: there was no K-th call), and what was wrong. It ends
+`failed` calls, `unharmed`, or `clean`: there was no K-th call), the seconds until it was well
+on the good disk, and what was wrong. It ends
 at LAST, or when there were some clean ones. `--share` N leaves two thirds of the later K to
 two others, with other errors.
 
@@ -53,7 +54,6 @@ AT_START = 36
 CLEAN = 4
 # So many calls in a row fail, by the number of the fault: a moment, or a while.
 COUNTS = (1, 4)
-HEALTH_SECONDS = 1.0
 
 disk = ctypes.CDLL(os.environ["LD_PRELOAD"])
 
@@ -63,6 +63,7 @@ class Done(msgspec.Struct):
 
 
 class Clerk(Agent[Done]):
+    call_timeout = 60.0
     work: DurableQueue[int]
 
     async def step(self) -> int:
@@ -88,6 +89,7 @@ class Trial:
         self.last = at + count - 1
         self.answered = answered
         self.what = "clean"
+        self.well_after = 0.0
         self.wrong: list[str] = []
 
     async def run(self) -> None:
@@ -115,6 +117,7 @@ class Trial:
     async def _call(self, runtime: Runtime) -> bool:
         store = runtime.store
         connection = store._writer.connection
+        seen = disk.disk_seen()
         try:
             count = await runtime.ref("clerk", Clerk).call(Clerk.step)
         except StoreBroken as error:
@@ -129,7 +132,8 @@ class Trial:
         if count != self.answered + 1:
             self.wrong.append(f"{count} after {self.answered}")
         self.answered = count
-        if store.statistics().health != "ok":
+        # Until the last fault has been, what failed may be housekeeping, after the commit.
+        if store.statistics().health != "ok" and seen >= self.last:
             self.wrong.append("a call was answered and the store is not well")
         return True
 
@@ -149,9 +153,7 @@ class Trial:
             await clerk.call(Clerk.step)
             if runtime.store.statistics().health != "ok":
                 self.wrong.append("the store is not well on a good disk")
-            took = time.monotonic() - began
-            if took > HEALTH_SECONDS:
-                self.wrong.append(f"{took:.2f} s until it was well")
+            self.well_after = time.monotonic() - began
 
 
 async def heal(file: Path, number: int) -> tuple[float, float]:
@@ -173,11 +175,10 @@ async def heal(file: Path, number: int) -> tuple[float, float]:
 
 
 async def _until(runtime: Runtime, health: str, began: float) -> float:
-    for _ in range(1000):
-        if runtime.store.statistics().health == health:
-            return time.monotonic() - began
-        await trio.sleep(0.005)
-    raise TimeoutError(health)
+    with trio.fail_after(30):
+        while runtime.store.statistics().health != health:  # noqa: ASYNC110 - no event
+            await trio.sleep(0.005)
+    return time.monotonic() - began
 
 
 def make_unclean(folder: Path) -> None:
@@ -219,7 +220,8 @@ def main() -> None:
         trial = Trial(place / "db.db", at, count, is_old * CALLS_BEFORE)
         disk.disk_fail(kind.encode(), at, number, count)
         trio.run(trial.run)
-        print(f"{at} {trial.what} {'; '.join(trial.wrong[:3])}", flush=True)  # noqa: T201 - its answer
+        said = f"{at} {trial.what} {trial.well_after:.3f} {'; '.join(trial.wrong[:3])}"
+        print(said, flush=True)  # noqa: T201 - its answer
         shutil.rmtree(place)
         clean += trial.what == "clean"
         if clean == CLEAN:

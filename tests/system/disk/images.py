@@ -211,7 +211,7 @@ def run(log: Path, wanted: int, seed: int, *, until_wrong: bool = False) -> Verd
     """Cut the power at each step, often enough that there are `wanted` images."""
     steps = list(read_log(log))
     # Some of what would be built is there already, hence a little more.
-    share = 1.15 * wanted / (2 * len(steps))
+    share = 1.3 * wanted / (2 * len(steps))
     verdicts, disk, answered = Verdicts(), Disk(), dict[int, int]()
     chance = random.Random(seed)  # noqa: S311 - chosen again by its seed
     # In memory where there is such a place: nothing of an image is worth keeping.

@@ -47,6 +47,8 @@ class Done(msgspec.Struct):
 
 
 class Clerk(Agent[Done]):
+    call_timeout = 60.0
+
     async def step(self) -> int:
         self.state.count += 1
         self.publish("clerk.done", TEXT)

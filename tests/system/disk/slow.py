@@ -172,6 +172,10 @@ async def be_locked_out(
             nursery.start_soon(call_for_ever, runtime, number, answers, failures, until)
     holder.kill()
     await holder.wait()
+    await runtime.store.wait_healthy()
+    began = time.perf_counter()
+    await runtime.ref("counter-0", Counter).call(Counter.add)
+    answers.append(time.perf_counter() - began)
     with trio.move_on_after(0.5):
         async with trio.open_nursery() as nursery:
             for number in range(CALLERS):

@@ -1,10 +1,10 @@
 """A runtime under load whose answers are written down beside its database.
 
-    python workload.py FOLDER SECONDS [--level crash_safe] [--early | --unsynced]
+    python workload.py FOLDER ANSWERS [--level crash_safe] [--early | --unsynced]
 
 Four clerks each work through a queue of their own: one call takes an item off it, counts
 it and publishes an event. `FOLDER/answers` gets a line for each call that was answered:
-the clerk's number and its count. `--early` breaks the runtime on purpose: it answers when
+the clerk's number and its count. It ends at so many, however fast the disk is. `--early` breaks the runtime on purpose: it answers when
 a unit is handed over, before its commit; `--unsynced` has SQLite not sync at all.
 """
 
@@ -35,6 +35,7 @@ class Done(msgspec.Struct):
 
 
 class Clerk(Agent[Done]):
+    call_timeout = 60.0
     work: DurableQueue[int]
 
     async def fill(self, items: int) -> None:
@@ -65,9 +66,10 @@ def answer_early() -> None:
 
 
 async def work(
-    folder: Path, seconds: float, level: Literal["durable", "crash_safe"]
+    folder: Path, wanted: int, level: Literal["durable", "crash_safe"]
 ) -> None:
     """Call every clerk again and again; each answer is written down with one write."""
+    left = wanted
     answers = os.open(folder / "answers", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     config = Config(store=folder / "db", socket=False, level=level)
     clerks = [ChildSpec(f"clerk-{number}", Clerk) for number in range(CLERKS)]
@@ -77,6 +79,7 @@ async def work(
     ):
 
         async def drive(number: int) -> None:
+            nonlocal left
             ref = runtime.ref(f"clerk-{number}", Clerk)
             await ref.call(Clerk.fill, ITEMS)
             os.write(answers, b"%d 0\n" % number)
@@ -87,18 +90,19 @@ async def work(
                     await trio.sleep(0.01)
                     continue
                 os.write(answers, b"%d %d\n" % (number, count))
+                left -= 1
+                if not left:
+                    nursery.cancel_scope.cancel()
 
         for number in range(CLERKS):
             nursery.start_soon(drive, number)
-        await trio.sleep(seconds)
-        nursery.cancel_scope.cancel()
 
 
 def main() -> None:
     """Parse and run."""
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
-    parser.add_argument("seconds", type=float)
+    parser.add_argument("answers", type=int)
     parser.add_argument("--level", default="durable")
     parser.add_argument("--early", action="store_true")
     parser.add_argument("--unsynced", action="store_true")
@@ -109,7 +113,7 @@ def main() -> None:
         answer_early()
     if options.unsynced:
         treewarden.store.database._SYNCHRONOUS[Level.DURABLE] = "OFF"
-    trio.run(work, options.folder, options.seconds, options.level)
+    trio.run(work, options.folder, options.answers, options.level)
 
 
 if __name__ == "__main__":
