@@ -57,9 +57,20 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         path: str = "",
         incarnation: int = 0,
         trace: str = "",
+        below: int = 0,
     ) -> Fault:
-        """Record `error` without keeping it, its traceback or its arguments."""
-        return _capture(error, path, incarnation, trace, time.time_ns(), _CAUSE_DEPTH)
+        """Record `error` without keeping it, its traceback or its arguments.
+
+        The outermost `below` frames are left out: those of whoever calls other people's
+        code and catches what it raises, which explain nothing. Never fails, whatever the
+        exception does when it is looked at: it is called where one failure must not
+        become another.
+
+        Raises:
+            KeyboardInterrupt, SystemExit: it came while somebody's `__str__` ran.
+        """
+        at_ns = time.time_ns()
+        return _capture(error, path, incarnation, trace, at_ns, _CAUSE_DEPTH, below)
 
     def format(self) -> str:
         """The fault as Python would print it, causes first."""
@@ -106,6 +117,29 @@ def _capture(
     trace: str,
     at_ns: int,
     depth: int,
+    below: int = 0,
+) -> Fault:
+    try:
+        return _record(error, path, incarnation, trace, at_ns, depth, below)
+    except Exception:  # noqa: BLE001 - user code inside the crash path
+        return Fault(
+            type=type(error).__name__,
+            message=f"<{type(error).__name__} cannot be looked at>",
+            path=path,
+            incarnation=incarnation,
+            at_ns=at_ns,
+            trace=trace,
+        )
+
+
+def _record(
+    error: BaseException,
+    path: str,
+    incarnation: int,
+    trace: str,
+    at_ns: int,
+    depth: int,
+    below: int = 0,
 ) -> Fault:
     cause = error.__cause__
     if cause is None and not error.__suppress_context__:
@@ -114,9 +148,9 @@ def _capture(
     module = kind.__module__
     name = kind.__qualname__
     return Fault(
-        type=name if module == "builtins" else f"{module}.{name}",
+        type=writable(name if module == "builtins" else f"{module}.{name}"),
         message=_message(error),
-        frames=_frames(error.__traceback__),
+        frames=_frames(error.__traceback__, below),
         path=path,
         incarnation=incarnation,
         at_ns=at_ns,
@@ -131,7 +165,9 @@ def _message(error: BaseException, depth: int = _CAUSE_DEPTH) -> str:
     # A failing or huge __str__ must not turn one crash into another.
     try:
         text = _said(error, depth)
-    except Exception:  # noqa: BLE001 - user code inside the crash path
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException:  # noqa: BLE001 - user code inside the crash path
         return f"<{type(error).__name__}.__str__ failed>"
     text = writable(text)
     if len(text) > _MESSAGE_LIMIT:
@@ -153,11 +189,16 @@ def _said(error: BaseException, depth: int) -> str:
     return f"{text}: {'; '.join(inner)}"
 
 
-def _frames(traceback: TracebackType | None) -> tuple[Frame, ...]:
+def _frames(traceback: TracebackType | None, below: int = 0) -> tuple[Frame, ...]:
     frames: list[Frame] = []
+    while below and traceback is not None and traceback.tb_next is not None:
+        traceback, below = traceback.tb_next, below - 1
     while traceback is not None:
         code = traceback.tb_frame.f_code
-        frames.append((code.co_filename, traceback.tb_lineno, code.co_name))
+        file = code.co_filename
+        if not file.isascii():
+            file = writable(file)
+        frames.append((file, traceback.tb_lineno, code.co_name))
         traceback = traceback.tb_next
     if len(frames) > _HEAD_FRAMES + _TAIL_FRAMES:
         left_out = len(frames) - _HEAD_FRAMES - _TAIL_FRAMES
@@ -187,6 +228,24 @@ class Killed(msgspec.Struct, frozen=True, gc=False):
 
 
 Exit: TypeAlias = Normal | Shutdown | Crash | Killed
+
+
+def as_exit(given: object) -> Exit:
+    """What somebody wants to end with, if that is an exit, as a report can tell it.
+
+    Raises:
+        TypeError: it is none, or holds what an exit of its kind does not.
+    """
+    match given:
+        case Shutdown(detail=str(detail)):
+            return Shutdown(writable(detail))
+        case Normal() | Killed() | Shutdown(detail=None) | Crash(fault=Fault()):
+            return given
+        case _:
+            raise TypeError(
+                "an exit is Normal(), Shutdown(detail), Crash(fault) with a Fault, or "
+                f"Killed(), not {given!r}; to crash, raise an exception of your own"
+            )
 
 
 def is_abnormal(exit_: Exit) -> bool:

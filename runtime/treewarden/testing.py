@@ -68,7 +68,7 @@ __all__ = [
 
 A = TypeVar("A", bound=Agent[Any])
 
-PATIENCE_SECONDS: Final = 10.0
+PATIENCE_SECONDS: Final = 30.0
 """Real seconds after which a wait gives up: a loaded machine, not a slow program."""
 _PAUSE_SECONDS: Final = 0.0005
 # Steps in which the waits let time pass: at least this, and 1 % of what has passed.

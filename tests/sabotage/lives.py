@@ -261,7 +261,7 @@ def wishes_that_overtake_each_other(self: Supervisor, event: Any) -> None:
 def a_stop_before_the_first_step_is_not_heard(self: TaskBody, life: Life) -> None:
     """Pitfall 24: there is no task yet that could be told."""
     if life.scope._has_been_entered:
-        life.scope.cancel()
+        life.cancel()
 
 
 _start_child = Supervisor.start_child
@@ -381,3 +381,23 @@ def a_supervisor_that_fails_with_its_child(
 ) -> None:
     """Pitfall 79: a restart that fails is the supervisor's own crash."""
     raise error
+
+
+@DOUBLES.swaps(
+    node,
+    "_exit_by",
+    caught_by="test_node.py::test_an_exception_that_cannot_be_looked_at_is_a_crash_all_the_same",
+)
+def a_barrier_with_a_hole(one: Node, life: Life, error: BaseException) -> Exit | None:
+    """Pitfall 75: what lies about itself gets past the barrier."""
+    return node._meant_by(one, life, error)
+
+
+@DOUBLES.swaps(
+    node,
+    "as_exit",
+    caught_by="test_node.py::test_what_is_no_exit_cannot_be_wished_for",
+)
+def whatever_is_an_exit(given: object) -> object:
+    """RST-18: a child ends with whatever it likes, and its supervisor with it."""
+    return given

@@ -34,10 +34,10 @@ _report_exit = Supervisor._report_exit
     caught_by=_S
     + "test_report_log.py::test_a_crash_is_logged_once_however_deep_the_tree",
 )
-def a_crash_is_told_twice(self: Supervisor, one: Node, life: Life) -> None:
+def a_crash_is_told_twice(self: Supervisor, one: Node, life: Life, now: float) -> None:
     """Pitfall 70: by whoever saw it and by whoever acts on it."""
-    _report_exit(self, one, life)
-    _report_exit(self, one, life)
+    _report_exit(self, one, life, now)
+    _report_exit(self, one, life, now)
 
 
 @DOUBLES.swaps(
@@ -48,6 +48,21 @@ def a_crash_is_told_twice(self: Supervisor, one: Node, life: Life) -> None:
 def every_end_is_an_error(told: Report) -> int:
     """Pitfall 71: the log of a good night is red."""
     return logging.ERROR
+
+
+_told = report._told
+
+
+@DOUBLES.swaps(
+    report,
+    "_told",
+    caught_by=_S
+    + "test_report.py::test_each_report_tells_of_its_own_exit_whatever_was_told_before",
+)
+def one_crash_in_the_words_of_another(exit_: Exit | None) -> Any:
+    """What was said of the last exit is said of the next."""
+    last, *said = report._last[0]
+    return said if last is not None else _told(exit_)
 
 
 @DOUBLES.swaps(
@@ -146,3 +161,15 @@ def a_subscriber_that_fails_its_publisher(self: Subscription, sink: Any) -> bool
     assert isinstance(self.items, deque)
     sink(self.items[0])
     return _hand_over(self, sink)
+
+
+@DOUBLES.swaps(
+    report,
+    "_in_unicode",
+    caught_by=(
+        "supervision/test_report.py::test_a_report_is_written_whatever_words_somebody_put_into_it",
+    ),
+)
+def words_as_they_came(value: object) -> object:
+    """Pitfall 76: a report that cannot be written, in the commit that it rides in."""
+    return value

@@ -137,13 +137,17 @@ _start_again = Supervisor._start_again
     caught_by="test_supervisor.py::test_the_budget_belongs_to_the_supervisor_and_not_to_each_child",
 )
 async def siblings_are_counted(
-    self: Supervisor, origin: Node, group: Sequence[Node], cause: Any
+    self: Supervisor,
+    origin: Node,
+    group: Sequence[Node],
+    cause: Any,
+    launched: Life | None = None,
 ) -> Exception | None:
     """Pitfall 4: a group restart is counted once for each of the group."""
     for one in group:
         if one is not origin:
             self.window.admit(trio.current_time(), one.id)
-    return await _start_again(self, origin, group, cause)
+    return await _start_again(self, origin, group, cause, launched)
 
 
 _bounce = Supervisor.bounce
@@ -201,16 +205,19 @@ def temporary_children_come_back(restart: Restart, exit_: Exit) -> bool:
     return restart is Restart.PERMANENT or is_abnormal(exit_)
 
 
+_comes_back = Supervisor._comes_back
+
+
 @DOUBLES.swaps(
-    supervisor,
-    "is_restarted",
+    Supervisor,
+    "_comes_back",
     caught_by="test_supervisor.py::test_a_permanent_child_always_comes_back",
 )
 def permanent_children_that_return_do_not_come_back(
-    restart: Restart, exit_: Exit
+    self: Supervisor, life: Life, exit_: Exit
 ) -> bool:
     """What returned has done its work, permanent or not."""
-    return restart is not Restart.TEMPORARY and is_abnormal(exit_)
+    return _comes_back(self, life, exit_) and is_abnormal(exit_)
 
 
 @DOUBLES.swaps(
@@ -295,13 +302,11 @@ def a_group_leaves_its_dead_behind(
     "_take",
     caught_by="test_supervisor.py::test_two_crashes_in_one_moment_are_one_restart_of_a_group_under_every_seed",
 )
-async def a_second_crash_is_dealt_with_again(
-    self: Supervisor, event: Any
-) -> Exception | None:
+def a_second_crash_is_dealt_with_again(self: Supervisor, event: Any) -> Any:
     """Pitfalls 5 and 44: the second crash of one group restart is dealt with again."""
     if isinstance(event, Life):
-        return await self._child_ended(event)
-    return await _take(self, event)
+        return self._child_ended(event)
+    return _take(self, event)
 
 
 _take = Supervisor._take
@@ -384,12 +389,10 @@ _try = Supervisor._try_again
     "_try_again",
     caught_by="test_supervisor_failures.py::test_a_child_between_attempts_is_restarting_and_can_be_terminated",
 )
-async def a_restart_that_was_called_off_happens(
-    self: Supervisor, retry: Any
-) -> Exception | None:
+def a_restart_that_was_called_off_happens(self: Supervisor, retry: Any) -> Any:
     """Pitfall 37: a restart that was called off happens."""
     retry.node.retry = retry
-    return await _try(self, retry)
+    return _try(self, retry)
 
 
 _born = Node.born

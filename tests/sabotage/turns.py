@@ -76,6 +76,27 @@ def two_decisions_at_a_time(self: Turns, step: Callable[..., Any], *args: Any) -
 
 
 @DOUBLES.swaps(
+    Supervisor,
+    "_end_at_once",
+    caught_by="test_at_once.py::test_what_a_restart_asks_of_its_supervisor_comes_after_it",
+)
+def an_end_that_forgets_who_came_meanwhile(self: Supervisor, life: Life) -> None:
+    """What a restart has asked for waits until somebody else pokes."""
+    self._half_done = self._turns.instead(self._child_ended, life)
+
+
+@DOUBLES.swaps(
+    Supervisor,
+    "_end_at_once",
+    caught_by="test_at_once.py::test_what_fails_when_an_end_is_dealt_with_is_the_supervisors_failure",
+)
+def a_failure_left_to_who_ended(self: Supervisor, life: Life) -> None:
+    """The supervisor's failure comes out of its child's task, past every barrier."""
+    self._half_done = self._turns.instead(self._child_ended, life)
+    self.poke()
+
+
+@DOUBLES.swaps(
     tree,
     "cycle",
     caught_by="test_at_once.py::test_whoever_starts_many_gives_way_every_32nd_time",

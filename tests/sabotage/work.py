@@ -69,12 +69,12 @@ async def a_stream_that_is_left_leaks_its_work(works: object) -> None:
 
 @DOUBLES.swaps(
     pool,
-    "_passes",
+    "raised_by_itself",
     caught_by="test_stream.py::test_f44_a_failing_item_is_a_value_in_its_place",
 )
 def no_exception_barrier(error: BaseException) -> bool:
     """F44: what an item raises reaches the pool's nursery, and all other items."""
-    return True
+    return False
 
 
 @DOUBLES.swaps(
@@ -197,3 +197,16 @@ def a_pool_without_a_bound(replace: Replace) -> None:
 def an_unread_failure_is_silent(replace: Replace) -> None:
     """F09: what went wrong is dropped with the handle, without a warning."""
     replace(work.Work, "__del__", a_dropped_stream_goes_on)
+
+
+@DOUBLES.swaps(
+    pool,
+    "raised_by_itself",
+    caught_by="test_pool.py::test_what_trio_uses_itself_is_a_failure_of_work_that_raises_it",
+)
+def one_job_that_takes_all_along(error: BaseException) -> bool:
+    """END-15: a `Cancelled` that somebody kept ends the pool and all else in it."""
+    passes = (trio.Cancelled, GeneratorExit, KeyboardInterrupt, SystemExit)
+    if isinstance(error, BaseExceptionGroup):
+        return error.subgroup(passes) is None
+    return not isinstance(error, passes)

@@ -37,7 +37,7 @@ from treewarden.errors import (
     RestoreError,
     TreewardenError,
 )
-from treewarden.exits import Exit, Normal
+from treewarden.exits import Exit, Normal, as_exit, writable
 from treewarden.store import Declaration, declared, may_declare
 
 from .body import AgentBody
@@ -47,9 +47,10 @@ from .links import join, part
 from .mailbox import MailboxPolicy
 from .operation import Operation, by_function, never_waits, operations_of
 from .redaction import HOOKS, Redaction
+from .ref import AgentRef
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from treewarden.bus import Event, Subscriber, Subscription
     from treewarden.registry import Registry
@@ -64,7 +65,6 @@ if TYPE_CHECKING:
     )
 
     from .monitor import Down, Monitor
-    from .ref import AgentRef
     from .reply import Reply
 
 State = TypeVar("State")
@@ -77,6 +77,13 @@ _FROM_NOW: Final = Start()
 _HOOKS = frozenset(
     {"on_start", "on_stop", "on_down", "on_event", "initial_state", *HOOKS}
 )
+# What each hook is given, beside the agent.
+_TOLD: Final[dict[str, tuple[str, ...]]] = {
+    "on_start": (),
+    "on_stop": ("exit",),
+    "on_down": ("down",),
+    "on_event": ("event",),
+}
 
 
 def _is_number(value: object) -> bool:
@@ -141,8 +148,8 @@ class Agent(Generic[State]):
     """Subclass it, say what its state is, and write its operations as methods.
 
     `Agent[CounterState]` names the state's type: a msgspec.Struct or a dataclass, without
-    `Any`. Public methods are operations, async or plain. Attributes other than `state`
-    are not stored and not rolled back.
+    `Any`. Public methods are operations, async or plain, those of mixed in classes too.
+    Attributes other than `state` are not stored and not rolled back.
 
     Class attributes: `state_version` and `migrate` (state written by older code),
     `store_as` (the type's name in the store), `persistence` ("write_through" or "none"),
@@ -208,6 +215,8 @@ class Agent(Generic[State]):
         kwargs: dict[str, object],
     ) -> AgentBody:
         """What a supervisor keeps of this agent; not for users."""
+        if cls is Agent:
+            raise TypeError(f"{node.path}: Agent itself does nothing; start a subclass")
         body = DurableBody if cls.mailbox.durable else AgentBody
         return body(cls, node, directory, args, kwargs)
 
@@ -293,8 +302,6 @@ class Agent(Generic[State]):
     @property
     def ref(self: A) -> AgentRef[A]:
         """Its own address, to give to others."""
-        from .ref import AgentRef
-
         body = self.treewarden_body
         return AgentRef(body.directory, body.node.path)
 
@@ -325,8 +332,10 @@ class Agent(Generic[State]):
 
     @label.setter
     def label(self, text: str) -> None:
+        if not isinstance(text, str):
+            raise TypeError(f"a label is a str, not {text!r}")
         body = self.treewarden_body
-        body.node.label = text[:80]
+        body.node.label = writable(text[:80])[:80]
         body.directory.touch()
 
     # --- what a handler may stage ----------------------------------------------------------
@@ -581,14 +590,27 @@ class Agent(Generic[State]):
         return life
 
     def stop(self, exit: Exit | None = None) -> None:  # noqa: A002 - design.md
-        """End after this handler, whose answer and changes still count."""
+        """End after this handler, whose answer and changes still count.
+
+        Raises:
+            TypeError: it is no exit.
+        """
         body = self.treewarden_body
-        body.exit_after = exit if exit is not None else Normal()
+        body.exit_after = Normal() if exit is None else as_exit(exit)
         body.called_away = True
 
 
 def _refuse_clashes(cls: type) -> None:
-    for name in {**vars(cls), **inspect.get_annotations(cls)}:
+    own = {**vars(cls), **inspect.get_annotations(cls)}
+    _refuse_hiding(cls, own)
+    for base in cls.__mro__[: cls.__mro__.index(Agent)]:
+        # What is mixed in before Agent hides as well as what is written here.
+        if not issubclass(base, Agent):
+            _refuse_hiding(base, vars(base))
+
+
+def _refuse_hiding(cls: type, names: Iterable[str]) -> None:
+    for name in names:
         if name.startswith("__") or name in _HOOKS or name in _OPTIONS:
             continue
         if name in {"state", "treewarden_class"} or not hasattr(Agent, name):
@@ -606,6 +628,26 @@ def _check_options(cls: type[Agent[Any]]) -> None:
     for name in ("on_start", "on_stop"):
         if not inspect.iscoroutinefunction(inspect.unwrap(getattr(cls, name))):
             raise TypeError(f"{cls.__qualname__}.{name} must be async")
+    if inspect.iscoroutinefunction(inspect.unwrap(cls.__init__)):
+        raise TypeError(
+            f"{cls.__qualname__}.__init__ must not be async; on_start is, and runs next"
+        )
+    for name, given in _TOLD.items():
+        _check_told(cls, name, given)
+
+
+def _check_told(cls: type[Agent[Any]], name: str, given: tuple[str, ...]) -> None:
+    """Refuse a hook that could not be called, which else shows when it is, at the end."""
+    hook = getattr(cls, name)
+    if hook is getattr(Agent, name):
+        return
+    try:
+        inspect.signature(hook).bind("self", *given)
+    except TypeError as error:
+        takes = ", ".join(("self", *given))
+        raise TypeError(
+            f"{cls.__qualname__}.{name} is called as {name}({takes}): {error}"
+        ) from None
 
 
 def _codec(cls: type[Agent[Any]]) -> StateCodec | None:

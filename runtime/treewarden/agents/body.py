@@ -61,7 +61,14 @@ from .envelope import GO_ON, Envelope
 from .mailbox import NO_MESSAGES, Admission, Mailbox
 from .memory import Memory
 from .message_spans import begin_span, end_span, trace_id
-from .operation import SCALARS, Operation, missing, operation_name, run_through
+from .operation import (
+    SCALARS,
+    Operation,
+    missing,
+    operation_name,
+    refuse_unawaited,
+    run_through,
+)
 from .orders import ON_STOP
 from .outbox import NO_DELIVERIES, CastDelivery, Delivery
 from .recent import NOTHING_YET, Handled, Outcome, Ring, as_record, new_ring
@@ -242,7 +249,7 @@ class AgentBody:
             return None
         is_there = False
         try:
-            is_there = run_through(self._start(life))
+            is_there = run_through(self._start(life, at_hand=True))
         finally:
             if not is_there:
                 self._end_incarnation()
@@ -315,16 +322,27 @@ class AgentBody:
         finally:
             self._end_incarnation()
 
-    async def _start(self, life: Life) -> bool:
-        """Make the agent and report it ready; False when there is none to run."""
+    async def _start(self, life: Life, *, at_hand: bool = False) -> bool:
+        """Make the agent and report it ready; False when there is none to run.
+
+        `at_hand`: its state has been looked for, and is there.
+        """
         current_body.set(self)
         self._life = life
         self._crash = self.exit_after = None
         if places.AGENT_START.armed is not None:
             await places.AGENT_START.pass_by()
-        agent = self.agent_type(*self._args, **self._kwargs)
+        try:
+            agent = self.agent_type(*self._args, **self._kwargs)
+        except AttributeError as error:
+            if error.name in _LATER:
+                raise TypeError(_too_early(self.agent_type)) from error
+            raise
         agent.treewarden_body = self
-        await self._restore(agent)
+        if at_hand:
+            self.memory.give(agent)
+        else:
+            await self._restore(agent)
         if places.AGENT_RESTORED.armed is not None:
             await places.AGENT_RESTORED.pass_by()
         self.agent = agent
@@ -353,6 +371,7 @@ class AgentBody:
             await store.wait_healthy()
         try:
             value = await operation.function(self.agent)
+            _refuse_answer(value)
             life = self._life
             if life is not None and life.rolled_back:
                 await checkpoint()  # raises: what it stood on is gone
@@ -467,7 +486,7 @@ class AgentBody:
         """Finish the message in hand, run `on_stop`, end."""
         self.called_away = True
         if not life.ready:
-            life.scope.cancel()
+            life.cancel()
         if self.blocked is not None:
             self.blocked.cancel()
         if self.seat is not None:
@@ -767,7 +786,8 @@ class AgentBody:
                         and memory.newest is None
                         and not memory.collections
                         and life.injected is None
-                        and (not is_call or type(value) in SCALARS)
+                        # Of what only told also: a coroutine would be lost there.
+                        and (value is None or type(value) in SCALARS)
                     ):
                         # As `_returned` does when nothing has changed or leaves.
                         self.handled += 1
@@ -964,6 +984,7 @@ class AgentBody:
 
     def _copied(self, envelope: Envelope, value: object) -> object:
         """What a handler returned, as its caller may have it."""
+        refuse_unawaited(envelope.operation.name, value)
         if not envelope.is_call or self.puts_off:
             return None
         return envelope.operation.copy_reply(value)
@@ -1044,7 +1065,8 @@ class AgentBody:
 
     def _crashed(self, envelope: Envelope | None, fault: Fault) -> None:
         """Tell the caller at once; keep what the console shows of it."""
-        places.AGENT_CRASHED.reach()
+        if places.AGENT_CRASHED.armed is not None:
+            places.AGENT_CRASHED.reach()
         self.crashed += 1
         if envelope is not None:  # else it was idle
             self._remember(envelope, "crashed")
@@ -1052,7 +1074,8 @@ class AgentBody:
                 envelope.answer(outcome.Error(AgentCrashed(fault)))
             else:
                 self.dead_letter(envelope, "crashed", fault)
-        self._fail_owed(lambda: AgentCrashed(fault))
+        if self.ties is not None:
+            self.ties.fail_owed(lambda: AgentCrashed(fault))
         keep_crash(self, envelope, fault)
 
     def _interrupted(self, envelope: Envelope) -> None:
@@ -1162,8 +1185,10 @@ class AgentBody:
         staged, self.staged = self.staged, None
         for timer in staged.timers if staged is not None else ():
             timer.cancel()
-        for collection in self.memory.open_collections:
-            collection.discard()
+        collections = self.memory.collections
+        if collections:
+            for collection in collections.values():
+                collection.discard()
 
     def commit_failed(self, error: StoreError, epoch: int) -> None:
         """Fall back to the committed state; the incarnation is replaced, uncounted.
@@ -1268,6 +1293,23 @@ class AgentBody:
             state_bytes=len(self.memory.committed),
             uncommitted=self.memory.newest is not None,
         )
+
+
+# What an agent has from `on_start` on.
+_LATER: Final = frozenset({"treewarden_body", "state"})
+
+
+def _refuse_answer(value: object) -> None:
+    """`on_start` answers nobody; what looks like an answer was meant to be IGNORE."""
+    if value is not None and value is not IGNORE:
+        raise TypeError(f"on_start returns None or IGNORE, not {value!r}")
+
+
+def _too_early(agent_type: type[Agent[Any]]) -> str:
+    return (
+        f"{agent_type.__qualname__}.__init__ asks what the agent is or knows; its state, "
+        "path, ref and runtime are there from on_start on"
+    )
 
 
 def _no_state(_: object) -> bytes:

@@ -17,10 +17,14 @@ _ENCODE: Final = msgspec.json.Encoder().encode
 
 
 def fault_of(body: AgentBody, error: BaseException, trace: str = "") -> Fault:
-    """As its class lets people see it; an error's own text may fail."""
+    """As its class lets people see it; an error's own text may fail.
+
+    From the handler's own frame on: the one that called it tells nobody anything.
+    """
+    node = body.node
     return body.agent_class.redaction.fault(
         Fault.capture(
-            error, path=body.node.path, incarnation=body.node.incarnation, trace=trace
+            error, path=node.path, incarnation=node.incarnation, trace=trace, below=1
         )
     )
 

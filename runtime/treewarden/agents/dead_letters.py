@@ -10,18 +10,18 @@ import msgspec
 import trio
 
 from treewarden.bus import Event
-from treewarden.clock import wall_ns
+from treewarden.errors import StoreBroken
 from treewarden.store import (
     StoredDelivery,
     StoredMessage,
     Unit,
     delete_effects,
     delete_letter,
+    deliver_again,
     insert_message,
     load_letter,
     load_letters,
     load_subscriptions,
-    note_delivery,
 )
 
 from .durable import DurableBody
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from treewarden.bus import Bus
     from treewarden.errors import StoreError
-    from treewarden.store import Store, StoredLetter, Write
+    from treewarden.store import Owned, Store, StoredLetter, Write
     from treewarden.supervision import Directory
 
 _PAGE = 100
@@ -124,8 +124,7 @@ class DeadLetters:
 
     async def _retry_event(self, letter: StoredLetter) -> bool:
         key = letter.path, letter.subscription
-        rows = await self._store().read(load_subscriptions)
-        if key not in [one.key for one in rows]:
+        if not await self._knows(key):
             return False
         event = msgspec.json.decode(letter.arguments, type=Event)
         again = StoredDelivery(
@@ -138,8 +137,18 @@ class DeadLetters:
             if error is None and durable is not None:
                 durable.retried(event)
 
-        await self._take_out(letter, note_delivery(key, again), tell)
+        try:
+            await self._take_out(letter, deliver_again(key, again), tell)
+        except StoreBroken:
+            # Forgotten since: with that the commit fails, and it stays a dead letter.
+            if await self._knows(key):
+                raise
+            return False
         return True
+
+    async def _knows(self, key: Owned) -> bool:
+        rows = await self._store().read(load_subscriptions)
+        return key in [one.key for one in rows]
 
     async def discard(self, number: int) -> bool:
         """Forget it for good; False when it is not there.
@@ -160,12 +169,14 @@ class DeadLetters:
         Raises:
             StoreBroken: the rest stay dead letters.
         """
-        before = wall_ns() if before_ns is None else before_ns
+        # By number, not by the clock: it may have been set back since.
+        until = self._store().next_sequence()
         purged = after = 0
         while page := await self.list(after=after, limit=_PAGE):
             after = page[-1].number
             for letter in page:
-                if letter.at_ns < before:
+                is_old = before_ns is None or letter.at_ns < before_ns
+                if is_old and letter.number < until:
                     purged += await self.discard(letter.number)
         return purged
 

@@ -90,9 +90,14 @@ class Memory:
             await self._wait_for_predecessor()
             await self._load()
             await self._open_collections()
-        self._give_everything(agent)
+        self.give(agent)
 
-    def _give_everything(self, agent: Agent[Any]) -> None:
+    def give(self, agent: Agent[Any]) -> None:
+        """Give `agent` everything, which is at hand.
+
+        Raises:
+            RestoreError: it cannot be read.
+        """
         agent_class = self._body.agent_class
         codec = agent_class.codec
         if codec is None:

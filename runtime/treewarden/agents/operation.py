@@ -153,7 +153,7 @@ class Operation:
         Raises:
             StateNotEncodable: one cannot be copied, or has no annotation to do it by.
         """
-        if not kwargs and all(type(value) in SCALARS for value in args):
+        if not kwargs and (not args or all(type(value) in SCALARS for value in args)):
             return args, {}
         bound = inspect.signature(self.function).bind(None, *args, **kwargs)
         parameters = bound.signature.parameters
@@ -253,6 +253,20 @@ class Operation:
             raise BadArguments(f"{self.name}: {error}") from None
 
 
+def refuse_unawaited(name: str, value: object) -> None:
+    """Refuse what an operation that is not async returned, if nobody will await it.
+
+    Raises:
+        TypeError: it is a coroutine; what it was to do would not be done.
+    """
+    if inspect.iscoroutine(value):
+        value.close()
+        raise TypeError(
+            f"{name} returned a coroutine that nobody awaits; make the method async and "
+            "await it there, or decorate it with functools.wraps"
+        )
+
+
 def _copier(annotation: Any) -> Callable[[object], object]:  # noqa: ANN401 - a type
     encode = msgspec.msgpack.Encoder().encode
     decode = msgspec.msgpack.Decoder(annotation).decode
@@ -275,18 +289,38 @@ def _positional(function: Callable[..., Any]) -> tuple[int, float]:
 
 
 def operations_of(cls: type, root: type) -> dict[str, Operation]:
-    """The public methods that `cls` and its bases define below `root`, by name."""
-    found: dict[str, Operation] = {}
+    """The public methods that `cls` has and `root` has not, by name.
+
+    What a base mixes in that is no agent itself is an operation like any other.
+
+    Raises:
+        TypeError: one is a generator, or is overridden by what is no method.
+    """
+    found: dict[str, Callable[..., Any]] = {}
     for base in reversed(cls.__mro__):
-        if base is object or not issubclass(base, root) or base is root:
+        if base in root.__mro__:
             continue
         for name, value in vars(base).items():
-            if name.startswith("_") or not inspect.isfunction(value):
+            if name.startswith("_") or hasattr(root, name):
                 continue
-            if hasattr(root, name):
-                continue
-            found[name] = Operation(name, value)
-    return found
+            if inspect.isfunction(value):
+                _refuse_generator(base, name, value)
+                found[name] = value
+            elif name in found:
+                raise TypeError(
+                    f"{base.__qualname__}.{name} overrides the operation {name} and is "
+                    f"no method but a {type(value).__qualname__}"
+                )
+    return {name: Operation(name, function) for name, function in found.items()}
+
+
+def _refuse_generator(cls: type, name: str, function: Callable[..., Any]) -> None:
+    inner = inspect.unwrap(function)
+    if inspect.isgeneratorfunction(inner) or inspect.isasyncgenfunction(inner):
+        raise TypeError(
+            f"{cls.__qualname__}.{name} is a generator, and an answer is a value; return "
+            "a list, or begin its name with _ if nobody is to call it"
+        )
 
 
 def by_function(

@@ -72,7 +72,9 @@ def send(sender: AgentBody, staged: Staged) -> None:
             elif waiting := bus.offer(event):
                 _deliver(sender, EventDelivery(sender, bus, event, waiting))
     for target, envelope in staged.casts:
-        _deliver(sender, target.delivery(sender, envelope))
+        # Most find room at once: no delivery for those.
+        if sender.outbox or envelope.is_kept or not target.put(envelope):
+            _deliver(sender, target.delivery(sender, envelope))
     if sender.outbox:
         # It takes no next message before these have left.
         sender.wake()

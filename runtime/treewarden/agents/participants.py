@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 
-from treewarden.errors import TransactionMisuse
+from treewarden.errors import TransactionConflict, TransactionMisuse
 from treewarden.exits import Fault
 from treewarden.resilience import Backoff
 from treewarden.store import (
@@ -33,7 +33,7 @@ from treewarden.store import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from treewarden.store import Store, Write
 
@@ -43,6 +43,9 @@ back."""
 ATTEMPT_SECONDS: Final = 2.0
 """What a participant may take to commit or abort; then it is asked again later, so that one
 that hangs keeps the others waiting for no longer."""
+MOST_UNTOLD: Final = 1000
+"""Verdicts that somebody may not have heard of; beyond these it takes part in nothing new,
+so that one that is down for long fills neither the memory nor the file."""
 _STORE: Final = ""
 
 
@@ -148,6 +151,22 @@ class Participants:
             f"{participant!r} is not registered: after a restart nobody could find it;"
             " use runtime.participants.register(name, participant)"
         )
+
+    def check_heard(self, names: Iterable[str]) -> None:
+        """See that none of them lags behind too far to take part.
+
+        Raises:
+            TransactionConflict: one does.
+        """
+        if len(self._unfinished) < MOST_UNTOLD:
+            return
+        for name in names:
+            untold = sum(name in one.left for one in self._unfinished.values())
+            if untold >= MOST_UNTOLD:
+                raise TransactionConflict(
+                    f"{name} has not heard yet how {untold} transactions have ended;"
+                    " nothing was changed"
+                )
 
     async def log(self, id_: str, verdict: Verdict, names: tuple[str, ...]) -> None:
         """Note how far a transaction is; returns once that is on disk.

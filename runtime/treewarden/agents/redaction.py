@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from treewarden.exits import writable
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -56,7 +58,7 @@ class Redaction:
                 return _hidden("redact_message", error)
         try:
             text = _encode(shown)
-        except (TypeError, ValueError, RecursionError):
+        except Exception:  # noqa: BLE001 - looking at an argument may run anything
             return b'"not encodable"'
         return (
             text if len(text) <= _LONGEST else _encode(f"{len(text)} bytes, not kept")
@@ -74,7 +76,7 @@ class Redaction:
     def _text(self, text: str) -> str:
         assert self._error is not None  # noqa: S101 - asked by whoever calls
         try:
-            return str(self._error(text))
+            return writable(str(self._error(text)))
         except Exception as error:  # noqa: BLE001 - somebody else's hook
             return _not_shown("redact_error", error)
 

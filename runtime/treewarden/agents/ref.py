@@ -38,7 +38,7 @@ from treewarden.errors import (
     MailboxFull,
     NameUnknown,
 )
-from treewarden.exits import Crash, Normal, describe
+from treewarden.exits import Crash, Normal, as_exit, describe
 from treewarden.ids import new_id
 from treewarden.supervision import Kind
 
@@ -322,13 +322,15 @@ class AgentRef(Generic[A]):
             AgentCrashed, AgentDown: it ended otherwise, or is not there.
             CallTimeout: it did not come to it; it still will if it had begun.
             CallingSelf, NameUnknown: it was not asked.
+            TypeError: that is no exit.
         """
+        wanted = Normal() if exit is None else as_exit(exit)
         body = self.resolve()
         sender = current_body.get()
         if sender is body:
             raise CallingSelf(f"{self.path} stops itself; use self.stop()")
         refuse_inside(body)
-        ending = orders.Ending(exit if exit is not None else Normal())
+        ending = orders.Ending(wanted)
         envelope = Envelope(orders.STOP, (ending,), {}, True)
         _sign(envelope, sender)
         body.accept(envelope)

@@ -240,12 +240,13 @@ class Transaction:
         """Ask those outside; what they say is no decision yet.
 
         Raises:
-            TransactionConflict: one said no, or failed.
+            TransactionConflict: one said no, failed, or lags too far behind.
             StoreError: it could not be noted that they are asked.
         """
         self._check_open()
         if not self._enlisted:
             return
+        self._participants.check_heard(self._enlisted)
         self._is_logged = True
         await self._participants.log(self.id, Verdict.UNDECIDED, tuple(self._enlisted))
         for name, participant in self._enlisted.items():

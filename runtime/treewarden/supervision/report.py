@@ -11,7 +11,7 @@ rolled back because a commit failed is a warning: nothing is wrong with it.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 import msgspec
 
@@ -25,6 +25,7 @@ from treewarden.exits import (
     describe,
     is_rolled_back,
     said_of,
+    writable,
 )
 from treewarden.telemetry import LogRecord, Severity, SpanContext
 
@@ -126,7 +127,13 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         if self.topic == STARTED and self.exit is None and self.cause is None:
             # Ten thousand of them may come in a second.
             return b'{"incarnation":%d}' % self.incarnation
-        return _to_json(_content(self))
+        content = _content(self)
+        try:
+            return _to_json(content)
+        except UnicodeEncodeError:
+            # Somebody's words, with what no file takes. They ride in a commit, which is
+            # no place to fail.
+            return _to_json(_in_unicode(msgspec.to_builtins(content)))
 
 
 class _Budget(msgspec.Struct, frozen=True, gc=False):
@@ -155,6 +162,18 @@ class _Content(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
 _to_json: Final = msgspec.json.Encoder().encode
 
 
+def _in_unicode(value: object) -> object:
+    match value:
+        case str():
+            return writable(value)
+        case dict():
+            return {name: _in_unicode(one) for name, one in value.items()}
+        case list() | tuple():
+            return [_in_unicode(one) for one in value]
+        case _:
+            return value
+
+
 def _content(report: Report) -> _Content:
     exit_, cause, doing = report.exit, report.cause, report.in_hand
     content = _Content(
@@ -162,10 +181,7 @@ def _content(report: Report) -> _Content:
         stopping=report.stopping and isinstance(exit_, (Crash, Killed)),
         detail=report.detail,
     )
-    if exit_ is not None:
-        content.exit = describe(exit_)
-    if isinstance(exit_, Crash):
-        content.where = exit_.fault.where()
+    content.exit, content.where = _told(exit_)
     if cause is not None:
         content.cause, content.origin = cause.kind, cause.origin
         content.by, content.took_down = cause.by, cause.took_down
@@ -176,15 +192,27 @@ def _content(report: Report) -> _Content:
     return content
 
 
-class _Crashes(Protocol):
-    last_crash: InHand | None
+# The exit that was told of last, in words and where: a crash is told of twice in a row,
+# as an end and as what led to a restart. In one assignment: any thread may have a runtime.
+_last: Final[list[tuple[Exit | None, str | None, str | None]]] = [(None, None, None)]
+
+
+def _told(exit_: Exit | None) -> tuple[str | None, str | None]:
+    """An exit in words, and where it crashed."""
+    last, said, where = _last[0]
+    if exit_ is not last:
+        said = describe(exit_) if exit_ is not None else None
+        where = exit_.fault.where() if isinstance(exit_, Crash) else None
+        _last[0] = exit_, said, where
+    return said, where
 
 
 def in_hand(node: Node, fault: Fault) -> InHand | None:
     """The message that an agent crashed with; None for others, and between messages."""
     if node.body.kind is not Kind.AGENT:
         return None
-    crash = cast("_Crashes", node.body).last_crash
+    body: Any = node.body
+    crash: InHand | None = body.last_crash
     return crash if crash is not None and crash.at_ns == fault.at_ns else None
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,13 +18,13 @@ from typing import Final, TypeVar, cast
 
 from treewarden.config import valid_name
 from treewarden.errors import ConfigError
+from treewarden.ids import CHILD_ID
 from treewarden.resilience import Backoff
 
 from .importable import freeze, import_path
 from .intensity import Intensity
 from .strategy import AutoShutdown, Restart, Strategy
 
-_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@+-]{0,127}")
 _DEFAULT_SHUTDOWN: Final = 5.0
 _DEFAULT_START: Final = 30.0
 _E = TypeVar("_E", bound=StrEnum)
@@ -54,7 +53,8 @@ class ChildSpec:
     `start` is an Agent subclass, an async function (ready when spawned or, if its
     signature names `task_status`, when it says so), an async context manager factory, a
     SupervisorSpec or a DynamicSupervisorSpec. `args` and `kwargs` are given at every
-    start. `shutdown` is how many seconds it has to clean up: 0 cuts it off at once, None
+    start, the same objects each time: what one incarnation changes in them the next one
+    sees. `shutdown` is how many seconds it has to clean up: 0 cuts it off at once, None
     means 5 s, and for ever for supervisors. `intensity` gives the child a budget of its
     own (one_for_one supervisors only). `backoff` waits between attempts to restart; each
     attempt counts. The end of a `significant` child can end its supervisor, whose
@@ -242,7 +242,7 @@ def check_id(id_: object, what: str = "a child's id") -> None:
     """Refuse an id that cannot be a word of a path."""
     if not isinstance(id_, str):
         raise TypeError(f"{what} must be a str, not {id_!r}")
-    if not _ID.fullmatch(id_):
+    if not CHILD_ID.fullmatch(id_):
         raise ValueError(
             f"{what} must be 1 to 128 of A-Z a-z 0-9 _ . : @ + - "
             f"and begin with a letter, digit or _, not {id_!r}"
@@ -270,6 +270,11 @@ def classify(id_: str, start: object) -> Start:
     if isinstance(start, (SupervisorSpec, DynamicSupervisorSpec)):
         return Start.SUPERVISOR
     if isinstance(start, type):
+        if inspect.isabstract(start):
+            lacks = ", ".join(sorted(getattr(start, "__abstractmethods__", ())))
+            raise TypeError(
+                f"{id_}: {start.__qualname__} is abstract; it lacks {lacks}"
+            )
         if hasattr(start, "make_body"):
             return Start.AGENT
         if hasattr(start, "__aenter__"):
@@ -342,6 +347,8 @@ def _check_kwargs(child: ChildSpec) -> None:
         raise TypeError(f"{child.id}: kwargs must be a mapping, not {kwargs!r}")
     if not all(isinstance(name, str) for name in kwargs):
         raise TypeError(f"{child.id}: kwargs must have names, not {kwargs!r}")
+    # As the arguments are a tuple: what is done to the mapping later changes nothing.
+    _set(child, "kwargs", dict(kwargs))
 
 
 def _choice(kind: type[_E], what: str, value: object) -> _E:

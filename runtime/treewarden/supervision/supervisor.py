@@ -9,9 +9,10 @@ planned by `strategy` and `intensity`; here it is only carried out.
 The coroutine goes on in the turn of whoever has news for it (`turns`): in a dying child's
 last step it decides on the restart, in a new child's first it hears that it is ready. It
 awaits nothing but `news()`. A child that is restarted at once keeps its task; and what
-starts without waiting, as most agents do, is up when that turn ends. Whoever asks for a
-start while the coroutine waits for whatever comes next begins the child in its place
-(`start_child`): that is most of the work, and nothing is handed over and back.
+starts without waiting, as most agents do, is up when that turn ends. While the coroutine
+waits for whatever comes next, whoever ends (`ended`) or asks for a start (`start_child`)
+takes the step in its place, by a plain call. Mostly that is all there is to do; what is
+left to be awaited, the coroutine sees through before it does another thing.
 
 Nothing can cancel a supervisor's task: the whole tree stands behind the root's shield, and
 a stop is a message. So the order of stopping holds also when the program around the tree
@@ -26,7 +27,7 @@ from collections import deque
 from contextvars import copy_context
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 import trio
 from trio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled
@@ -94,13 +95,16 @@ from .whereabouts import whereabouts
 from .wish import Wish
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
     from contextvars import Context
 
     from treewarden.resilience import Backoff
 
     from .timers import Timer
     from .tree import Directory
+
+# What of a step is left to be awaited: mostly nothing. It ends with why to give up.
+_Left: TypeAlias = "Coroutine[Any, Any, Exception | None] | None"
 
 # After this long beyond its shutdown time a killed child is reported as stuck, then at
 # twice the interval each time, up to the last.
@@ -133,6 +137,7 @@ class Supervisor:
         directory: Directory,
     ) -> None:
         self.node = node
+        self.path = node.path
         self.directory = directory
         self.spec = spec
         self.dynamic = isinstance(spec, DynamicSupervisorSpec)
@@ -159,18 +164,13 @@ class Supervisor:
         self._injected: Fault | None = None
         self._exit = Shutdown()
         self._order = 0
-        # Whether it waits for whatever comes next, and for nothing in particular; and a
-        # start that somebody has begun meanwhile, to be seen through before all else.
+        # Whether it waits for whatever comes next, and for nothing in particular; and what
+        # somebody has begun meanwhile, to be seen through before all else.
         self._is_at_rest = False
-        self._half_done: Wish | None = None
+        self._half_done: _Left = None
         # Starts in this turn.
         self._begun = 0
         self._alarm: Timer | None = None
-
-    @property
-    def path(self) -> str:
-        """Where it stands."""
-        return self.node.path
 
     # --- as a parent -----------------------------------------------------------------------
 
@@ -179,9 +179,12 @@ class Supervisor:
         self._turns.poke()
 
     def ended(self, life: Life) -> tuple[Life, Context] | None:
-        """A child's life is over."""
+        """A child's life is over: dealt with here and now, unless something else is."""
         self._ending = life
-        self._post(life)
+        if self._is_free:
+            self._end_at_once(life)
+        else:
+            self._post(life)
         self._ending = None
         heir, self._heir = self._heir, None
         return heir
@@ -192,6 +195,25 @@ class Supervisor:
         if seconds < math.inf and life.timer is None:
             life.deadline = trio.current_time() + seconds
             life.timer = self._at(life.deadline, partial(self._cut_off, life.node))
+
+    @property
+    def _is_free(self) -> bool:
+        """Whether a step may be taken in its place: it waits, and nothing else has come."""
+        return (
+            self._is_at_rest
+            and not self._inbox
+            and not self._stop_wanted
+            and self._injected is None
+        )
+
+    def _end_at_once(self, life: Life) -> None:
+        self._begun = 0
+        try:
+            self._half_done = self._turns.instead(self._child_ended, life)
+        except Exception as error:  # noqa: BLE001 - the supervisor's failure, not the child's
+            self._half_done = _given_up(error)
+        if self._half_done is not None or self._inbox or self._stop_wanted:
+            self.poke()
 
     def _post(self, event: Life | Wish | _Retry) -> None:
         self._inbox.append(event)
@@ -338,22 +360,20 @@ class Supervisor:
                 self._is_at_rest = True
                 await news()
                 self._is_at_rest = False
-                if self._half_done is not None:
-                    half_done, self._half_done = self._half_done, None
-                    await half_done.carry_out()
-                continue
-            failure = await self._take(self._inbox.popleft())
+                left, self._half_done = self._half_done, None
+            else:
+                left = self._take(self._inbox.popleft())
+            failure = await left if left is not None else None
             if failure is not None:
                 return failure
         return None
 
-    async def _take(self, event: Life | Wish | _Retry) -> Exception | None:
+    def _take(self, event: Life | Wish | _Retry) -> _Left:
         if isinstance(event, Life):
-            return None if event.consumed else await self._child_ended(event)
+            return None if event.consumed else self._child_ended(event)
         if isinstance(event, Wish):
-            await event.carry_out()
-            return None
-        return await self._try_again(event)
+            return event.carry_out()
+        return self._try_again(event)
 
     # --- children: keep, start, stop, forget --------------------------------------------
 
@@ -399,14 +419,14 @@ class Supervisor:
     def _at(self, deadline: float, callback: Callable[[], None]) -> Timer:
         return self.directory.timers.at(deadline, callback)
 
-    async def _start(self, node: Node) -> None:
-        """Start it and wait until it is ready.
+    async def _start(self, node: Node, launched: Life | None = None) -> None:
+        """Start it and wait until it is ready; `launched`: the life is begun already.
 
         Raises:
             ChildStartFailed, StartTimeout: the task is gone when this is raised.
             ShuttingDown: a stop came first.
         """
-        life = self._launch(node)
+        life = launched or self._launch(node)
         if not life.is_up:
             # Most are: no coroutine for those.
             await self._wait_up(node, life)
@@ -415,7 +435,8 @@ class Supervisor:
         """Begin its next life, which may be up by then."""
         if self._changed:
             self._make_changed(node)
-        places.CHILD_START.reach()
+        if places.CHILD_START.armed is not None:
+            places.CHILD_START.reach()
         self._set(node, NodeState.STARTING)
         life = self._begin(node)
         if life.is_up:
@@ -448,7 +469,7 @@ class Supervisor:
         last = self._ending
         if last is not None and last.node is not node:
             last = None
-        if last is not None and not last.scope.cancel_called:
+        if last is not None and not last.cancelled:
             scope = last.scope
         life = node.born(scope)
         self._begun += 1
@@ -575,7 +596,7 @@ class Supervisor:
         if life is not None:
             await self._end(node)
             self._lay_down(node, life)
-            self._report_exit(node, life)
+            self._report_exit(node, life, trio.current_time())
 
     def window_of(self, node: Node) -> RestartWindow:
         """What a restart of this child counts against: its own budget, or everybody's."""
@@ -587,12 +608,15 @@ class Supervisor:
 
     # --- when a child has ended ----------------------------------------------------------
 
-    async def _child_ended(self, life: Life) -> Exception | None:
-        node = life.node
-        places.CHILD_ENDED.reach()
-        exit_ = cast("Exit", life.exit)
+    def _child_ended(self, life: Life) -> _Left:
+        """Decide what follows, and do it as far as it waits for nothing."""
+        node, exit_ = life.node, life.exit
+        assert exit_ is not None  # noqa: S101 - it is set before anybody is told
+        if places.CHILD_ENDED.armed is not None:
+            places.CHILD_ENDED.reach()
+        now = trio.current_time()
         self._lay_down(node, life)
-        self._report_exit(node, life)
+        self._report_exit(node, life, now)
         if not self._comes_back(life, exit_):
             self._let_go(node, exit_)
             self._gone_for_good(node)
@@ -601,18 +625,22 @@ class Supervisor:
         self._set(node, NodeState.RESTARTING)
         if life.rolled_back:
             # A failed commit is nobody's crash: alone, at once, and not counted.
-            return await self._start_again(node, (node,), cause)
+            return self._start_alone(node, cause)
         if life.uncounted:
             # The same message again: how often it may, its mailbox decides.
-            return await self._restart_group(node, cause)
-        return await self._restart(node, cause)
+            return self._restart_group(node, cause)
+        return self._restart(node, cause, now)
 
     def _comes_back(self, life: Life, exit_: Exit) -> bool:
         if self.directory.interrupt is not None:
             # Everything is about to stop, and this may be the child it came out of.
             return False
-        restart = cast("Restart", life.node.spec.restart)
-        return life.rolled_back or is_restarted(restart, exit_)
+        restart = life.node.spec.restart
+        return (
+            restart == Restart.PERMANENT
+            or life.rolled_back
+            or is_restarted(Restart(restart), exit_)
+        )
 
     def _gone_for_good(self, node: Node) -> None:
         """It ended by itself and does not come back: perhaps that was all there was to do."""
@@ -626,19 +654,17 @@ class Supervisor:
             self._exit = Shutdown(f"significant child {node.id} ended")
             self._stop_wanted = True
 
-    async def _restart(self, node: Node, cause: Cause) -> Exception | None:
-        places.CHILD_RESTART.reach()
-        now = trio.current_time()
+    def _restart(self, node: Node, cause: Cause, now: float) -> _Left:
+        if places.CHILD_RESTART.armed is not None:
+            places.CHILD_RESTART.reach()
         backoff = node.spec.backoff
         if backoff is not None:
             _count_attempt(node, now, backoff)
         if not self.window_of(node).admit(now, node.id):
-            return self._spent(node, cause)
-        if backoff is None and self.strategy is Strategy.ONE_FOR_ONE:
-            # Nearly all restarts: what follows is on the way of every one of them.
-            return await self._start_again(node, (node,), cause)
+            error = self._spent(node, cause)
+            return _given_up(error) if error is not None else None
         if backoff is None:
-            return await self._restart_group(node, cause)
+            return self._restart_group(node, cause)
         node.retry = retry = _Retry(node, cause, counted=True)
         self._at(
             now + backoff.delay(node.attempts, self.directory.random.random),
@@ -646,17 +672,17 @@ class Supervisor:
         )
         return None
 
-    async def _try_again(self, retry: _Retry) -> Exception | None:
+    def _try_again(self, retry: _Retry) -> _Left:
         node = retry.node
         if node.retry is not retry:
             return None
         node.retry = None
         if retry.cause.kind is CauseKind.ROLLBACK:
             # A commit failed under its start: alone and not counted, as in _child_ended.
-            return await self._start_again(node, (node,), retry.cause)
+            return self._start_alone(node, retry.cause)
         if retry.counted:
-            return await self._restart_group(node, retry.cause)
-        return await self._restart(node, retry.cause)
+            return self._restart_group(node, retry.cause)
+        return self._restart(node, retry.cause, trio.current_time())
 
     def _spent(self, node: Node, cause: Cause) -> Exception | None:
         """The budget is spent: the child's own, or the supervisor's."""
@@ -668,7 +694,7 @@ class Supervisor:
                 node,
                 exit_=cause.exit,
                 cause=cause,
-                budget=self._budget(node),
+                budget=_budget(self.window_of(node), trio.current_time()),
             )
             self._gone_for_good(node)
             return None
@@ -683,13 +709,26 @@ class Supervisor:
             self.node,
             exit_=cause.exit,
             detail=str(error),
-            budget=self._budget(),
+            budget=_budget(self.window, trio.current_time()),
         )
         return error
 
-    async def _restart_group(self, node: Node, cause: Cause) -> Exception | None:
+    def _restart_group(self, node: Node, cause: Cause) -> _Left:
         if self.strategy is Strategy.ONE_FOR_ONE:
-            return await self._start_again(node, (node,), cause)
+            return self._start_alone(node, cause)
+        return self._restart_several(node, cause)
+
+    def _start_alone(self, node: Node, cause: Cause) -> _Left:
+        """As `_start_again` does with a group of one: nearly all restarts are that."""
+        node.cause = cause
+        life = self._launch(node)
+        if not life.is_up:
+            return self._start_again(node, (node,), cause, life)
+        node.restarts += 1
+        self._report_restarted(node)
+        return None
+
+    async def _restart_several(self, node: Node, cause: Cause) -> Exception | None:
         members = [
             Member(
                 id=child.id,
@@ -712,14 +751,19 @@ class Supervisor:
         return await self._start_again(node, group, taking_down(cause, took_down))
 
     async def _start_again(
-        self, origin: Node, group: Sequence[Node], cause: Cause
+        self,
+        origin: Node,
+        group: Sequence[Node],
+        cause: Cause,
+        launched: Life | None = None,
     ) -> Exception | None:
+        """Start a group in order; `launched` is the life of its first, if that has one."""
         for node in group:
-            if self._stop_wanted:
+            if self._stop_wanted and launched is None:
                 return None
             node.cause = cause if node is origin else for_others(cause)
             try:
-                await self._start(node)
+                await self._start(node, launched)
             except ShuttingDown:
                 return None
             except ChildStartFailed as error:
@@ -728,6 +772,7 @@ class Supervisor:
                     return None
                 self._start_failed(node, error)
                 return error if _is_unreadable(error) else None
+            launched = None
             node.restarts += 1
             self._report_restarted(node)
         return None
@@ -780,24 +825,18 @@ class Supervisor:
                 node,
                 cause=node.cause,
                 exit_=node.last_exit,
-                budget=self._budget(node),
+                budget=_budget(self.window_of(node), node.started_at or 0.0),
             )
 
-    def _report_exit(self, node: Node, life: Life) -> None:
-        budget = self._budget(node) if isinstance(life.exit, Crash) else None
+    def _report_exit(self, node: Node, life: Life, now: float) -> None:
+        crashed = isinstance(life.exit, Crash)
         self.directory.report(
             "supervision.exited",
             node,
             exit_=life.exit,
             stopping=life.stopping,
-            budget=budget,
+            budget=_budget(self.window_of(node), now) if crashed else None,
         )
-
-    def _budget(self, node: Node | None = None) -> tuple[int, int, float]:
-        """Restarts that count at this moment, of a child's own budget if it has one."""
-        window = self.window_of(node) if node is not None else self.window
-        budget = window.budget
-        return window.spent(trio.current_time()), budget.limit, budget.period
 
     # --- wishes ----------------------------------------------------------------------------
 
@@ -830,7 +869,7 @@ class Supervisor:
         """
         await checkpoint_if_cancelled()
         self._refuse(None)
-        if self._is_free:
+        if self._is_free and self.remembered is None:
             try:
                 node, life = self._turns.instead(self._add_at_once, spec)
             except Exception:
@@ -843,19 +882,14 @@ class Supervisor:
                 if next(self.directory.gives_way):
                     await cancel_shielded_checkpoint()
                 return node
-            self._half_done = wish = Wish(partial(self._come_up, node, life))
+            wish = Wish(partial(self._come_up, node, life))
+            self._half_done = wish.carry_out()
             self.poke()
         else:
             wish = Wish(partial(self.add, spec))
             self._post(wish)
         added: Node | None = await wish.wait()
         return added
-
-    @property
-    def _is_free(self) -> bool:
-        """Whether a child may be begun for it: it waits, and has nothing else to do."""
-        at_rest = self._is_at_rest and self._injected is None
-        return at_rest and self.remembered is None
 
     def _add_at_once(self, spec: ChildSpec) -> tuple[Node, Life]:
         # One start, in a turn of somebody else's.
@@ -1078,6 +1112,16 @@ class Supervisor:
         if node is None:
             raise UnknownChild(self.path, id_)
         return node
+
+
+def _budget(window: RestartWindow, now: float) -> tuple[int, int, float]:
+    """Restarts that count at `now`, the limit and the period."""
+    budget = window.budget
+    return window.spent(now), budget.limit, budget.period
+
+
+async def _given_up(error: Exception) -> Exception:
+    return error
 
 
 def _made_from(spec: ChildSpec) -> tuple[object, ...]:

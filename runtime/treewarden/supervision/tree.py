@@ -219,7 +219,8 @@ class Directory:
         budget: tuple[int, int, float] | None = None,
     ) -> None:
         """Tell whoever listens; never waits, and no listener's failure comes back."""
-        places.REPORT.reach()
+        if places.REPORT.armed is not None:
+            places.REPORT.reach()
         report = Report(
             topic=topic,
             path=node.path,
@@ -227,7 +228,7 @@ class Directory:
             at_ns=wall_ns(),
             exit=exit_,
             cause=cause,
-            detail=cut(detail, ITEM_LIMIT),
+            detail=cut(detail, ITEM_LIMIT) if detail else "",
             trace=trace,
             kind=node.body.kind,
             supervisor=node.parent.path,

@@ -49,7 +49,7 @@ from treewarden.errors import (
     WorkTimeout,
 )
 from treewarden.exits import Crash, Exit, Fault, Killed, Normal, Shutdown
-from treewarden.supervision import Kind, Life, Stop, current_life
+from treewarden.supervision import Kind, Life, Stop, current_life, raised_by_itself
 
 from .policy import PoolKind, PoolPolicy, PoolStatistics
 from .work import Work, WorkStatistics, current_origin
@@ -65,8 +65,6 @@ Perform: TypeAlias = "Callable[[Work[Any]], Awaitable[object]]"
 
 # How long an idle worker process may take to leave when its pool stops, in seconds.
 _WORKER_GRACE: Final = 4.0
-# What is nobody's failure: it passes through the barrier.
-_PASSES: Final = (trio.Cancelled, GeneratorExit, KeyboardInterrupt, SystemExit)
 
 
 class _End(StrEnum):
@@ -149,7 +147,7 @@ class PoolBody:
         if life.ready:
             self._stop.set()
         else:
-            life.scope.cancel()
+            life.cancel()
 
     def kill(self, life: Life) -> None:
         """Cancel the work, its clean-up and the pool."""
@@ -301,7 +299,7 @@ class PoolBody:
             life.kill()
         else:
             life.deadline = trio.current_time() + work.shutdown
-            life.scope.cancel()
+            life.cancel()
             life.timer = self.directory.timers.at(life.deadline, life.kill)
 
     # --- one piece of work -------------------------------------------------------------------
@@ -321,12 +319,14 @@ class PoolBody:
             end, error = _End.STOPPED, work.stopped(stop.exit)
         except BaseException as raised:
             # The barrier: it goes to whoever asked.
-            if _passes(raised):
+            if not raised_by_itself(raised):
                 self._nursery = None
                 self._over(work, _End.STOPPED, work.stopped(self._own_exit()))
                 raise
             end, error = _End.FAILED, _without_our_frames(raised)
         self._over(work, end, error)
+        # In newer Pythons the frames of what failed know this one, and would keep them.
+        del work, error
 
     def _own_exit(self) -> Exit:
         life = self._life
@@ -372,9 +372,12 @@ class PoolBody:
 
     async def _in_thread(self, work: Work[Any]) -> object:
         slot = cast("trio.CapacityLimiter", _ThreadSlot(self, work))
-        return await trio.to_thread.run_sync(
-            work.fn, *work.args, abandon_on_cancel=True, limiter=slot
-        )
+        try:
+            return await trio.to_thread.run_sync(
+                work.fn, *work.args, abandon_on_cancel=True, limiter=slot
+            )
+        finally:
+            del work  # see _live
 
     def thread_over(self, work: Work[Any]) -> None:
         """The thread of a work has ended, with it or after it."""
@@ -441,6 +444,7 @@ async def _call(work: Work[Any]) -> object:
         raise TypeError(
             f"{work.name} is not async; give it to a pool of kind thread or process"
         )
+    del work  # see _live
     return await made
 
 
@@ -453,9 +457,12 @@ async def _processes(size: int) -> AsyncIterator[Perform]:
     async with trio_parallel.open_worker_context(grace_period=_WORKER_GRACE) as workers:
 
         async def perform(work: Work[Any]) -> object:
-            return await workers.run_sync(
-                work.fn, *work.args, kill_on_cancel=True, limiter=limiter
-            )
+            try:
+                return await workers.run_sync(
+                    work.fn, *work.args, kill_on_cancel=True, limiter=limiter
+                )
+            finally:
+                del work  # see _live
 
         yield perform
 
@@ -468,12 +475,6 @@ def _judge(work: Work[Any]) -> tuple[_End, BaseException | None]:
     if isinstance(exit_, Shutdown) and not work.life.stopping:
         return _End.TIMED_OUT, WorkTimeout(work.name, work.timeout)
     return _End.STOPPED, work.stopped(exit_)
-
-
-def _passes(error: BaseException) -> bool:
-    if isinstance(error, BaseExceptionGroup):
-        return error.subgroup(_PASSES) is not None
-    return isinstance(error, _PASSES)
 
 
 def _without_our_frames(error: BaseException) -> BaseException:

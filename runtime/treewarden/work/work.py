@@ -21,6 +21,7 @@ import trio
 import treewarden.telemetry as tracing
 from treewarden.agents import current_body
 from treewarden.errors import StoreError, WorkStopped
+from treewarden.exits import writable
 from treewarden.supervision import current_life
 
 from .outcome import Done, Failed, Outcome
@@ -171,7 +172,7 @@ class Work(Generic[T]):
         self.fn = fn
         self.args = args
         self.number = pool.number()
-        self.name = name or _name_of(fn)
+        self.name = writable(name or _name_of(fn))
         self.shutdown = shutdown
         self.timeout = timeout
         self.owned = owned
@@ -215,7 +216,8 @@ class Work(Generic[T]):
     @property
     def shown(self) -> str:
         """Its arguments for people, cut short."""
-        return "(" + ", ".join(reprlib.repr(one) for one in self.args[:_SHOWN]) + ")"
+        shown = ", ".join(reprlib.repr(one) for one in self.args[:_SHOWN])
+        return f"({writable(shown)})"
 
     @property
     def state(self) -> WorkState:

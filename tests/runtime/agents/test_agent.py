@@ -30,7 +30,7 @@ from treewarden import (
 from treewarden.exits import Normal, Shutdown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from .conftest import StartAgents
 
@@ -116,6 +116,67 @@ def test_an_option_that_cannot_be_is_refused(option: str, value: object) -> None
     with pytest.raises(ValueError, match=rf"Bad\.{option} must be .*, not ") as caught:
         type("Bad", (Agent,), {option: value})
     assert repr(value) in str(caught.value)
+
+
+def test_a_mixed_in_name_of_the_agents_own_is_refused() -> None:
+    class Loud:
+        def publish(self) -> None: ...
+
+    with pytest.raises(TypeError, match=r"Loud\.publish would hide Agent\.publish"):
+        type("Bad", (Loud, Agent), {})
+    type("Fine", (Agent, Loud), {})  # Agent's own is what is found
+
+
+def test_a_constructor_must_not_be_async() -> None:
+    async def make(self: object) -> None: ...
+
+    with pytest.raises(
+        TypeError, match=r"Bad\.__init__ must not be async; on_start is"
+    ):
+        type("Bad", (Agent,), {"__init__": make})
+
+
+@pytest.mark.parametrize(
+    ("hook", "called"),
+    [
+        ("on_start", "on_start(self)"),
+        ("on_stop", "on_stop(self, exit)"),
+        ("on_down", "on_down(self, down)"),
+        ("on_event", "on_event(self, event)"),
+    ],
+)
+def test_a_hook_that_could_not_be_called_is_refused(hook: str, called: str) -> None:
+    """Else it shows when it is, which for `on_stop` is too late."""
+
+    async def wrong(self: object, one: object, another: object) -> None: ...
+
+    with pytest.raises(TypeError, match="missing a required argument") as caught:
+        type("Bad", (Agent,), {hook: wrong})
+    assert f"Bad.{hook} is called as {called}" in str(caught.value)
+
+
+def test_an_operation_that_is_a_generator_is_refused() -> None:
+    async def pages(self: object) -> AsyncIterator[int]:
+        yield 1
+
+    def numbers(self: object) -> Iterator[int]:
+        yield 1
+
+    for name, function in (("pages", pages), ("numbers", numbers)):
+        with pytest.raises(TypeError, match=rf"Bad\.{name} is a generator"):
+            type("Bad", (Agent,), {name: function})
+        type("Fine", (Agent,), {f"_{name}": function})
+
+
+@pytest.mark.parametrize("value", [None, functools.partialmethod(print), property()])
+def test_an_operation_overridden_by_what_is_no_method_is_refused(value: object) -> None:
+    """Else callers would get the one that is overridden."""
+
+    class Fine(Agent[None]):
+        def add(self) -> None: ...
+
+    with pytest.raises(TypeError, match=r"Bad\.add overrides the operation add"):
+        type("Bad", (Fine,), {"add": value})
 
 
 @pytest.mark.parametrize("hook", ["on_start", "on_stop"])
@@ -448,3 +509,105 @@ async def test_a_class_says_what_is_an_answer_and_no_crash(
             await ref.call(Strict.add_and_raise, kind)
     await wait_all_tasks_blocked()
     assert ref.incarnation == 3
+
+
+# --- what is mixed in, and mistakes that show at run time ------------------------------------
+
+
+class Greets:
+    def greet(self) -> str:
+        return "hello"
+
+    def add(self) -> int:
+        return 2
+
+
+class Adds(Agent[None]):
+    def add(self) -> int:
+        return 1
+
+
+class Politely(Greets, Adds):
+    pass
+
+
+async def test_what_is_mixed_in_is_an_operation_and_overrides_like_one(
+    start_agents: StartAgents, address: Address
+) -> None:
+    supervisor = await start_agents(ChildSpec("a", Politely))
+    ref = address(supervisor, "/a")
+    assert await ref.call(Politely.greet) == "hello"
+    assert await ref.call(Adds.add) == await ref.call(Greets.add) == 2
+
+
+class Hasty(Agent[None]):
+    def __init__(self, what: str) -> None:
+        self.seen = getattr(self, what)
+
+
+@pytest.mark.parametrize("what", ["state", "path", "ref", "runtime", "incarnation"])
+async def test_a_constructor_that_asks_too_early_is_told_so(
+    start_agents: StartAgents, what: str
+) -> None:
+    with pytest.raises(ChildStartFailed, match="are there from on_start on"):
+        await start_agents(ChildSpec("a", Hasty, args=(what,)))
+    with pytest.raises(ChildStartFailed, match="no attribute 'wings'"):
+        await start_agents(ChildSpec("a", Hasty, args=("wings",)))
+
+
+async def test_agent_itself_is_no_agent(start_agents: StartAgents) -> None:
+    with pytest.raises(TypeError, match="/a: Agent itself does nothing"):
+        await start_agents(ChildSpec("a", Agent))
+
+
+class Answers(Agent[None]):
+    async def on_start(self) -> Any:
+        return "IGNORE"
+
+
+async def test_an_answer_of_on_start_that_nobody_reads_is_refused(
+    start_agents: StartAgents,
+) -> None:
+    """IGN-07: what is not understood is an error that carries it."""
+    with pytest.raises(ChildStartFailed, match="None or IGNORE, not 'IGNORE'"):
+        await start_agents(ChildSpec("a", Answers))
+
+
+class Forgets(Agent[None]):
+    async def _work(self) -> None:
+        raise AssertionError("nobody awaits it")
+
+    def forget(self) -> Any:
+        return self._work()
+
+
+async def test_a_handler_that_forgets_to_await_crashes_and_is_told_why(
+    start_agents: StartAgents, address: Address
+) -> None:
+    """Also for a cast, where it would count as handled and nothing would be done."""
+    supervisor = await start_agents(ChildSpec("a", Forgets))
+    ref = address(supervisor, "/a")
+    with pytest.raises(AgentCrashed, match="forget returned a coroutine that nobody"):
+        await ref.call(Forgets.forget)
+    await ref.cast(Forgets.forget)
+    await wait_all_tasks_blocked()
+    assert (ref.statistics().crashed, ref.statistics().handled) == (2, 0)
+
+
+class Leaves(Agent[None]):
+    def leave(self, exit_: Any) -> None:
+        self.stop(exit_)
+
+
+@pytest.mark.parametrize("no_exit", ["bye", ValueError("no"), Normal, Shutdown(3)])  # type: ignore[arg-type]
+async def test_an_agent_cannot_be_stopped_with_what_is_no_exit(
+    start_agents: StartAgents, address: Address, no_exit: Any
+) -> None:
+    """END-02"""
+    supervisor = await start_agents(ChildSpec("a", Leaves))
+    ref = address(supervisor, "/a")
+    with pytest.raises(TypeError, match="an exit is Normal"):
+        await ref.stop(no_exit)
+    assert ref.incarnation == 1
+    with pytest.raises(AgentCrashed, match="an exit is Normal"):
+        await ref.call(Leaves.leave, no_exit)

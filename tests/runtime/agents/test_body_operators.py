@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from datetime import datetime, timedelta, tzinfo
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -446,7 +447,7 @@ async def test_an_error_without_words_is_told_all_the_same(
     """Pitfall 75: nobody waits for ever because a text could not be had."""
     async with opened(tmp_path, Counter) as runtime:
         runtime.telemetry.spans.enabled = traced
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             with pytest.raises(AgentCrashed, match="__str__ failed"):
                 await runtime.ref("one", Counter).call(Counter.fail_without_words)
 
@@ -558,3 +559,35 @@ async def test_a_change_of_the_code_that_fails_leaves_what_was(tmp_path: Path) -
             await runtime.ref("one", Renewed).call(Renewed.get)
     async with opened(tmp_path, Kept) as runtime:
         assert await runtime.ref("one", Kept).call(Kept.get) == 3
+
+
+class Nowhere(tzinfo):
+    """A time zone that does not know how far from UTC it is."""
+
+    def utcoffset(self, when: datetime | None) -> timedelta:
+        raise ZeroDivisionError
+
+    def dst(self, when: datetime | None) -> None:
+        return None
+
+    def tzname(self, when: datetime | None) -> None:
+        return None
+
+
+class Minefield(Agent[None]):
+    def step(self, on: Any) -> None:
+        raise ValueError("boom")
+
+
+async def test_an_argument_that_fails_when_it_is_shown_costs_no_report(
+    start_agents: StartAgents, address: Address
+) -> None:
+    """Pitfall 75: the crash that is kept is the handler's own."""
+    ref = address(await start_agents(ChildSpec("one", Minefield)), "/one")
+    with pytest.raises(AgentCrashed, match="ValueError: boom"):
+        await ref.call(Minefield.step, datetime(2000, 1, 1, tzinfo=Nowhere()))
+    await wait_all_tasks_blocked()
+    crash = ref.resolve().last_crash
+    assert crash is not None
+    assert crash.message == b'"not encodable"'
+    assert ref.resolve().node.last_exit.fault.message == "boom"

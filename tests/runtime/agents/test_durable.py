@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from treewarden import (
     Agent,
@@ -24,6 +25,7 @@ from treewarden import (
 )
 from treewarden.errors import BadArguments, MailboxFull
 from treewarden.injection import Deed, InjectionPlan, Rule, load_plan, places
+from treewarden.store import StoredMessage, Unit, insert_letter
 from treewarden.testing import crash, store_clock, wait_restarted, wait_until
 
 if TYPE_CHECKING:
@@ -378,6 +380,29 @@ async def test_a_dead_letter_is_listed_tried_again_and_forgotten(
         assert await letters.get(noted.number) is None
 
 
+async def test_all_dead_letters_are_purged_also_those_from_when_the_clock_was_ahead(
+    tmp_path: Path, clock: MockClock
+) -> None:
+    """B9"""
+    async with opened(tmp_path, Outside()) as runtime:
+        message = StoredMessage(
+            seq=0,
+            path="/clerk",
+            id="m",
+            operation="note",
+            arguments=b"{}",
+            sender="",
+            at_ns=0,
+        )
+        number, ahead_ns = runtime.store.next_sequence(), 1 << 62
+        letter = insert_letter(message, number, 3, ahead_ns, "crashed")
+        runtime.store.hand_over(Unit("/clerk", writes=letter))
+        await runtime.store.settled()
+        assert await runtime.dead_letters.purge(before_ns=ahead_ns) == 0
+        assert await runtime.dead_letters.purge() == 1
+        assert await runtime.dead_letters.list() == []
+
+
 async def test_a_message_that_its_agent_does_not_understand_is_a_dead_letter(
     tmp_path: Path, clock: MockClock
 ) -> None:
@@ -439,8 +464,18 @@ async def test_memory_that_no_commit_holds_takes_nothing_of_a_sender_that_is_rol
         rule = Rule(point=places.BEFORE_COMMIT.name, do=Deed.RAISE, error="full")
         plan = InjectionPlan(name="full", injections=(rule,), seconds=60.0)
         loaded = load_plan(plan)
-        with pytest.raises(StoreBroken):
-            await asker.call(Asker.ask, "lost")
+
+        async def lose() -> None:
+            with pytest.raises(StoreBroken):
+                await asker.call(Asker.ask, "lost")
+
+        with closing(sqlite3.connect(tmp_path / "d.db", isolation_level=None)) as other:
+            # Its writer waits for the lock until whoever would not wait has handled it.
+            other.execute("BEGIN IMMEDIATE")
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(lose)
+                await wait_all_tasks_blocked()
+                other.execute("ROLLBACK")
         loaded.lift()
         assert await forgetful.call(Forgetful.words) == ["kept"]
 
@@ -457,24 +492,28 @@ class Announcer(Agent[Noted]):
 
 
 async def test_a_start_that_stages_waits_for_the_disk_instead_of_failing_again(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Restarts after a failed commit are not counted, and must not spin."""
+    monkeypatch.setattr("treewarden.store.thread.TROUBLED_SECONDS", 0.01)
     Announcer.starts = 0
     app = Application("announcer", [ChildSpec("one", Announcer)])
     config = Config(store=tmp_path / "d.db", socket=False)
     async with open_runtime(app, config=config) as runtime:
         one = runtime.ref("one", Announcer)
         await runtime.store.settled()
-        rule = Rule(
-            point=places.BEFORE_COMMIT.name, do=Deed.RAISE, error="full", times=0
+        rules = tuple(
+            Rule(point=point.name, do=Deed.RAISE, error="full", times=0)
+            for point in (places.BEFORE_COMMIT, places.PROBE)
         )
-        plan = InjectionPlan(name="full", injections=(rule,), seconds=60.0)
+        plan = InjectionPlan(name="full", injections=rules, seconds=60.0)
         loaded = load_plan(plan)
         with pytest.raises(StoreBroken):
             await one.call(Announcer.note)
-        await trio.testing.wait_all_tasks_blocked(0.02)
+        # The commit, and looks at the disk that find it as full as before.
+        await wait_until(lambda: loaded.done > 3)
         assert Announcer.starts == 1
         loaded.lift()
-        await one.with_timeout(30).call(Announcer.note)
+        await wait_until(lambda: runtime.store.is_healthy)
+        await one.call(Announcer.note)
         assert Announcer.starts == 2

@@ -172,6 +172,8 @@ async def test_a_cause_is_told_and_no_group_is_made_of_it(
     assert caught.value.fault.type == "RuntimeError"
     assert caught.value.fault.cause is not None
     assert caught.value.fault.cause.summary() == "ValueError: deep down"
+    # From the handler's own frame on: who called it is the same for all of them.
+    assert [name for _, _, name in caught.value.fault.frames] == ["chain"]
     with pytest.raises(AgentCrashed) as caught:
         await ref.call(Actor.raise_in_a_nursery)
     # The handler's own nurseries made these groups: they are the reason as it stands.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import sqlite3
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
@@ -222,7 +223,7 @@ async def test_one_stuck_call_keeps_nothing_of_the_others(opened: Any) -> None:
     """Timeouts, held replies and groups: bounded by the calls that are outstanding."""
     async with opened("stuck", "busy") as runtime, trio.open_nursery() as nursery:
         stuck, busy = runtime.ref("stuck", Counter), runtime.ref("busy", Counter)
-        nursery.start_soon(stuck.call, Counter.hang)
+        nursery.start_soon(stuck.with_timeout(math.inf).call, Counter.hang)
         await wait_until(lambda: stuck.statistics().mailbox == 0)
 
         async def count_kept() -> int:

@@ -260,8 +260,10 @@ async def test_a_cast_to_a_full_mailbox_of_ones_own_is_a_dead_letter(
 
 async def letters(runtime: Runtime) -> list[dict[str, str]]:
     runtime.record("test.mark", {})
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         while True:
+            # Reports wait for company.
+            await trio.sleep(0.1)
             found = await runtime.store.entries(since=None, limit=1000)
             if any(one.topic == "test.mark" for one in found):
                 break

@@ -224,7 +224,7 @@ async def test_a_ring_through_an_event_is_found_too(first: str) -> None:
         await wait_all_tasks_blocked()
         for gate in gates.values():
             gate.set()
-        with trio.fail_after(10):
+        with trio.fail_after(30):
             await casting.result()
             await publishing.result()
             assert await publisher.call(Member.ping) == "pong"

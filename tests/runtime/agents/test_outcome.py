@@ -198,6 +198,7 @@ async def test_a_call_that_timed_out_in_line_never_happens(
         assert await till.call(Till.total) == 5
 
 
+@pytest.mark.real_time
 async def test_a_call_that_timed_out_before_its_commit_is_known_by_its_id(
     tmp_path: Path, gate: trio.Event
 ) -> None:

@@ -21,6 +21,7 @@ from treewarden import (
     TransactionMisuse,
     open_runtime,
 )
+from treewarden.agents import participants
 from treewarden.store import Verdict, log_transaction
 from treewarden.testing import crash, store_clock, wait_until
 
@@ -221,6 +222,31 @@ async def test_one_that_cannot_prepare_undoes_it(
         down.is_down = False
         await all_told(runtime)
         assert len(up.aborted) == len(down.aborted) == 1
+
+
+async def test_one_that_is_down_for_long_fills_neither_memory_nor_file(
+    tmp_path: Path, clock: MockClock, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F05: whoever has not heard of so many verdicts takes part in nothing new."""
+    monkeypatch.setattr(participants, "MOST_UNTOLD", 3)
+    async with opened() as runtime:
+        up, down = Ledger(), Ledger()
+        enter(runtime, up, down)
+        down.is_down = True
+        for _ in range(3):
+            with pytest.raises(TransactionConflict, match="could not prepare"):
+                await add_with(runtime, up, down)
+        for _ in range(20):
+            with pytest.raises(TransactionConflict, match="ledger-1 has not heard yet"):
+                await add_with(runtime, up, down)
+        assert len(runtime.participants.unsettled()) == 3
+        await runtime.store.settled()
+        assert len(rows(tmp_path / "test.db")) == 3
+        down.is_down = False
+        await all_told(runtime)
+        await add_with(runtime, up, down)
+        await all_told(runtime)
+        assert up.committed == down.committed != set()
 
 
 async def test_a_block_that_fails_asks_nobody(clock: MockClock, opened: Open) -> None:

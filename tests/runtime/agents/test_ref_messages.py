@@ -271,3 +271,5 @@ async def test_a_label_shows_in_the_tree(
     await address(supervisor, "/server").call(Server.rename, "x" * 100)
     tree = supervisor.directory.snapshot(trio.current_time())
     assert tree["/server"].label == "x" * 80
+    with pytest.raises(AgentCrashed, match="a label is a str, not 5"):
+        await address(supervisor, "/server").call(Server.rename, 5)

@@ -250,8 +250,8 @@ async def test_f07_every_reader_sees_exactly_one_token(clock: MockClock) -> None
         assert set(scans) == {1}
 
 
-async def test_f08_opposite_orders_never_wait_for_each_other() -> None:
-    """F08: 20 workers, 500 transactions each, on the real clock in under 10 s."""
+async def test_f08_opposite_orders_never_wait_for_each_other(clock: MockClock) -> None:
+    """F08: 20 workers, 500 transactions each, and nobody waits for the clock."""
     async with holders(6) as runtime:
         refs = refs_of(runtime, 6)
         began = trio.current_time()
@@ -267,7 +267,7 @@ async def test_f08_opposite_orders_never_wait_for_each_other() -> None:
         async with trio.open_nursery() as nursery:
             for number in range(20):
                 nursery.start_soon(worker, number)
-        assert trio.current_time() - began < 10.0
+        assert trio.current_time() == began
         assert sum(map(committed, refs)) == 20 * 500 * 2
 
 

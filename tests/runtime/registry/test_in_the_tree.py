@@ -277,7 +277,7 @@ def app() -> Application:
 
 async def _back(runtime: Runtime, incarnation: int) -> None:
     """Real threads are involved, so this waits for the condition, bounded."""
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         while runtime.ref("c").incarnation < incarnation:
             await trio.lowlevel.checkpoint()
         while runtime.registry.whereis(("counter", 1)) is None:

@@ -19,7 +19,8 @@ from treewarden.errors import (
     ShuttingDown,
     UnknownChild,
 )
-from treewarden.exits import Crash, Fault, Shutdown
+from treewarden.exits import Crash, Fault, Shutdown, describe
+from treewarden.injection import Deed, InjectionPlan, Rule, load_plan, places
 from treewarden.supervision import Kind, Supervisor, as_supervisor, current_life
 
 if TYPE_CHECKING:
@@ -246,6 +247,49 @@ async def test_a_restart_is_over_in_the_turn_of_the_crash(
         assert what == ("up", *["crash", "up"] * 3)
         assert when[1::2] == when[2::2]
         assert address(root).incarnation == 4
+
+
+async def test_what_a_restart_asks_of_its_supervisor_comes_after_it(
+    world: World,
+) -> None:
+    class Inviting(Prompt):
+        async def on_start(self) -> None:
+            self.note("up")
+            if self.incarnation > 1:
+                supervisor_at(world, "/").add_soon(prompt(world, id_="b"))
+                self.note("asked")
+
+    async with world.open(prompt(world, Inviting)) as root:
+        with pytest.raises(AgentCrashed):
+            await address(root).call(Prompt.crash)
+        await world.settle()
+        assert world.cut() == ["up", "crash", "up", "asked", "up"]
+        assert [one.path for one in world.reported("restarted")] == ["/a"]
+        assert world.directory.find("/b") is not None
+
+
+async def test_what_fails_when_an_end_is_dealt_with_is_the_supervisors_failure(
+    world: World,
+) -> None:
+    plan = InjectionPlan(
+        name="end", injections=(Rule(point=places.CHILD_ENDED.name, do=Deed.RAISE),)
+    )
+    inner = world.supervisor("inner", prompt(world))
+    async with world.open(inner, prompt(world, id_="b")) as root:
+        loaded = load_plan(plan)
+        try:
+            with suppress(AgentCrashed):
+                await address(root, "/inner/a").call(Prompt.crash)
+            await world.settle()
+        finally:
+            loaded.lift()
+        ended = [(one.path, describe(one.exit)) for one in world.reported("exited")]
+        assert ended == [
+            ("/inner/a", "crashed: ValueError: no"),
+            ("/inner", "crashed: InjectedCrash: injected at supervisor.ended"),
+        ]
+        assert [one.path for one in world.reported("restarted")] == ["/inner"]
+        assert world.cut() == ["up", "up", "crash", "up"]
 
 
 async def test_a_start_that_waits_has_a_task_of_its_own(world: World) -> None:

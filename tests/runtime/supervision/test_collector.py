@@ -90,6 +90,7 @@ def test_who_has_chosen_how_often_keeps_that() -> None:
     gc.set_threshold(123, 4, 5)
     collector = Collector()
     collector.take_over()
+    gc.collect(0)  # it is due at once, and would find `young`
     young = Garbage()
     collector.grown(1000)
     assert not is_old(young)
@@ -99,6 +100,7 @@ def test_who_has_chosen_how_often_keeps_that() -> None:
 
 def test_who_chooses_meanwhile_keeps_that_too(collector: Collector) -> None:
     gc.set_threshold(123, 4, 5)
+    gc.collect(0)  # it is due at once, and would find `young`
     young = Garbage()
     collector.grown(1000)
     assert not is_old(young)

@@ -8,6 +8,7 @@ import gc
 import weakref
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -27,7 +28,7 @@ from treewarden.supervision import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from tests.runtime.supervision.conftest import World
 
@@ -39,6 +40,34 @@ class Odd(BaseException):
 class Unprintable(Exception):
     def __str__(self) -> str:
         raise RuntimeError("no text")
+
+
+class Violent(Exception):
+    def __str__(self) -> str:
+        raise Odd("not even a failure")
+
+
+class Faceless(Exception):
+    """Whatever is asked of it is refused."""
+
+    def __getattribute__(self, name: str) -> Any:
+        raise RuntimeError(f"no {name}")
+
+
+class Anchored(Exception):
+    """Its traceback can neither be read nor be dropped in the usual way."""
+
+    @property
+    def __traceback__(self) -> Any:  # type: ignore[override]
+        raise RuntimeError("no traceback")
+
+
+def nested(depth: int) -> Exception:
+    """An error in groups in groups, as every nursery on its way adds one."""
+    error: Exception = ValueError("leaf")
+    for _ in range(depth):
+        error = ExceptionGroup("more", [error])
+    return error
 
 
 def fault(message: str = "no") -> Fault:
@@ -91,6 +120,90 @@ async def test_whatever_a_child_raises_is_its_own_crash_and_harms_no_sibling(
     assert exit_.fault.type.endswith(type(error).__name__)
     assert (exit_.fault.path, exit_.fault.incarnation) == ("/a", 1)
     assert exit_.fault.frames[-1][2] == "raises"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [Violent, Faceless, Anchored, partial(nested, 5_000)],
+    ids=["violent", "faceless", "anchored", "nested"],
+)
+async def test_an_exception_that_cannot_be_looked_at_is_a_crash_all_the_same(
+    world: World, make: Callable[[], Exception]
+) -> None:
+    """TA-2, pitfall 75: and the child is restarted, alone."""
+    go = trio.Event()
+    raised: list[bool] = []
+
+    async def raises_once() -> None:
+        await go.wait()
+        if not raised:
+            raised.append(True)
+            raise make()
+        await trio.sleep_forever()
+
+    async with world.open(ChildSpec("a", raises_once), world.child("b")) as root:
+        await world.settle()
+        go.set()
+        await world.settle()
+        assert isinstance(world.info(root, "a").last_exit, Crash)
+        assert [info.incarnation for info in root.which_children()] == [2, 1]
+
+
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt(), SystemExit(3)])
+async def test_an_interrupt_while_a_crash_is_described_is_an_interrupt(
+    world: World, interrupt: BaseException
+) -> None:
+    """TA-8: Ctrl-C may come in anybody's `__str__`."""
+
+    class Slow(Exception):
+        def __str__(self) -> str:
+            raise interrupt
+
+    async def raises() -> None:
+        raise Slow
+
+    with pytest.raises(type(interrupt)):
+        async with world.open(ChildSpec("a", raises)):
+            await trio.sleep_forever()
+
+
+@pytest.mark.parametrize(
+    "no_exit",
+    [
+        "done",
+        ValueError("no"),
+        Normal,
+        Crash("no"),  # type: ignore[arg-type]
+        Shutdown(3),  # type: ignore[arg-type]
+    ],
+    ids=repr,
+)
+async def test_what_is_no_exit_cannot_be_wished_for(world: World, no_exit: Any) -> None:
+    """RST-18: else the supervisor would meet it."""
+    with pytest.raises(TypeError, match="an exit is Normal") as caught:
+        Stop(no_exit)
+    assert repr(no_exit) in str(caught.value)
+
+    async def stops() -> None:
+        raise Stop(no_exit)
+
+    exit_ = await exit_of(world, ChildSpec("a", stops, restart="temporary"))
+    assert isinstance(exit_, Crash)
+    assert exit_.fault.type == "TypeError"
+
+
+async def test_a_function_that_does_not_take_its_arguments_does_not_start(
+    world: World,
+) -> None:
+    """IGN-08: else it would be ready, and crash until its supervisor gives up."""
+
+    async def takes_one(one: int) -> None:
+        await trio.sleep_forever()
+
+    async with world.open(world.child("sibling")) as root:
+        with pytest.raises(ChildStartFailed, match="missing 1 required positional"):
+            await root.start_child(ChildSpec("a", takes_one))
+        assert [info.id for info in root.which_children()] == ["sibling"]
 
 
 @pytest.mark.parametrize("exit_", [Normal(), Shutdown("done"), Killed()])

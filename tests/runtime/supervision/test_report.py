@@ -11,13 +11,14 @@ import pytest
 import trio
 
 from treewarden.errors import IntensityExceeded
-from treewarden.exits import Crash, Fault, Killed, Normal, Shutdown
+from treewarden.exits import Crash, Fault, Killed, Normal, Shutdown, as_exit
 from treewarden.supervision import (
     Cause,
     CauseKind,
     ChildSpec,
     Kind,
     Report,
+    Stop,
     log_record,
 )
 from treewarden.supervision.report import (
@@ -71,6 +72,23 @@ def spec(**fields: Any) -> ChildSpec:
 CAUSE = Cause(
     kind=CauseKind.GROUP, origin="/b", exit=CRASH, at_ns=4, by="me", took_down=("/c",)
 )
+
+
+def test_each_report_tells_of_its_own_exit_whatever_was_told_before() -> None:
+    others = Crash(fault_of(KeyError("other"), path="/b"))
+    told = []
+    for exit_ in (CRASH, CRASH, None, others, Killed(), CRASH):
+        written = msgspec.json.decode(report("supervision.restarted", exit_).encode())
+        told.append((written.get("exit"), "where" in written))
+    crashed = ("crashed: ValueError: no such page", True)
+    assert told == [
+        crashed,
+        crashed,
+        (None, False),
+        ("crashed: KeyError: 'other'", True),
+        ("killed", False),
+        crashed,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -464,3 +482,39 @@ def test_a_collector_gets_the_severity_of_the_level(
     exit_: Exit, severity: Severity
 ) -> None:
     assert log_record(report(exit_=exit_)).severity is severity
+
+
+# --- words that no file takes ---------------------------------------------------------------
+
+STRAY = "\udcff"
+
+
+def test_a_report_is_written_whatever_words_somebody_put_into_it() -> None:
+    """Pitfall 76: it rides in a commit, and there a failure would end the runtime."""
+    one = report(
+        exit_=Shutdown(STRAY),
+        cause=Cause(
+            kind=CauseKind.OPERATOR, origin="/a", exit=Normal(), at_ns=1, by=STRAY
+        ),
+        detail=STRAY,
+    )
+    written = msgspec.json.decode(one.encode())
+    assert written["exit"] == "stopped: \\udcff"
+    assert (written["by"], written["detail"]) == ("\\udcff", "\\udcff")
+
+
+def test_a_fault_can_be_written_wherever_its_code_lies() -> None:
+    """A folder may have any name: Python has what is no UTF-8 as lone surrogates."""
+    code = compile("raise ValueError('no')", f"/srv/{STRAY}/app.py", "exec")
+    with pytest.raises(ValueError, match="no") as caught:
+        exec(code, {})  # noqa: S102 - a module that lies there
+    fault = Fault.capture(caught.value)
+    assert fault.where() == "/srv/\\udcff/app.py:1"
+    assert msgspec.json.decode(msgspec.json.encode(fault), type=Fault) == fault
+
+
+@pytest.mark.parametrize("made", [Stop, as_exit], ids=["stop", "as_exit"])
+def test_an_exit_can_be_written_whatever_it_says(made: Any) -> None:
+    found = made(Shutdown(STRAY))
+    exit_ = found.exit if isinstance(found, Stop) else found
+    assert exit_ == Shutdown("\\udcff")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import abc
 import functools
 import itertools
 import math
@@ -310,3 +311,26 @@ def test_a_dynamic_supervisor_has_no_auto_shutdown() -> None:
     options: dict[str, Any] = {"auto_shutdown": "any_significant"}
     with pytest.raises(TypeError, match="auto_shutdown"):
         DynamicSupervisorSpec(**options)
+
+
+def test_what_is_done_to_the_arguments_later_does_not_change_a_specification() -> None:
+    """SPC-10: they were looked at when it was made."""
+    args: list[object] = [1.0]
+    kwargs: dict[str, object] = {"seconds": 1.0}
+    by_place = ChildSpec("a", work_for, args=args)
+    by_name = ChildSpec("b", work_for, kwargs=kwargs)
+    args.append(2.0)
+    kwargs["minutes"] = 3.0
+    assert by_place.args == (1.0,)
+    assert by_name.kwargs == {"seconds": 1.0}
+
+
+def test_a_class_that_lacks_something_is_refused() -> None:
+    """SPC-09"""
+
+    class Unfinished(Door, abc.ABC):
+        @abc.abstractmethod
+        def knock(self) -> None: ...
+
+    with pytest.raises(TypeError, match="Unfinished is abstract; it lacks knock"):
+        ChildSpec("a", Unfinished)

@@ -138,6 +138,28 @@ async def test_a_failure_that_inherits_from_nothing_harmless_is_contained(
         assert await pool.run(yard.sleep, 1) == 1
 
 
+@pytest.mark.parametrize("kind", [GeneratorExit, trio.Cancelled])
+@pytest.mark.parametrize("grouped", [False, True])
+async def test_what_trio_uses_itself_is_a_failure_of_work_that_raises_it(
+    yard: Yard, kind: Any, *, grouped: bool
+) -> None:
+    """END-15: a `Cancelled` that somebody kept is nobody's cancellation."""
+    error = kind._create() if kind is trio.Cancelled else kind()
+    if grouped:
+        error = BaseExceptionGroup("all", [error, ValueError("no")])
+
+    async def raises() -> None:
+        raise error
+
+    async with yard.open() as pool:
+        other = pool.start(yard.hold, "other")
+        failed = pool.start(raises)
+        assert await failed.wait_outcome() == Failed(error=error, item=None)
+        assert (pool.statistics().incarnation, pool.statistics().failed) == (1, 1)
+        yard.let_go("other")
+        assert await other.result() == "other"
+
+
 async def test_a_wish_to_stop_is_not_the_callers(yard: Yard) -> None:
     """TSK-03: Stop raised by the work must not stop the agent that waits for it."""
 
