@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final
 
+from treewarden.agents import dead_letters
 from treewarden.agents.events import DurableEvents, EventEnvelope
 from treewarden.bus import (
     Bus,
@@ -25,7 +26,13 @@ from treewarden.bus.deliveries import Deliveries
 from treewarden.bus.durable import DurableSubscription
 from treewarden.bus.pauses import Pauses
 from treewarden.bus.records import Records
-from treewarden.store import Unit, load_subscriptions, pruning, save_subscription
+from treewarden.store import (
+    Unit,
+    load_subscriptions,
+    note_delivery,
+    pruning,
+    save_subscription,
+)
 
 from .double import Area
 
@@ -492,6 +499,39 @@ def a_letter_that_is_tried_again_is_forgotten(replace: Replace) -> None:
             honest(self, note)
 
     replace(DurableSubscription, "_recall", recall)
+
+
+@DOUBLES.swaps(
+    dead_letters,
+    "deliver_again",
+    caught_by=f"{_AGENTS}::test_a_dead_letter_stays_when_its_subscription_is_forgotten"
+    "_before_it_goes",
+)
+def a_letter_to_a_subscription_that_is_no_more(
+    key: Owned, one: StoredDelivery
+) -> Write:
+    """Whether there is one is asked before the commit, and forgotten by then."""
+    return note_delivery(key, one)
+
+
+@DOUBLES.breaks(
+    caught_by=(
+        f"{_RETENTION}::test_a_gap_is_told_again_when_a_kill_came_before_its_event_was_over",
+        f"{_RETENTION}::test_a_gap_that_no_event_could_tell_of_is_told_in_the_next_run",
+    )
+)
+def a_gap_that_dies_with_the_process(replace: Replace) -> None:
+    """The next run begins behind it, and nobody ever hears of what was lost."""
+    replace(DurableSubscription, "_resume", DurableSubscription.cursor)
+
+
+@DOUBLES.breaks(
+    caught_by=f"{_RETENTION}::test_a_gap_is_told_where_it_is_though_the_journal_is_cut"
+    "_while_it_is_read",
+)
+def one_look_at_a_journal_that_shrinks(replace: Replace) -> None:
+    """What is deleted while the backlog is counted is told of too early."""
+    replace(durable, "MOST_LOOKS", 1)
 
 
 # --- what else may come ----------------------------------------------------------------------

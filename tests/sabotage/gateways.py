@@ -23,6 +23,7 @@ from treewarden.gateways.programs import Programs
 from treewarden.gateways.running import Running
 from treewarden.gateways.unpack import Body
 from treewarden.resilience import Bulkhead, Timeout
+from treewarden.supervision import endings
 
 from .double import Area
 
@@ -120,6 +121,18 @@ async def a_socket_that_is_left_open(self: object) -> None:
 def addresses_as_they_are(url: str) -> str:
     """Design 11: errors and spans show passwords and tokens."""
     return url
+
+
+@DOUBLES.swaps(
+    transport,
+    "_distrust",
+    caught_by=(
+        "test_gateways_tls.py::test_a_certificate_that_is_not_to_be_trusted_is_refused"
+        "_and_not_tried_again",
+    ),
+)
+def a_certificate_that_may_be_better_tomorrow(error: BaseException) -> None:
+    """A host that is not to be trusted is asked three times, and its circuit opens."""
 
 
 @DOUBLES.swaps(
@@ -243,7 +256,7 @@ def streams_left_to_the_collector(replace: Replace) -> None:
 )
 def whatever_ended_went_well(replace: Replace) -> None:
     """Who inherited to ignore SIGCHLD takes each failure for a success."""
-    replace(programs, "_is_deaf", lambda: False)
+    replace(endings, "_is_deaf", lambda: False)
 
 
 @DOUBLES.swaps(

@@ -40,6 +40,20 @@ def a_kill_of_the_leader_alone(group: int) -> None:
         os.kill(group, signal.SIGKILL)
 
 
+@DOUBLES.breaks(
+    caught_by=(
+        "system/test_process_child.py"
+        "::test_each_end_has_its_exit_even_if_whoever_started_us_ignores_sigchld",
+        "system/test_process_child.py"
+        "::test_a_process_whose_end_nobody_could_tell_is_not_started",
+    )
+)
+def a_parent_that_is_told_of_no_end(replace: Replace) -> None:
+    """Under `nohup`-like parents whoever was killed ended well."""
+    replace(process, "hear_of_endings", lambda: None)
+    replace(process, "check_endings", lambda: None)
+
+
 @DOUBLES.swaps(
     process._Process,
     "end",

@@ -17,6 +17,7 @@ from .bus import DEFAULT_CAPACITY, Bus, BusStatistics
 from .durable import DurableStatistics, DurableSubscription
 from .event import Event, by_topic, to_json, unordered
 from .journal import Decided, Journal, StoreJournal
+from .pauses import Pause
 from .policy import DurablePolicy, durable_id
 from .replay import Replay
 from .start import Start
@@ -38,6 +39,7 @@ __all__ = [
     "LeasedEvent",
     "Offered",
     "Overflow",
+    "Pause",
     "Reason",
     "Replay",
     "Routes",

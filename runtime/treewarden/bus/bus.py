@@ -32,7 +32,7 @@ from treewarden.store import Unit, forget_subscription, load_subscriptions
 from .buffer import Offered, Overflow, Reason, Reservation
 from .durable import DurableStatistics, DurableSubscription
 from .event import Event, by_topic, shown, to_json
-from .pauses import Pauses, taking
+from .pauses import Pause, Pauses, taking
 from .policy import DurablePolicy, check_name, durable_id
 from .replay import Replay
 from .start import Start
@@ -67,9 +67,9 @@ class BusStatistics:
     """Totals since the bus began, closed subscriptions included.
 
     `published` and `signalled` count events, `not_committed` those that the journal could
-    not keep, `refused` those stopped for want of room. `delivered`, `dropped` and
-    `pending` count each event once a subscription in memory; `durable` ones are apart.
-    `paused` is how many publishers wait for one of these.
+    not keep, `refused` those stopped for want of room or by a pause. `delivered`,
+    `dropped` and `pending` count each event once a subscription in memory; `durable` ones
+    are apart. `paused` is how many publishers wait for one of these.
     """
 
     published: int
@@ -367,7 +367,17 @@ class Bus:
         unit.writes = forget_subscription((owner, name))
         store.hand_over(unit)
         await store.wait(unit)
+        self._pauses.forget((owner, name))
         return True
+
+    def pause(self, key: Owned) -> Pause:
+        """What a durable subscription does to publishers, whether it has members or not."""
+        held = () if self._store is None else self._store.held
+        return Pause(
+            holds=any(one.key == key for one in held),
+            paused=self._pauses.waiting_for(key),
+            refused=self._pauses.refused_for(key),
+        )
 
     def durable(self, owner: str, name: str) -> DurableSubscription | None:
         """The durable subscription of this name, if anybody is there to take events."""
@@ -615,7 +625,9 @@ class Bus:
             pending=sum(row.pending for row in rows),
             dropped_by=dropped_by,
             subscriptions=rows,
-            refused=self._refused_before + sum(row.refused for row in rows),
+            refused=self._refused_before
+            + sum(row.refused for row in rows)
+            + self._pauses.refused,
             durable=tuple(one.statistics() for one in self._durable.values()),
             paused=self._pauses.waiting,
         )

@@ -52,9 +52,12 @@ class Entry:
     has passed it. One that is `hopeless`, and why, is not tried any more. `lease` numbers
     the leases, so that an old one is known by its number. What is done on a lease
     `builds_on` the unit of the one before of its key, if that was not decided by then.
+    Until it is over, whoever goes on with the subscription begins behind `after`: it may
+    have to tell of what was lost between there and its own position.
     """
 
     __slots__ = (
+        "after",
         "again",
         "attempts",
         "builds_on",
@@ -76,8 +79,10 @@ class Entry:
         attempts: int = 0,
         noted: int | None = None,
         again: bool = False,
+        after: int | None = None,
     ) -> None:
         self.event = event
+        self.after = event.position - 1 if after is None else after
         self.key = key
         self.attempts = attempts
         self.noted = noted
@@ -94,6 +99,11 @@ class Entry:
     def position(self) -> int:
         """Its place in the journal."""
         return self.event.position
+
+    @property
+    def tells_of_gap(self) -> bool:
+        """Whether something was lost right before it."""
+        return self.after < self.event.position - 1
 
 
 class Deliveries:

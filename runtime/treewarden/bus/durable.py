@@ -63,6 +63,9 @@ small beside the commit of what is done for it."""
 SAVED_EVERY: Final = 1000
 """Entries of the journal after which the cursor is noted, also when none of them was ours:
 retention must not seem to have deleted what was never wanted."""
+MOST_LOOKS: Final = 10
+"""At the journal for one page, when it is cut off faster than it can be read: that goes on
+no longer than it is filled so fast."""
 RETRY_SECONDS: Final = 1.0
 """After which a read or a commit that failed is tried again, and a page is read for which
 there is not much room."""
@@ -75,7 +78,8 @@ class DurableStatistics:
     Of the `pending`, `leased` are with members and `waiting` are to be tried again, and
     `unread` are in the journal only. `cursor`: all up to this position is over; `lag`
     entries of the journal are behind it. `redelivered` counts attempts beyond the first.
-    Of what the journal deleted while nobody looked each entry counts as expired. It
+    Of what the journal deleted while nobody looked each entry counts as expired; the next
+    event after such a loss says how many it missed, and there were so many `gaps`. It
     `holds` when the journal is beyond its limits for what is behind its cursor.
     """
 
@@ -98,6 +102,7 @@ class DurableStatistics:
     dropped_by: Mapping[Reason, int]
     retention: str = DurableRetention.DROP_AND_MARK_GAP
     holds: bool = False
+    gaps: int = 0
     last_fault: str = ""
 
 
@@ -130,7 +135,7 @@ class DurableSubscription:
         self.owner = owner
         self.name = name
         self.policy = policy
-        self.published = self.delivered = self.redelivered = 0
+        self.published = self.delivered = self.redelivered = self.gaps = 0
         self.dropped: dict[Reason, int] = {}
         self.last_fault: Fault | None = None
         self._store = store
@@ -151,7 +156,9 @@ class DurableSubscription:
         # Of the journal, all up to here is in memory or over; and all up to there has
         # been heard of. Caught up, they are the same, and nothing is unread.
         self._read_to = self._heard_to = 0
-        self._gap = 0
+        # What was lost since the last event that was taken in, and from where on: behind
+        # that position.
+        self._gap = self._gap_after = 0
         # Attempts up to here are counted in the file; and up to there some were made.
         self._begun = self._given = 0
         # Where the cursor was when it was written last.
@@ -181,6 +188,19 @@ class DurableSubscription:
         lowest = self._deliveries.lowest
         return self._read_to if lowest is None else lowest - 1
 
+    @property
+    def _resume(self) -> int:
+        """Where the next run is to begin: like the cursor, but in front of a gap.
+
+        A gap is known in memory only, and one that its event has not told of when the
+        process is killed must be found again.
+        """
+        lowest = self._deliveries.lowest
+        if lowest is None:
+            return self._gap_after if self._gap else self._read_to
+        oldest = self._deliveries.find(lowest)
+        return lowest - 1 if oldest is None else oldest.after
+
     # --- opening ---------------------------------------------------------------------------
 
     async def open(self, start: Start) -> None:
@@ -202,7 +222,7 @@ class DurableSubscription:
     def _forget(self) -> None:
         """It was not opened: whoever tries again begins with nothing."""
         self._hears = False
-        self.published = self._unread = self._gap = 0
+        self.published = self._unread = self._gap = self.gaps = 0
         self.dropped = {}
         self._deliveries = Deliveries()
         self._notes = {}
@@ -266,18 +286,31 @@ class DurableSubscription:
 
     async def _count_backlog(self) -> None:
         after, until = self._read_to, self._heard_to
-        if after < until:
-            page = await read_page(self._store, after, until, 1, self.pattern)
-            expired = (page.first or until + 1) - after - 1
-            if expired:
-                # Nobody counted what they were: each may have been one of ours.
-                self.published += expired
-                self._lose(Reason.EXPIRED, expired)
-        found = await self._count_to(after, until)
+        expired, found = await self._look_back(after, until)
+        if expired:
+            # Nobody counted what they were: each may have been one of ours.
+            self.published += expired
+            self._lose(Reason.EXPIRED, expired)
         self.published += found
         self._unread += found
         if not found:
             self._read_to = until
+
+    async def _look_back(self, after: int, until: int) -> tuple[int, int]:
+        """Entries that are deleted, and events that are there, behind `after`."""
+        if after >= until:
+            return 0, 0
+        for _ in range(MOST_LOOKS):
+            expired = await self._expired(after, until)
+            found = await self._count_to(after + expired, until)
+            # What is deleted meanwhile would be neither.
+            if await self._expired(after, until) == expired:
+                break
+        return expired, found
+
+    async def _expired(self, after: int, until: int) -> int:
+        page = await read_page(self._store, after, until, 1, self.pattern)
+        return _deleted(page, after, until)
 
     async def _count_to(self, after: int, until: int) -> int:
         found = 0
@@ -308,7 +341,7 @@ class DurableSubscription:
         if not self._is_caught_up and self._room > 0:
             self._wake(-math.inf)
         self.pump()
-        if self.cursor - self._saved >= SAVED_EVERY and not self._counting:
+        if self._resume - self._saved >= SAVED_EVERY and not self._counting:
             self._save(self._begun)
 
     @property
@@ -326,18 +359,20 @@ class DurableSubscription:
         if note is not None and note.done:
             self.delivered += 1
         elif entry.damaged:
-            self._lose(Reason.DAMAGED, 1)
+            self._lose(Reason.DAMAGED, 1, after=entry.position - 1)
         else:
-            event = event_of(entry)
+            event, after = event_of(entry), None
             if self._gap:
                 event = replace(event, missed=self._gap)
-                self._gap = 0
+                after, self._gap = self._gap_after, 0
             # Begun, and no word of what came of it: it was perhaps what killed us.
             before = 1 if entry.position <= self._begun else 0
             if note is not None:
-                self._admit(event, attempts=note.attempts, noted=note.attempts)
+                self._admit(
+                    event, attempts=note.attempts, noted=note.attempts, after=after
+                )
             else:
-                self._admit(event, attempts=before)
+                self._admit(event, attempts=before, after=after)
 
     def _admit(
         self,
@@ -346,13 +381,16 @@ class DurableSubscription:
         attempts: int,
         noted: int | None = None,
         again: bool = False,
+        after: int | None = None,
     ) -> None:
         fault = None
         try:
             key = self._key_of(event)
         except Exception as error:  # noqa: BLE001 - one subscriber's bug must not end the others
             key, fault = unordered(event), Fault.capture(error, path=self.owner)
-        entry = Entry(event, key, attempts=attempts, noted=noted, again=again)
+        entry = Entry(
+            event, key, attempts=attempts, noted=noted, again=again, after=after
+        )
         if fault is not None:
             self._note_fault(entry, fault)
             entry.hopeless = f"no key: {fault.summary()}"
@@ -366,9 +404,13 @@ class DurableSubscription:
         hash(key)
         return key
 
-    def _lose(self, reason: Reason, events: int) -> None:
+    def _lose(self, reason: Reason, events: int, after: int | None = None) -> None:
+        """So many are lost, behind position `after`; None: behind all that was read."""
         self._changes += 1
         self.dropped[reason] = self.dropped.get(reason, 0) + events
+        if not self._gap:
+            self.gaps += 1
+            self._gap_after = self._read_to if after is None else after
         self._gap += events
         self._news(
             "bus.lost", {"subscription": self.id, "reason": reason, "events": events}
@@ -379,15 +421,30 @@ class DurableSubscription:
         after, until, unread = self._read_to, self._heard_to, self._unread
         if self._is_caught_up or self._room <= 0:
             return
-        page = await read_page(self._store, after, until, self._room, self.pattern)
-        # The journal may be cut off at its beginning: what was there is gone.
-        is_cut = (page.first or until + 1) > after + 1
-        left = max(unread, len(page.events))
-        if is_cut or page.scanned >= until:
-            left = len(page.events) + await self._count_to(page.scanned, until)
+        page, behind = await self._next_page(after, until)
+        is_cut = _deleted(page, after, until) > 0
+        left = len(page.events) + behind
+        if not (is_cut or page.scanned >= until):
+            left = max(unread, len(page.events))
         self._correct(unread, left, Reason.EXPIRED if is_cut else Reason.DAMAGED)
         if not self._closed:
             self._take_page(page)
+
+    async def _next_page(self, after: int, until: int) -> tuple[EventPage, int]:
+        """The next events, and how many there are behind them if that has to be counted.
+
+        The journal may be cut off at its beginning: what was there is gone, and the first
+        of the page tells of it. Of what goes while it is counted what is behind the page
+        the page must not tell, so that it is read again.
+        """
+        for _ in range(MOST_LOOKS):
+            page = await read_page(self._store, after, until, self._room, self.pattern)
+            if not _deleted(page, after, until) and page.scanned < until:
+                return page, 0
+            behind = await self._count_to(page.scanned, until)
+            if not await self._expired(page.scanned, until):
+                break
+        return page, behind
 
     def _correct(self, unread: int, left: int, reason: Reason) -> None:
         """So many were believed to be unread, and so many there are.
@@ -608,6 +665,11 @@ class DurableSubscription:
         """See `LeasedEvent.settle`."""
         if unit.writes is None:
             unit.writes = []
+        if entry.tells_of_gap and entry.position == self._deliveries.lowest:
+            # With it the gap is over: the next run is not to find it again.
+            row = self._records.row(entry.position, max(self._begun, entry.position))
+            unit.writes += self._records.saved(row)
+        # Behind the row, which forgets what it has passed: an older one may follow.
         unit.writes.append(self._records.done(entry))
         self._settle(entry, unit, self._delivered)
 
@@ -738,8 +800,8 @@ class DurableSubscription:
     # --- the file ----------------------------------------------------------------------
 
     def _save(self, begun: int, *notes: Write) -> Unit | None:
-        """Note the cursor, and up to where events were begun; None: it is closing."""
-        self._saved = self.cursor
+        """Note how far it is, and up to where events were begun; None: it is closing."""
+        self._saved = self._resume
         row = self._records.row(self._saved, begun)
         return self._try_hand_over([*self._records.saved(row), *notes])
 
@@ -753,7 +815,7 @@ class DurableSubscription:
         """Note at once how far it has come, if others wait for it."""
         # While attempts are counted the file is to learn of them first.
         is_awaited = self._holds and self._delivers and not self._counting
-        if is_awaited and self.cursor > self._saved:
+        if is_awaited and self._resume > self._saved:
             self._save(self._begun)
 
     def _try_hand_over(self, writes: list[Write]) -> Unit | None:
@@ -796,5 +858,11 @@ class DurableSubscription:
             dropped_by=dict(self.dropped),
             retention=self._records.retention,
             holds=self._holds,
+            gaps=self.gaps,
             last_fault=self.last_fault.summary() if self.last_fault else "",
         )
+
+
+def _deleted(page: EventPage, after: int, until: int) -> int:
+    """Entries that are gone of those with which it was to begin."""
+    return (page.first or until + 1) - after - 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -14,6 +15,8 @@ from treewarden.resilience import (
 )
 
 if TYPE_CHECKING:
+    import ssl
+
     from treewarden.resilience import CircuitState, RateLimit
 
 _MIB: Final = 1024 * 1024
@@ -39,8 +42,12 @@ class HttpPolicy:
     Each attempt may take `attempt_timeout`, of which `connect_timeout` to reach the host.
     Keep the former below `timeout`: a host that is only ever cut off by the latter is not
     known to be slow. Of more than `max_hosts` the one asked longest ago is forgotten, with
-    its circuit. `trust_env` follows the proxies and the netrc file of the environment;
-    `verify` False takes any certificate.
+    its circuit. `trust_env` follows the proxies and the netrc file of the environment.
+
+    `verify` says whose certificates are taken: True, those that the world trusts; a path,
+    those that the authorities in that file (PEM) have signed; an `ssl.SSLContext`, what it
+    says, which may also have a certificate of our own to show; False, anybody's. A host
+    with another certificate is refused (`HttpRefused`, `certificate`), and not tried again.
     """
 
     connections: int = 20
@@ -56,7 +63,7 @@ class HttpPolicy:
     limit_bytes: int = 10 * _MIB
     max_hosts: int = 1000
     trust_env: bool = True
-    verify: bool = True
+    verify: bool | str | os.PathLike[str] | ssl.SSLContext = True
 
     def __post_init__(self) -> None:
         """Refuse what could never work; the message shows the value."""
@@ -66,6 +73,20 @@ class HttpPolicy:
         for name in ("timeout", "attempt_timeout", "connect_timeout"):
             check_seconds(name, getattr(self, name))
         check_wait("max_wait", self.max_wait)
+        _check_verify(self.verify)
+
+
+def _check_verify(verify: object) -> None:
+    if isinstance(verify, (bool, str, os.PathLike)):
+        return
+    # Here: who has a context has loaded it.
+    import ssl
+
+    if not isinstance(verify, ssl.SSLContext):
+        raise TypeError(
+            "verify must be True, False, the path of a file of certificates or an"
+            f" ssl.SSLContext, not {verify!r}"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,10 +6,7 @@ no shell, so nothing in an argument is ever a command.
 
 from __future__ import annotations
 
-import errno
 import os
-import signal
-import threading
 from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
@@ -26,7 +23,12 @@ from treewarden.errors import (
 )
 from treewarden.injection import places
 from treewarden.resilience import Bulkhead, Cache, check_count, check_seconds
-from treewarden.supervision import cleanup, current_life
+from treewarden.supervision import (
+    check_endings,
+    cleanup,
+    current_life,
+    hear_of_endings,
+)
 
 from .door import Door, sender_settled
 from .program_policy import (
@@ -193,7 +195,7 @@ class Programs:
 
     async def _start(self, running: Running) -> None:
         try:
-            _check_endings()
+            check_endings()
             await places.PROGRAM_START.pass_by()
             await running.start()
         except OSError as error:
@@ -311,7 +313,7 @@ class Programs:
 
         Whoever waits for one then is cancelled and gets NotRunning.
         """
-        _hear_of_endings()
+        hear_of_endings()
         self._door.open()
         task_status.started()
         try:
@@ -338,24 +340,3 @@ def _arguments(argv: object) -> tuple[str, ...]:
 
 def _environment() -> dict[str, str]:
     return {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
-
-
-def _hear_of_endings() -> None:
-    """Have the system keep how our programs end, if whoever started us has it not.
-
-    Who ignores SIGCHLD is told of nothing, and a program that failed would look as if it
-    had gone well; to ignore it is inherited. Only the main thread can change that.
-    """
-    if _is_deaf() and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-
-
-def _check_endings() -> None:
-    if _is_deaf():
-        raise ChildProcessError(
-            errno.ECHILD, "SIGCHLD is ignored, so that nobody could tell how it ended"
-        )
-
-
-def _is_deaf() -> bool:
-    return signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN

@@ -8,6 +8,9 @@ cookies, which one agent would send for another.
 from __future__ import annotations
 
 import logging
+import os
+import re
+import ssl
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -16,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 import httpx
 
 from treewarden.clock import wall_ns
-from treewarden.errors import HttpFailed, HttpRefused
+from treewarden.errors import ConfigError, HttpFailed, HttpRefused
 from treewarden.injection import places
 
 from .address import without_secrets
@@ -30,6 +33,12 @@ if TYPE_CHECKING:
 
 _KEEP_ALIVE_SECONDS: Final = 5.0
 _LATER: Final = 429
+# What OpenSSL calls the alerts about a client's certificate (RFC 8446, 6.2). TLS 1.2 says
+# of one that is missing what it says of terms that have nothing in common (RFC 5246, 7.4.6).
+_OURS: Final = re.compile(
+    "ALERT_(BAD|UNSUPPORTED|NO)_CERTIFICATE|ALERT_CERTIFICATE_|ALERT_UNKNOWN_CA"
+    "|ALERT_HANDSHAKE_FAILURE"
+)
 
 # It tells of every request, with what its address has of secrets. A level that somebody
 # has set stays.
@@ -59,7 +68,7 @@ class Transport:
                 keepalive_expiry=_KEEP_ALIVE_SECONDS,
             ),
             trust_env=policy.trust_env,
-            verify=policy.verify,
+            verify=_trusted(policy.verify),
         )
 
     async def aclose(self) -> None:
@@ -115,6 +124,8 @@ class Transport:
         except (httpx.LocalProtocolError, httpx.UnsupportedProtocol) as error:
             return HttpRefused(request.method, url, "request", str(error))
         except (httpx.RequestError, OSError) as error:
+            if why := _distrust(error):
+                return HttpRefused(request.method, url, "certificate", why)
             raise HttpFailed(request.method, url, _kind(error), _why(error)) from error
         read = body.end()
         if body.wrong:
@@ -160,6 +171,34 @@ def _check_name(address: httpx.URL) -> None:
 
 def _no_address(method: str, url: str, why: str) -> HttpRefused:
     return HttpRefused(method, without_secrets(url), "address", why)
+
+
+def _trusted(
+    verify: bool | str | os.PathLike[str] | ssl.SSLContext,
+) -> bool | ssl.SSLContext:
+    if not isinstance(verify, (str, os.PathLike)):
+        return verify
+    try:
+        return ssl.create_default_context(cafile=verify)
+    except OSError as error:
+        # SSL's own errors are of that kind too, and none of them names the file.
+        raise ConfigError(f"verify: {os.fspath(verify)}: {error}") from error
+
+
+def _distrust(error: BaseException) -> str | None:
+    """Why one side did not take the other's certificate, if it is that.
+
+    It will not take it the next time either. With TLS 1.3 the other side's word for ours
+    may come when the request is sent already; it has not been read then.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"its certificate is not to be trusted: {cause.verify_message}"
+        if isinstance(cause, ssl.SSLError) and _OURS.search(cause.reason or ""):
+            return f"it does not take our certificate or terms: {cause.reason}"
+        cause = cause.__cause__ or cause.__context__
+    return None
 
 
 def _kind(error: httpx.RequestError | OSError) -> str:

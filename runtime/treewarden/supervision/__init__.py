@@ -7,6 +7,7 @@ of the specification: two scopes a child, an exception barrier, ordered and shie
 
 from .cause import Cause, CauseKind
 from .collector import Collector
+from .endings import check_endings, hear_of_endings
 from .importable import hints_of
 from .intensity import Intensity, RestartWindow
 from .node import (
@@ -100,10 +101,12 @@ __all__ = [
     "Watchdog",
     "WatchdogStatistics",
     "as_supervisor",
+    "check_endings",
     "check_id",
     "cleanup",
     "crash_of",
     "current_life",
+    "hear_of_endings",
     "hints_of",
     "is_finished",
     "is_restarted",

@@ -36,6 +36,7 @@ from treewarden.clock import wall_ns
 from treewarden.exits import Crash, Exit, Fault, Killed, Normal, Shutdown
 from treewarden.injection import places
 
+from .endings import check_endings, hear_of_endings
 from .importable import freeze, import_path
 from .node import IGNORE, Kind, Life
 
@@ -243,6 +244,8 @@ class _Process:
         Raises:
             OSError: the system refuses to.
         """
+        hear_of_endings()
+        check_endings()
         await places.SPAWN.pass_by()
         ours, theirs = socket.socketpair()
         self._conversation = Conversation(ours)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -18,10 +20,17 @@ from treewarden import (
     MailboxPolicy,
     open_runtime,
 )
+from treewarden.agents import DeadLetters
 from treewarden.bus import DurablePolicy, Event, Reason, Start, unordered
 from treewarden.errors import Refused
 from treewarden.resilience import Backoff
-from treewarden.store import Unit
+from treewarden.store import (
+    Unit,
+    forget_subscription,
+    load_deliveries,
+    load_subscriptions,
+)
+from treewarden.supervision import Directory
 from treewarden.testing import crash, store_clock, wait_restarted, wait_until
 
 if TYPE_CHECKING:
@@ -32,6 +41,7 @@ if TYPE_CHECKING:
 
     from treewarden import AgentRef, Runtime
     from treewarden.bus import DurableStatistics
+    from treewarden.store import Store
 
 AT_ONCE = DurablePolicy(max_attempts=3, backoff=Backoff(initial=0.0, maximum=0.0))
 
@@ -221,6 +231,35 @@ async def test_a_dead_letter_is_tried_again_when_its_agent_is_back(
         assert await runtime.dead_letters.retry(letter.number)
     async with opened(tmp_path) as runtime:
         await handled(runtime, [1, 2])
+
+
+@pytest.mark.parametrize("moment", range(1, 7))
+async def test_a_dead_letter_stays_when_its_subscription_is_forgotten_before_it_goes(
+    tmp_path: Path, clock: MockClock, moment: int
+) -> None:
+    """At whichever moment that is between the first look and the commit."""
+    Billing.failing = {2: [ValueError("no")] * 3}
+    async with opened(tmp_path) as runtime:
+        await publish(runtime, 2)
+        await handled(runtime, [])
+    async with opened(tmp_path, agents=0) as runtime:
+        store = runtime.store
+        (letter,) = await runtime.dead_letters.list()
+        key = letter.path, letter.subscription
+        moments = itertools.count(1)
+
+        def find_store() -> Store:
+            if next(moments) == moment:
+                unit = Unit(letter.path)
+                unit.writes = forget_subscription(key)
+                store.hand_over(unit)
+            return store
+
+        retried = await DeadLetters(find_store, Directory()).retry(letter.number)
+        assert retried is bool(await store.read(load_subscriptions))
+        left = await runtime.dead_letters.list()
+        noted = await store.read(partial(load_deliveries, key=key))
+        assert (left, len(noted)) == (([], 1) if retried else ([letter], 0))
 
 
 async def test_dead_letters_are_purged_by_age(tmp_path: Path, clock: MockClock) -> None:

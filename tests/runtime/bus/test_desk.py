@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
+import trio
 
 import treewarden.control.protocol as wire
 from treewarden import Application, Config, open_runtime
 from treewarden.bus import DurablePolicy, Start
 from treewarden.cli import showing
 from treewarden.control import Client
-from treewarden.errors import BusError, NameUnknown
+from treewarden.errors import BusError, NameUnknown, PublisherPaused
 from treewarden.resilience import Backoff
 from treewarden.testing import store_clock, wait_until
 
@@ -24,9 +25,10 @@ if TYPE_CHECKING:
     from trio.testing import MockClock
 
     from treewarden import Runtime
-    from treewarden.bus import Subscriber
+    from treewarden.bus import LeasedEvent, Subscriber
 
 WRITER = Client(name="test", operator="alice", uid=0, pid=0, rights=wire.Rights.RW)
+MEBIBYTE = 1 << 20
 ONCE = DurablePolicy(max_attempts=1, backoff=Backoff(initial=0.0, maximum=0.0))
 
 
@@ -37,8 +39,8 @@ def clock() -> Iterator[MockClock]:
 
 
 @asynccontextmanager
-async def opened(folder: Path) -> AsyncIterator[Runtime]:
-    config = Config(store=folder / "d.db", socket=False)
+async def opened(folder: Path, journal_bytes: int = 1 << 30) -> AsyncIterator[Runtime]:
+    config = Config(store=folder / "d.db", socket=False, journal_bytes=journal_bytes)
     async with open_runtime(Application("desk", []), config=config) as runtime:
         yield runtime
 
@@ -47,6 +49,29 @@ async def letters(runtime: Runtime) -> list[wire.DeadLetterRow]:
     answer = await runtime.desk().perform("dead_letters", wire.GetDeadLetters(), WRITER)
     assert isinstance(answer, wire.DeadLetters)
     return answer.rows
+
+
+async def subscriptions(runtime: Runtime) -> list[wire.SubscriptionRow]:
+    answer = await runtime.desk().perform(
+        "subscriptions", wire.GetSubscriptions(), WRITER
+    )
+    assert isinstance(answer, wire.Subscriptions)
+    return sorted(answer.rows, key=lambda row: row.id)
+
+
+async def publish_large(runtime: Runtime, count: int) -> None:
+    """Sixteen are as much as the smallest journal may hold."""
+    for _ in range(count):
+        await runtime.bus.publish("orders.new", "x" * 65_000)
+
+
+async def take(member: Subscriber, count: int) -> list[LeasedEvent]:
+    """Take and acknowledge so many."""
+    taken = []
+    for _ in range(count):
+        taken.append(await member.__anext__())
+        await taken[-1].ack()
+    return taken
 
 
 async def give_up(runtime: Runtime, member: Subscriber, count: int) -> None:
@@ -82,12 +107,96 @@ async def test_every_subscription_is_listed_with_its_account(
             )
             assert (billing.published, billing.pending) == (2, 1)
             assert billing.dropped_by == {"dead_letter": 1}
-            assert (idle.id, idle.members, idle.published) == ("idle", 0, 0)
+            assert (idle.id, idle.members, idle.pending) == ("idle", 0, 2)
             assert idle.lag > 0
             shown = showing.subscriptions_text(answer.rows)
             assert "dead_letter=1" in shown
             watched = runtime.desk().rows(wire.Topic.BUS)
             assert [row for row in watched if row == "billing"]
+
+
+async def test_an_operator_sees_what_the_journal_does_for_whoever_is_behind(
+    tmp_path: Path, clock: MockClock
+) -> None:
+    """Its retention, how far it is behind, and whether it holds the journal or publishers."""
+    async with opened(tmp_path, journal_bytes=MEBIBYTE) as runtime:
+        bus = runtime.bus
+        for name, retention in (("a", "pause_publisher"), ("b", "drop_and_mark_gap")):
+            policy = DurablePolicy(retention=retention)
+            async with bus.subscribe_durable(name, "orders.>", policy=policy):
+                pass
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(publish_large, runtime, 40)
+            await wait_until(lambda: bus.statistics().paused == 1)
+            with pytest.raises(PublisherPaused):
+                bus.publish_nowait("orders.new", 1)
+            published = bus.statistics().published
+            pausing, dropping = await subscriptions(runtime)
+            assert (pausing.retention, dropping.retention) == (
+                "pause_publisher",
+                "drop_and_mark_gap",
+            )
+            assert (pausing.holds, pausing.paused, pausing.refused) == (True, 1, 1)
+            assert (dropping.holds, dropping.paused, dropping.refused) == (False, 0, 0)
+            assert pausing.pending == dropping.pending == published
+            assert pausing.lag_bytes == dropping.lag_bytes
+            assert MEBIBYTE < (pausing.lag_bytes or 0) < 2 * MEBIBYTE
+            assert not pausing.uncounted
+            shown = showing.subscriptions_text([pausing, dropping])
+            assert "pause_publisher, holds the journal" in shown
+            policy = DurablePolicy(retention="pause_publisher")
+            async with bus.subscribe_durable("a", "orders.>", policy=policy) as member:
+                await take(member, 1)
+                there, _ = await subscriptions(runtime)
+                watched = runtime.desk().rows(wire.Topic.BUS)["a"]
+                assert isinstance(watched, wire.SubscriptionRow)
+                assert watched.lag_bytes is None
+                assert (there.lag_bytes or 0) < (pausing.lag_bytes or 0)
+                assert watched.retention == "pause_publisher"
+                assert watched.refused == 1
+                await take(member, 39)
+        gone = await subscriptions(runtime)
+        assert [one.paused for one in gone] == [0, 0]
+
+
+async def test_an_operator_sees_how_much_was_lost_for_want_of_room(
+    tmp_path: Path, clock: MockClock
+) -> None:
+    """While nobody takes its events, and as the next one says that there was a gap."""
+    async with opened(tmp_path, journal_bytes=MEBIBYTE) as runtime:
+        bus = runtime.bus
+        async with bus.subscribe_durable("b", "orders.>"):
+            pass
+        await publish_large(runtime, 40)
+        (idle,) = await subscriptions(runtime)
+        with trio.fail_after(1000):
+            while idle.dropped < 20:
+                # The writer prunes after it has told of a commit.
+                await trio.sleep(1)
+                (idle,) = await subscriptions(runtime)
+        assert idle.dropped_by == {"expired": idle.dropped}
+        assert idle.gaps == 1
+        assert idle.published == idle.dropped + idle.pending
+        async with bus.subscribe_durable("b", "orders.>") as member:
+            (event,) = await take(member, 1)
+            (there,) = await subscriptions(runtime)
+            assert (there.dropped, there.gaps) == (event.event.missed, 1)
+            assert there.dropped >= idle.dropped
+
+
+async def test_of_a_long_backlog_a_part_is_counted_and_the_rest_is_said(
+    tmp_path: Path, clock: MockClock
+) -> None:
+    async with opened(tmp_path) as runtime:
+        async with runtime.bus.subscribe_durable("b", "orders.>"):
+            pass
+        for _ in range(5001):
+            runtime.bus.publish_nowait("orders.new", 1)
+        await runtime.store.settled()
+        (row,) = await subscriptions(runtime)
+        assert row.pending + row.uncounted == 5001
+        assert row.uncounted == row.lag - 5000
+        assert f"{row.pending}+" in showing.subscriptions_text([row])
 
 
 async def test_an_operator_forgets_a_subscription_that_nobody_has_any_more(

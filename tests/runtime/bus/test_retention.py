@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 import pytest
 import trio
 
 from treewarden import Agent, Application, ChildSpec, Config, open_runtime
-from treewarden.bus import DurablePolicy, DurableRetention, Event, Reason
+from treewarden.bus import DurablePolicy, DurableRetention, Event, Reason, durable
+from treewarden.bus.durable import SAVED_EVERY
+from treewarden.bus.start import read_page
 from treewarden.errors import Backpressure, NotRunning, PublisherPaused
 from treewarden.store import (
     HELD_TIMES,
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from trio.testing import MockClock
 
     from treewarden.bus import LeasedEvent, Subscriber
+    from treewarden.store import EventPage, Store
 
     from .conftest import OpenStation, Station
 
@@ -125,11 +129,7 @@ async def test_what_is_kept_outlives_a_kill(
     """The file as a kill leaves it: nobody has closed anything."""
     file, killed = tmp_path / "a.db", tmp_path / "killed.db"
     async with open_station(file, SMALL) as station, billing(station, KEEP):
-        with (
-            closing(sqlite3.connect(file)) as one,
-            closing(sqlite3.connect(killed)) as to,
-        ):
-            one.backup(to)
+        copy(file, killed)
     async with open_station(killed, SMALL) as station:
         await publish(station, 2 * LIMIT)
     async with open_station(killed, SMALL) as station:
@@ -137,6 +137,106 @@ async def test_what_is_kept_outlives_a_kill(
         async with billing(station, KEEP) as member:
             taken = await take(member, 2 * LIMIT + 1)
         assert not any(one.event.missed for one in taken)
+
+
+async def test_a_gap_is_told_again_when_a_kill_came_before_its_event_was_over(
+    clock: MockClock, open_station: OpenStation, tmp_path: Path
+) -> None:
+    """The file as a kill leaves it, when the event is counted as tried and with somebody."""
+    file, killed = tmp_path / "a.db", tmp_path / "killed.db"
+    async with open_station(file, SMALL) as station:
+        await behind(station, DurablePolicy())
+        await publish(station, 2 * LIMIT)
+        async with billing(station, DurablePolicy()) as member:
+            leased = await member.__anext__()
+            await station.store.settled()
+            assert leased.event.missed > 0
+            copy(file, killed)
+            # Once it is over, so is what it tells of.
+            await leased.ack()
+            await take(member, 1)
+            copy(file, tmp_path / "later.db")
+    async with (
+        open_station(killed, SMALL) as station,
+        billing(station, DurablePolicy()) as member,
+    ):
+        (again,) = await take(member, 1)
+    assert again.event.position == leased.event.position
+    assert again.event.missed >= leased.event.missed
+    async with (
+        open_station(tmp_path / "later.db", SMALL) as station,
+        billing(station, DurablePolicy()) as member,
+    ):
+        taken = await take(member, 1)
+    assert not any(one.event.missed for one in taken)
+
+
+async def test_a_gap_that_no_event_could_tell_of_is_told_in_the_next_run(
+    clock: MockClock, open_station: OpenStation, tmp_path: Path
+) -> None:
+    """However often it was noted meanwhile how far the subscription has come."""
+    file = tmp_path / "a.db"
+    async with open_station(file, SMALL) as station:
+        await behind(station, DurablePolicy())
+        await publish(station, LIMIT)
+        await publish(station, 2 * LIMIT, "invoices")
+        await station.store.settled()
+        async with billing(station, DurablePolicy()):
+            assert station.account("billing").pending == 0
+            for _ in range(SAVED_EVERY):
+                station.bus.publish_nowait("invoices", 1)
+            await station.store.settled()
+    async with (
+        open_station(file, SMALL) as station,
+        billing(station, DurablePolicy()) as member,
+    ):
+        await station.bus.publish("orders.eu", 1)
+        (told,) = await take(member, 1)
+    assert told.event.missed >= LIMIT
+
+
+async def test_a_gap_is_told_where_it_is_though_the_journal_is_cut_while_it_is_read(
+    clock: MockClock, open_station: OpenStation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between a page and the count of what is behind it, all of that page is deleted."""
+    policy = DurablePolicy(capacity=2)
+    cut: list[EventPage] = []
+
+    async def read_and_cut(
+        store: Store, after: int, until: int, limit: int, pattern: str
+    ) -> EventPage:
+        page = await read_page(store, after, until, limit, pattern)
+        if limit == policy.capacity and not cut:
+            cut.append(page)
+            await publish(station, LIMIT // 2)
+            while True:
+                if not await is_there(store, page.scanned + 1):
+                    break
+                await trio.sleep(1)
+        return page
+
+    monkeypatch.setattr(durable, "read_page", read_and_cut)
+    async with open_station(retention=SMALL) as station:
+        await behind(station, policy)
+        await publish(station, 2 * LIMIT)
+        async with billing(station, policy) as member:
+            taken = [await member.__anext__()]
+            await taken[0].ack()
+            while station.account("billing").pending:
+                taken += await take(member, 1)
+        positions = [0, *(one.event.position for one in taken)]
+        holes = [after - before > 1 for before, after in pairwise(positions)]
+        assert [one.event.missed > 0 for one in taken] == holes
+        assert (
+            sum(one.event.missed for one in taken) + len(taken)
+            == 2 * LIMIT + LIMIT // 2
+        )
+        assert cut
+
+
+async def is_there(store: Store, position: int) -> bool:
+    found = await store.entries(since=position - 1, limit=1)
+    return bool(found) and found[0].position == position
 
 
 async def test_another_retention_holds_from_when_it_is_asked_for(
@@ -346,6 +446,12 @@ def bring_up(file: Path) -> None:
         reader.close()
     opened.connection.close()
     opened.database.close()
+
+
+def copy(file: Path, to: Path) -> None:
+    """What is committed, as it is now."""
+    with closing(sqlite3.connect(file)) as one, closing(sqlite3.connect(to)) as other:
+        one.backup(other)
 
 
 def stored_bytes(connection: sqlite3.Connection) -> int:
