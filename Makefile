@@ -95,8 +95,8 @@ sabotage: $(VENV)/dev.stamp
 	@$(python) -m tests.sabotage $(ARGS)
 
 lint: $(VENV)/dev.stamp
-	$(bin)/ruff format --check runtime console tests
-	$(bin)/ruff check runtime console tests
+	$(bin)/ruff format --check runtime console tests assets
+	$(bin)/ruff check runtime console tests assets
 	$(bin)/mypy
 	$(bin)/lint-imports
 

@@ -30,6 +30,7 @@ from typing import (
 import msgspec
 from textual.app import App
 from textual.binding import Binding, BindingType
+from textual.widgets import Input
 from textual.worker import Worker, WorkerState
 
 from treewarden.control.plain import plain
@@ -44,9 +45,11 @@ from treewarden.control.protocol import (
     Message,
     Preview,
     Restart,
+    Resume,
     Rights,
     Shutdown,
     Stop,
+    Suspend,
     Why,
 )
 
@@ -77,7 +80,7 @@ from .screens import (
     find_place,
     help_page,
 )
-from .state import EVERYTHING, Desk, News, Owner, Standing
+from .state import EVERYTHING, Desk, News, Owner, Standing, nodes_named
 from .widgets import Ink, Spans, preview_page, why_page
 
 if TYPE_CHECKING:
@@ -92,7 +95,7 @@ TICK = 0.1
 _BACKLOG = 500
 _LINK = "link"
 
-_VERBS = {Act.CRASH: "Crash", Act.RESTART: "Restart", Act.STOP: "Stop"}
+_VERBS = {act: act.value.capitalize() for act in Act}
 Question: TypeAlias = tuple[str, bytes]
 """A request as it is recognised: its method, and its parameters as JSON."""
 
@@ -132,6 +135,7 @@ class TreewardenConsole(App[None]):
         Binding("p", "hold", show=False),
         Binding("question_mark", "help", show=False),
         Binding("q", "leave", show=False),
+        Binding("ctrl+c", "interrupt", show=False, priority=True),
         Binding("ctrl+q", "leave_at_once", show=False, priority=True),
     ]
 
@@ -343,15 +347,24 @@ class TreewardenConsole(App[None]):
             tree.find(want.path)
 
     async def on_want_place(self, want: WantPlace) -> None:
-        """Go there."""
-        place = find_place(want.name)
-        if place is None:
-            known = ", ".join(PLACES)
-            self._say(f"there is no {want.name!r}; there are {known}", good=False)
+        """Go there: to a list, or to a node."""
+        if (place := find_place(want.name)) is not None:
+            screen, list_ = PLACES[place]
+            await self.action_view(screen)
+            self.view.choose(list_)
             return
-        screen, list_ = PLACES[place]
-        await self.action_view(screen)
-        self.view.choose(list_)
+        match nodes_named(self.desk.shown.nodes.rows, want.name):
+            case [path]:
+                await self.on_want_node(WantNode(path))
+            case []:
+                known = ", ".join(PLACES)
+                self._say(
+                    f"no node is called {want.name!r}, and the lists are {known}",
+                    good=False,
+                )
+            case [first, second, *more]:
+                others = f" and {len(more)} more" if more else ""
+                self._say(f"{want.name!r} may be {first}, {second}{others}", good=False)
 
     def _question(self, question: Coroutine[None, None, None]) -> None:
         """Put one question at a time: a key pressed twice does not act twice."""
@@ -398,9 +411,23 @@ class TreewardenConsole(App[None]):
         """Every key."""
         self.push_screen(Reading(self.ink, "keys", help_page(), indent=19))
 
+    def action_interrupt(self) -> None:
+        """What Ctrl-C does: out of a question or a line, else out of the console."""
+        if self.screen is self.view and not isinstance(self.focused, Input):
+            self.action_leave()
+        else:
+            self.simulate_key("escape")
+
     def action_leave(self) -> None:
         """Leave; who started the runtime is asked what becomes of it."""
-        self._question(self._leave())
+        if self._must_ask():
+            self._question(self._leave())
+        else:
+            self._work(self.action_leave_at_once())
+
+    def _must_ask(self) -> bool:
+        """Whether there is a runtime of ours; one that is gone needs no decision."""
+        return self.desk.owner != "attach" and self.desk.model.hearing.connected
 
     async def action_leave_at_once(self) -> None:
         """Leave without a question; the runtime goes on."""
@@ -408,9 +435,8 @@ class TreewardenConsole(App[None]):
         self.exit()
 
     async def _leave(self) -> None:
-        answer: Leaving | None = "leave"
-        if self.desk.owner != "attach":
-            answer = await self.push_screen_wait(Leave(self.ink, self.desk.owner))
+        leave = Leave(self.ink, self.desk.owner)
+        answer: Leaving | None = await self.push_screen_wait(leave)
         match answer:
             case "stop":
                 heard = self.desk.model.hearing
@@ -444,6 +470,10 @@ def _request(preview: Preview) -> tuple[str, Message]:
             return "restart", Restart(path=path, incarnation=seen, key=_key())
         case Act.STOP:
             return "stop", Stop(path=path, incarnation=seen, key=_key())
+        case Act.SUSPEND:
+            return "suspend", Suspend(path=path, incarnation=seen, key=_key())
+        case Act.RESUME:
+            return "resume", Resume(path=path, incarnation=seen, key=_key())
         case _:
             assert_never(preview.act)
 

@@ -322,6 +322,10 @@ def subscriptions() -> list[SubscriptionRow]:
             waiting=1,
             redelivered=3,
             last_fault="ValueError: no such site at census.py:40",
+            retention="pause_publisher",
+            holds=True,
+            paused=2,
+            refused=5,
         ),
         SubscriptionRow(
             id="subscription-2",
@@ -341,15 +345,29 @@ def subscriptions() -> list[SubscriptionRow]:
     ]
 
 
+def asked_subscriptions() -> list[SubscriptionRow]:
+    """All of them as they are answered: with how many bytes behind the durable ones are."""
+    census, *others = subscriptions()
+    behind = msgspec.structs.replace(census, lag_bytes=1_363_149)
+    return [behind, *others, idle_subscription()]
+
+
 def idle_subscription() -> SubscriptionRow:
     """A durable one that nobody takes events of."""
     return SubscriptionRow(
         id="reports",
         pattern="report.*",
+        published=161,
+        dropped=120,
+        pending=41,
+        dropped_by={"expired": 120},
         durable=True,
         members=0,
         cursor=4400,
         lag=332,
+        retention="drop_and_mark_gap",
+        gaps=1,
+        lag_bytes=48_128,
     )
 
 
@@ -830,7 +848,7 @@ def answers() -> dict[str, Message | Exception]:
         "restart": Done(sentence="f-3 was restarted, incarnation 4"),
         "stop": Done(sentence="f-3 was stopped"),
         "circuit": Done(sentence="site:dying is closed"),
-        "subscriptions": Subscriptions(rows=[*subscriptions(), idle_subscription()]),
+        "subscriptions": Subscriptions(rows=asked_subscriptions()),
         "dead_letters": DeadLetters(rows=letters()),
         "dead_letter": Done(sentence="dead letter 9 is to be delivered again"),
         "subscription": Done(sentence="subscription reports is forgotten"),
@@ -1027,7 +1045,10 @@ def _steady_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
         for done in range(_MOST):
             await turns()
             app, screen = self.app, self.app.screen
-            drawn = not (screen._layout_required or screen._dirty_widgets)
+            # A new screen is mounted after all that is on it.
+            drawn = screen.is_mounted and not (
+                screen._layout_required or screen._dirty_widgets
+            )
             if app._exit or (done >= _LEAST and drawn and not app._batch_count):
                 return
             if app._batch_count:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -15,6 +16,7 @@ from treewarden.control.protocol import (
     CircuitAct,
     DeadLetterAct,
     DeadLetters,
+    Done,
     EventsUpdate,
     GetPreview,
     GetState,
@@ -22,8 +24,10 @@ from treewarden.control.protocol import (
     PoliciesUpdate,
     ProcessUpdate,
     Restart,
+    Resume,
     Rights,
     Stop,
+    Suspend,
     TreeUpdate,
     Why,
 )
@@ -104,6 +108,55 @@ def test_a_crash_needs_the_name_and_sends_one_request_with_the_seen_incarnation(
     assert len(request.key) == 32
     previews = [one for one in link(app).asked if one[0] == "preview"]
     assert previews == [("preview", GetPreview(act=Act.CRASH, path="/fetchers/f-3"))]
+
+
+@pytest.mark.parametrize("act", [Act.RESTART, Act.STOP])
+def test_what_an_operator_does_spends_no_budget(
+    console: Console, drive: Drive, canned: Any, act: Act
+) -> None:
+    told = msgspec.structs.replace(canned.preview(), act=act)
+    app = console(answers={"preview": told})
+
+    async def journey(pilot: Pilot[None]) -> None:
+        await press(pilot, "R" if act is Act.RESTART else "S")
+        assert "1 of 3 in 5 s, as before" in shown(app)
+
+    drive(app, journey)
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "act"),
+    [
+        ("/fetchers/f-1", Suspend, Act.SUSPEND),
+        ("/fetchers/f-5", Resume, Act.RESUME),
+    ],
+)
+def test_z_suspends_an_agent_and_resumes_one_that_is_suspended(
+    console: Console,
+    drive: Drive,
+    canned: Any,
+    path: str,
+    kind: type[Suspend | Resume],
+    act: Act,
+) -> None:
+    seen = msgspec.structs.replace(
+        canned.preview(), act=act, path=path, incarnation=1, stops=[], starts=[]
+    )
+    app = console(answers={"preview": seen, act.value: Done(sentence="so it is")})
+
+    async def journey(pilot: Pilot[None]) -> None:
+        await select(pilot, app, path)
+        await press(pilot, "Z")
+        assert link(app).asked[-1] == ("preview", GetPreview(act=act, path=path))
+        assert "as before" not in shown(app)
+        await press(pilot, "tab", "enter")
+        assert "so it is" in shown(app)
+
+    drive(app, journey)
+    [(method, request)] = link(app).acts()
+    assert method == act.value
+    assert isinstance(request, kind)
+    assert (request.path, request.incarnation) == (path, 1)
 
 
 @pytest.mark.parametrize(
@@ -468,6 +521,48 @@ def test_the_filter_narrows_while_it_is_typed_and_escape_clears_it(
     drive(app, journey)
 
 
+def test_what_a_filter_found_has_the_cursor_and_keeps_it_when_it_is_cleared(
+    console: Console, drive: Drive
+) -> None:
+    app = console()
+
+    async def journey(pilot: Pilot[None]) -> None:
+        await press(pilot, "slash")
+        await type_in(pilot, "f-")
+        assert tree(app).cursor == "/fetchers/f-1"
+        assert "6 of 20 nodes  filter: f-" in shown(app)
+        await type_in(pilot, "3")
+        await press(pilot, "enter", "X")
+        assert link(app).asked[-1] == (
+            "preview",
+            GetPreview(act=Act.CRASH, path="/fetchers/f-3"),
+        )
+        await press(pilot, "escape", "escape")
+        assert tree(app).cursor == "/fetchers/f-3"
+
+    drive(app, journey)
+
+
+def test_a_filter_by_state_finds_who_comes_into_it(
+    console: Console, drive: Drive, canned: Any, clock: Any
+) -> None:
+    app = console()
+
+    async def journey(pilot: Pilot[None]) -> None:
+        await press(pilot, "slash")
+        await type_in(pilot, "failed")
+        await press(pilot, "enter")
+        assert "/sites/slow" not in tree(app).outline.index
+        slow = canned.node("/sites/slow", "task", "failed", order=1)
+        link(app).send(TreeUpdate(sequence=2, rows=[slow]))
+        clock.now += 1.5
+        app.tick()
+        await pilot.pause()
+        assert "/sites/slow" in tree(app).outline.index
+
+    drive(app, journey)
+
+
 def test_a_key_typed_into_the_filter_is_no_command(
     console: Console, drive: Drive
 ) -> None:
@@ -718,6 +813,22 @@ def test_lost_updates_are_told_in_the_header(
     drive(app, journey)
 
 
+def test_the_header_counts_every_node(
+    console: Console, drive: Drive, canned: Any
+) -> None:
+    app = console()
+
+    async def journey(pilot: Pilot[None]) -> None:
+        stopped = canned.node("/indexer", state="stopped", order=4)
+        link(app).send(TreeUpdate(sequence=2, rows=[stopped]))
+        app.tick()
+        await pilot.pause()
+        header = shown(app).splitlines()[0]
+        assert "nodes 20: ● 15  ◐ 1  ↻ 1  ✖ 1  ‖ 1  ○ 1" in header
+
+    drive(app, journey)
+
+
 def test_open_alarms_are_counted_beside_the_tabs(
     console: Console, drive: Drive, canned: Any
 ) -> None:
@@ -774,6 +885,58 @@ def test_q_asks_whether_to_stop_what_this_console_started(
 
     drive(app, journey)
     assert [method for method, _ in link(app).acts()] == ["shutdown"] * stops
+    assert app.return_code == 0
+
+
+def test_ctrl_c_leaves_as_q_does_and_is_a_no_to_every_question(
+    console: Console, drive: Drive
+) -> None:
+    app = console(owner="demo")
+
+    async def journey(pilot: Pilot[None]) -> None:
+        for key in ("R", "question_mark"):
+            await press(pilot, key, "ctrl+c")
+            assert app.screen is app.view
+        await press(pilot, "slash", "f", "ctrl+c")
+        assert tree(app).has_focus
+        await press(pilot, "ctrl+c")
+        assert isinstance(app.screen, Leave)
+        await press(pilot, "ctrl+c")
+        assert not app.screen.is_modal
+        app.desk.owner = "attach"
+        await press(pilot, "ctrl+c")
+
+    drive(app, journey)
+    assert app.return_code == 0
+    assert link(app).acts() == []
+
+
+def test_a_runtime_that_is_gone_is_left_without_a_question(
+    console: Console, drive: Drive
+) -> None:
+    app = console(owner="demo")
+
+    async def journey(pilot: Pilot[None]) -> None:
+        app.hear(Lost(why="no runtime answers there"))
+        await press(pilot, "q")
+
+    drive(app, journey)
+    assert app.return_code == 0
+
+
+def test_q_leaves_while_a_question_waits_for_a_runtime_that_hangs(
+    console: Console, drive: Drive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = console()
+
+    async def never(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    async def journey(pilot: Pilot[None]) -> None:
+        monkeypatch.setattr(app.link, "request", never)
+        await press(pilot, "R", "q")
+
+    drive(app, journey)
     assert app.return_code == 0
 
 

@@ -116,10 +116,41 @@ def test_the_beginning_of_a_name_is_enough_and_another_is_told(
         assert not app.view.query_one("#place", Input).display
         await press(pilot, app, "colon", *"pods", "enter")
         assert app.current_mode == "coordination"
-        assert "there is no 'pods'; there are tree, circuits" in shown(app)
+        known = "no node is called 'pods', and the lists are tree, circuits"
+        assert known in shown(app)
         await press(pilot, app, "colon", "t", "escape")
         assert app.current_mode == "coordination"
         assert table(app, "locks").has_focus
+
+    drive(app, journey)
+
+
+@pytest.mark.parametrize(
+    ("typed", "path"),
+    [
+        ("f-3", "/fetchers/f-3"),
+        ("/sites", "/sites"),
+        ("ying", "/sites/dying"),
+        ("etc", None),
+    ],
+)
+def test_a_node_is_a_place_by_path_id_or_a_part_that_only_it_has(
+    console: Console, drive: Drive, typed: str, path: str | None
+) -> None:
+    app = console()
+
+    async def journey(pilot: Pilot[None]) -> None:
+        tree = app.view.query_one("#tree", TableTree)
+        await press(pilot, app, "3", "colon")
+        app.view.query_one("#place", Input).value = typed
+        await press(pilot, app, "enter")
+        if path is not None:
+            assert app.current_mode == "tree"
+            assert tree.cursor == path
+        else:
+            assert app.current_mode == "events"
+            several = "'etc' may be /fetchers, /fetchers/f-1 and 5 more"
+            assert several in shown(app)
 
     drive(app, journey)
 

@@ -39,7 +39,7 @@ class Terminal:
 
     def read_until(self, seen: Callable[[bytes], bool]) -> None:
         """Read what it draws until `seen`, or until it hung up."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while not seen(self.output):
             left = deadline - time.monotonic()
             ready, _, _ = select.select([self._end], [], [], max(0.0, left))
@@ -84,11 +84,12 @@ def given_back(output: bytes) -> bool:
     "end",
     [
         lambda terminal: terminal.press(b"q"),
+        lambda terminal: terminal.press(b"\x03"),
         lambda terminal: terminal.press(b"\x11"),
         lambda terminal: terminal.process.terminate(),
         lambda terminal: terminal.process.send_signal(signal.SIGHUP),
     ],
-    ids=["q", "ctrl+q", "SIGTERM", "SIGHUP"],
+    ids=["q", "ctrl+c", "ctrl+q", "SIGTERM", "SIGHUP"],
 )
 def test_the_terminal_is_given_back(
     terminal: Terminal, end: Callable[[Terminal], None]
@@ -97,3 +98,21 @@ def test_the_terminal_is_given_back(
     end(terminal)
     assert terminal.wait() == 0
     assert given_back(terminal.output)
+
+
+def test_where_no_cursor_can_be_moved_no_console_is_drawn() -> None:
+    outer, inner = pty.openpty()
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-m", "treewarden.cli", "attach"],
+            stdin=inner,
+            stdout=inner,
+            stderr=subprocess.PIPE,
+            env=os.environ | {"TERM": "dumb"},
+            check=False,
+        )
+    finally:
+        os.close(inner)
+        os.close(outer)
+    assert ended.returncode == 1
+    assert b"a console needs a terminal that draws" in ended.stderr

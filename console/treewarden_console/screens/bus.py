@@ -22,6 +22,7 @@ from treewarden_console.widgets import (
     Cell,
     Tone,
     letter_page,
+    pauses,
     receiver,
     subscription_page,
 )
@@ -50,7 +51,7 @@ class SubscriptionList(Listing[SubscriptionRow]):
     ID = "subscriptions"
     ONE = "subscription"
     NOTHING = "nobody has subscribed to anything"
-    TABLES: ClassVar[tuple[str, ...]] = ("subscriptions", "idle")
+    TABLES: ClassVar[tuple[str, ...]] = ("subscriptions", "durable")
     HINTS: ClassVar[tuple[Hint, ...]] = (Hint("F", "forget", Rights.RW),)
 
     def columns(self) -> Sequence[Shown[SubscriptionRow]]:
@@ -64,6 +65,7 @@ class SubscriptionList(Listing[SubscriptionRow]):
             Shown("DROP", 5, lambda row: number(row.dropped, Tone.BAD), right=True),
             Shown("PEND", 5, _pending, right=True),
             Shown("LAG", 5, _lag, right=True),
+            Shown("JOURNAL", 7, _journal, least=76),
             Shown("MEMBERS", 7, _members, right=True, least=76),
         )
 
@@ -72,9 +74,8 @@ class SubscriptionList(Listing[SubscriptionRow]):
         return self.desk.shown.all_subscriptions()
 
     def find(self, id_: str) -> SubscriptionRow | None:
-        """Of an id in both, the one in memory is newer."""
-        shown = self.desk.shown
-        return shown.subscriptions.rows.get(id_) or shown.idle.rows.get(id_)
+        """As `rows` has it."""
+        return self.desk.shown.subscription(id_)
 
     def orders(self) -> Mapping[str, Callable[[SubscriptionRow], Any]]:
         """Where most was lost, where most waits."""
@@ -93,12 +94,14 @@ class SubscriptionList(Listing[SubscriptionRow]):
         for total, said in (
             (sum(row.dropped for row in rows.values()), "dropped"),
             (sum(row.pending for row in rows.values()), "pending"),
+            (sum(row.holds for row in rows.values()), "holding the journal"),
+            (sum(row.paused for row in rows.values()), "paused"),
         ):
             if total:
                 yield f"{count(total)} {said}"
 
     def asks(self) -> Iterable[tuple[str, Message]]:
-        """Which durable ones are idle: they are only in the runtime's store."""
+        """Which durable ones are idle, and how far behind: only the store knows that."""
         return [("subscriptions", GetSubscriptions())]
 
     def page(self, row: SubscriptionRow) -> list[Spans]:
@@ -242,6 +245,15 @@ def _pending(row: SubscriptionRow) -> Cell:
 
 def _lag(row: SubscriptionRow) -> Cell:
     return number(row.lag, Tone.WORRY) if row.durable else quiet("")
+
+
+def _journal(row: SubscriptionRow) -> Cell:
+    """What it does to the journal and to publishers, the worst first."""
+    if row.paused or pauses(row):
+        return Cell("pauses", Tone.BAD)
+    if row.holds:
+        return Cell("holds", Tone.WORRY)
+    return Cell(plural(row.gaps, "gap"), Tone.WORRY) if row.gaps else quiet("")
 
 
 def _members(row: SubscriptionRow) -> Cell:

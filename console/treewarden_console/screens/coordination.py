@@ -33,7 +33,7 @@ class ReceiverList(Listing[LineRow]):
 
     ID = "exchanges"
     ONE = "receiver"
-    NOTHING = "nothing was sent through an exchange yet"
+    NOTHING = "nothing is on its way through an exchange"
     TABLES: ClassVar[tuple[str, ...]] = ("lines",)
 
     def columns(self) -> Sequence[Shown[LineRow]]:

@@ -186,7 +186,7 @@ _HELP = (
     ("tab", "next list, or pane"),
     ("1 2 3 4", "Tree, Circuits (policies, gateways), Events, Agents"),
     ("5 6 7 8", "Bus, Coordination, Work, Monitors"),
-    (":", "go to a list by its name, as in `treewarden NAME`: locks, alarms ..."),
+    (":", "go to a list by its name (locks, alarms ...), or to a node by its own"),
     ("o", "of a row: show its node in the tree"),
     ("", ""),
     ("LOOK", ""),
@@ -198,7 +198,7 @@ _HELP = (
     ("", ""),
     ("ACT (upper case changes things)", ""),
     ("X", "crash the node, on purpose (rights: chaos)"),
-    ("R S", "restart, stop the node (rights: rw)"),
+    ("R S Z", "restart, stop, suspend or resume the node (rights: rw)"),
     ("T C D M", "trip, close, disable, only watch the circuit (rights: rw)"),
     ("B F P", "Bus: deliver again, forget; forget all dead letters (rights: rw)"),
     ("S R", "Work: cancel the workflow; have it go on (rights: rw)"),
@@ -207,7 +207,7 @@ _HELP = (
     ("", "Keys above your rights do nothing; the runtime refuses as well."),
     ("", ""),
     ("LEAVE", ""),
-    ("q", "leave; asks when this console started the runtime"),
+    ("q, ctrl+c", "leave; asks when this console started the runtime"),
     ("ctrl+q", "leave at once; the runtime goes on"),
 )
 

@@ -170,6 +170,8 @@ class Listing(ABC, Generic[Row]):
         total = plural(len(rows), self.ONE, self.many) if rows else f"no {self.many}"
         if self.TABLES[0] in self.desk.shown.cut:
             total = f"the first {total}"
+        if wanted:
+            total = f"{len(self.table.outline.lines)} of {total}"
         order = f"sort: {self._order}" if self._order else ""
         filtered = f"filter: {wanted.text}" if wanted else ""
         words = [total, *self.notes(rows), order, filtered]

@@ -37,7 +37,7 @@ from .view import Hint, View
 from .wants import WantAct, WantAnswers, WantWhy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from textual.app import ComposeResult
 
@@ -68,6 +68,7 @@ class TreeScreen(View):
         Hint("X", "crash", Rights.CHAOS),
         Hint("R", "restart", Rights.RW),
         Hint("S", "stop", Rights.RW),
+        Hint("Z", "suspend", Rights.RW, least=120),
         Hint("/", "filter", least=100),
         Hint("s", "sort"),
         Hint("p", "freeze"),
@@ -79,6 +80,7 @@ class TreeScreen(View):
         "crash": Rights.CHAOS,
         "restart": Rights.RW,
         "stop": Rights.RW,
+        "suspend": Rights.RW,
     }
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("w", "why", show=False),
@@ -86,12 +88,15 @@ class TreeScreen(View):
         Binding("X", "crash", show=False),
         Binding("R", "restart", show=False),
         Binding("S", "stop", show=False),
+        Binding("Z", "suspend", show=False),
     ]
 
     def __init__(self, desk: Desk, ink: Ink) -> None:
         super().__init__(desk, ink)
         self._sort = 0
         self._asked: tuple[str, int, int] | None = None
+        # What the filter lets through: rows show the way to each as well.
+        self._matching: Mapping[str, NodeRow] = {}
 
     def middle(self) -> ComposeResult:
         """The tree, its detail, the strip of events."""
@@ -123,7 +128,8 @@ class TreeScreen(View):
 
     def take(self, news: News) -> None:
         """Draw what changed."""
-        if news.of("nodes").reshaped or (news.second and self._sort):
+        ordered = self._sort or self.filter
+        if news.of("nodes").reshaped or (news.second and ordered):
             self.rows.show(self._lines())
         elif news.second:
             self.rows.redraw()
@@ -142,7 +148,8 @@ class TreeScreen(View):
     def _draw_titles(self) -> None:
         tree, rows = self.rows, self.desk.shown.nodes.rows
         sort = "" if not self._sort else f"  sort: {_SORTS[self._sort]}"
-        title = f"{plural(len(rows), 'node')}{sort}{self.filter_words()}"
+        found = f"{len(self._matching)} of " if self.filter else ""
+        title = f"{found}{plural(len(rows), 'node')}{sort}{self.filter_words()}"
         tree.border_title = self.ink.title(title)
         place = f"{tree.outline.row + 1}/{len(tree.outline.lines)}"
         tree.border_subtitle = self.ink.title(place)
@@ -169,14 +176,26 @@ class TreeScreen(View):
 
     def _lines(self) -> list[Line]:
         nodes = self.desk.shown.nodes.rows
-        keep = self._keep if self.filter else None
-        if self._sort == 0:
-            return tree_lines(nodes, self.rows.outline.folded, keep)
-        kept = {path: node for path, node in nodes.items() if not keep or keep(node)}
-        return flat_lines(sorted_ids(kept, self._sort_key()))
+        kept = nodes
+        if self.filter:
+            kept = {path: node for path, node in nodes.items() if self._keep(node)}
+        self._matching = kept
+        if self._sort:
+            return flat_lines(sorted_ids(kept, self._sort_key()))
+        keep = kept.__contains__ if self.filter else None
+        return tree_lines(nodes, self.rows.outline.folded, keep)
 
     def _keep(self, node: NodeRow) -> bool:
         return self.filter.matches(f"{node.path} {node.state} {node.label}")
+
+    def filtered(self) -> None:
+        """Show what passes; the cursor goes to the first that does, not to its parents."""
+        super().filtered()
+        if self.filter and self.rows.cursor not in self._matching:
+            rows = (line.id for line in self.rows.outline.lines)
+            first = next((path for path in rows if path in self._matching), None)
+            if first is not None:
+                self.rows.select(first)
 
     def _sort_key(self) -> Callable[[NodeRow], tuple[float, str]]:
         model, sort = self.desk.shown, _SORTS[self._sort]
@@ -321,6 +340,12 @@ class TreeScreen(View):
     def action_stop(self) -> None:
         """Stop the selected node."""
         self._want(Act.STOP)
+
+    def action_suspend(self) -> None:
+        """Suspend the selected agent; one that is suspended goes on."""
+        node = self.desk.shown.nodes.rows.get(self.rows.cursor or "")
+        is_suspended = node is not None and node.state == "suspended"
+        self._want(Act.RESUME if is_suspended else Act.SUSPEND)
 
     def _want(self, act: Act) -> None:
         if (path := self.rows.cursor) is not None:

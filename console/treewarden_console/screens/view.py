@@ -19,10 +19,8 @@ from treewarden_console.widgets import (
     Span,
     Tab,
     Tone,
-    alarms,
     headline,
-    length_of,
-    tabs,
+    tab_line,
 )
 
 from .places import PLACES
@@ -41,10 +39,6 @@ TABS = (
     Tab("Work", "Work"),
     Tab("Monitors", "Mon"),
 )
-
-
-WIDE = 100
-"""Cells from which on the keys beside the tabs are spelt out."""
 
 
 class Hint(NamedTuple):
@@ -135,10 +129,9 @@ class View(Screen[None]):
         """Say header, tabs and footer anew; they draw only what changed."""
         width = self.size.width
         self.query_one("#header", Bar).say(*headline(self.desk, self.ink, width))
-        keys = "/ filter  : go to  ? help" if width >= WIDE else "/ : ?"
-        right = [*alarms(self.desk.shown, width), (keys, Tone.MUTED)]
-        left = tabs(TABS, self.TAB, width - length_of(right) - 1)
-        self.query_one("#tabs", Bar).say(left, right)
+        self.query_one("#tabs", Bar).say(
+            *tab_line(TABS, self.TAB, self.desk.shown, width)
+        )
         self.query_one("#footer", Bar).say(self._footer(width))
 
     def _footer(self, width: int) -> list[Span]:

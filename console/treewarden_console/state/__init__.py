@@ -13,7 +13,14 @@ from .layers import find_layer, layer_number, layer_word
 from .model import EVERYTHING, UNWELL, Model, News
 from .series import FailureStrips, Rates, strip
 from .table import ALL, Changes, Table, sorted_ids
-from .tree import Line, Outline, children_of, flat_lines, tree_lines
+from .tree import (
+    Line,
+    Outline,
+    children_of,
+    flat_lines,
+    nodes_named,
+    tree_lines,
+)
 from .words import age, count, plural, rate, short_error, size, span, time_of_day
 
 __all__ = [
@@ -49,6 +56,7 @@ __all__ = [
     "flat_lines",
     "layer_number",
     "layer_word",
+    "nodes_named",
     "plural",
     "rate",
     "short_error",

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field, fields
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+import msgspec
+
 from treewarden.control.protocol import (
     AgentRow,
     AgentsUpdate,
@@ -109,7 +111,8 @@ class Tables:
     """All that is known as rows, by the names that `News` has for them.
 
     The first six are watched. Nobody tells of the others unasked: they are as old as the
-    last answer. `idle` subscriptions are durable ones that nobody takes events of.
+    last answer. `durable` are the durable subscriptions, also those that nobody takes
+    events of, which are not watched; and only an answer says how many bytes behind each is.
     """
 
     nodes: Table[NodeRow] = field(default_factory=_nodes)
@@ -118,7 +121,7 @@ class Tables:
     policies: Table[PolicyRow] = field(default_factory=Table)
     subscriptions: Table[SubscriptionRow] = field(default_factory=Table)
     alarms: Table[AlarmRow] = field(default_factory=Table)
-    idle: Table[SubscriptionRow] = field(default_factory=Table)
+    durable: Table[SubscriptionRow] = field(default_factory=Table)
     letters: Table[DeadLetterRow] = field(default_factory=Table)
     lines: Table[LineRow] = field(default_factory=Table)
     meetings: Table[MeetingRow] = field(default_factory=Table)
@@ -231,8 +234,8 @@ class Model(Tables):
     def take_answer(self, answer: Any) -> None:  # noqa: ANN401 - an answer with rows
         """Take the rows that were asked for, in place of those of the last answer."""
         if isinstance(answer, Subscriptions):
-            idle = [row for row in answer.rows if row.durable and not row.members]
-            self.idle.apply(((row.id, row) for row in idle), full=True)
+            durable = [row for row in answer.rows if row.durable]
+            self.durable.apply(((row.id, row) for row in durable), full=True)
         elif (place := _ANSWERED.get(type(answer))) is not None:
             name, id_of = place
             self.told |= {name}
@@ -241,12 +244,18 @@ class Model(Tables):
             self.cut = self.cut | {name} if answer.more else self.cut - {name}
 
     def all_subscriptions(self) -> dict[str, SubscriptionRow]:
-        """Those in memory and the idle ones; of an id in both, the former is newer."""
-        return self.subscriptions.rows | {
-            id_: row
-            for id_, row in self.idle.rows.items()
-            if id_ not in self.subscriptions.rows
-        }
+        """Those in memory and the idle ones."""
+        ids = (*self.subscriptions.rows, *self.durable.rows)
+        found = ((id_, self.subscription(id_)) for id_ in dict.fromkeys(ids))
+        return {id_: row for id_, row in found if row is not None}
+
+    def subscription(self, id_: str) -> SubscriptionRow | None:
+        """Of an id that is watched and was asked for, the former is newer."""
+        watched = self.subscriptions.rows.get(id_)
+        asked = self.durable.rows.get(id_)
+        if watched is None or asked is None:
+            return watched or asked
+        return msgspec.structs.replace(watched, lag_bytes=asked.lag_bytes)
 
     def sample(self, now: float) -> bool:
         """Turn counters into rates once a second; True when it did."""

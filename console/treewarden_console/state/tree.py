@@ -93,11 +93,11 @@ class Outline:
 def tree_lines(
     nodes: Mapping[str, NodeRow],
     folded: set[str],
-    keep: Callable[[NodeRow], bool] | None = None,
+    keep: Callable[[str], bool] | None = None,
 ) -> list[Line]:
     """The nodes as a tree, in start order; the runtime's own branch comes last.
 
-    With `keep`, only what it keeps and the way to it, and nothing is folded.
+    With `keep`, only the paths that it keeps and the way to them, and nothing is folded.
     """
     if keep is not None:
         nodes = _kept(nodes, keep)
@@ -126,17 +126,25 @@ def children_of(nodes: Mapping[str, NodeRow]) -> dict[str | None, list[str]]:
     return children
 
 
+def nodes_named(nodes: Mapping[str, NodeRow], typed: str) -> list[str]:
+    """The paths that `typed` may mean: a path, or an id, or failing that a part of one."""
+    if typed in nodes:
+        return [typed]
+    named = [path for path, node in nodes.items() if node.id == typed]
+    return named or [path for path in nodes if typed in path]
+
+
 def flat_lines(ids: Iterable[str]) -> list[Line]:
     """Ids as a list."""
     return [Line(id=id_) for id_ in ids]
 
 
 def _kept(
-    nodes: Mapping[str, NodeRow], keep: Callable[[NodeRow], bool]
+    nodes: Mapping[str, NodeRow], keep: Callable[[str], bool]
 ) -> dict[str, NodeRow]:
     wanted: set[str] = set()
-    for path, node in nodes.items():
-        at: str | None = path if keep(node) else None
+    for path in nodes:
+        at: str | None = path if keep(path) else None
         while at is not None and at in nodes and at not in wanted:
             wanted.add(at)
             at = nodes[at].parent

@@ -10,7 +10,7 @@ from .coordination_pages import line_page, meeting_page
 from .event_page import event_page
 from .event_table import EventTable
 from .gateway_page import gateway_page
-from .header import Tab, alarms, headline, tabs
+from .header import Tab, alarms, headline, tab_line, tabs
 from .ink import (
     DEGRADED,
     Ink,
@@ -38,7 +38,7 @@ from .page import BLANK, Page, heading, labelled
 from .policy_page import policy_page
 from .preview_page import preview_page
 from .state_page import state_page
-from .subscription_page import subscription_page
+from .subscription_page import pauses, subscription_page
 from .table_tree import BLANK_ROW, Cell, Column, TableTree
 from .why_page import why_page
 from .work_pages import collection_page, workflow_page
@@ -80,12 +80,14 @@ __all__ = [
     "node_look",
     "node_page",
     "operation_page",
+    "pauses",
     "policy_page",
     "preview_page",
     "receiver",
     "state_look",
     "state_page",
     "subscription_page",
+    "tab_line",
     "tabs",
     "why_page",
     "workflow_page",

@@ -22,7 +22,16 @@ WIDE = 100
 """Cells from which on the header spells things out."""
 
 _GAP: Span = ("  ", Tone.TEXT)
-_WORST = ("running", "starting", "restarting", "failed", "stuck", "suspended")
+_COUNTED = (
+    "running",
+    "starting",
+    "restarting",
+    "failed",
+    "stuck",
+    "suspended",
+    "stopping",
+    "stopped",
+)
 # The worst first.
 _SEVERITY_TONES: Final[dict[Literal["critical", "warning"], Tone]] = {
     "critical": Tone.BAD,
@@ -71,7 +80,7 @@ def _states(model: Model, ink: Ink, *, wide: bool) -> list[Span]:
     spans: list[Span] = []
     if wide:
         spans.append((f"nodes {states.total()}: ", Tone.MUTED))
-    for state in _WORST:
+    for state in _COUNTED:
         if states[state]:
             look = NODE_LOOKS[state]
             gap = " " if wide else ""
@@ -103,21 +112,38 @@ class Tab(NamedTuple):
     short: str
 
 
-def tabs(names: Sequence[Tab], active: int, width: int) -> list[Span]:
-    """The second line: which screens there are, and which is shown.
+def tab_line(
+    names: Sequence[Tab], active: int, model: Model, width: int
+) -> tuple[list[Span], list[Span]]:
+    """The second line: on the left the screens; on the right alarms, and keys for all.
 
-    Names are spelt out as far as `width` cells allow.
+    The right part is spelt out where that leaves the screens their names.
     """
+    spelt_out = alarms(model, width), "/ filter  : go to  ? help"
+    for told, keys in (spelt_out, (alarms(model, 0), "/ : ?")):
+        right = [*told, (keys, Tone.MUTED)]
+        room = width - length_of(right) - 1
+        if width >= WIDE and room >= length_of(_labelled(_short(names), active)):
+            break
+    return tabs(names, active, room), right
+
+
+def tabs(names: Sequence[Tab], active: int, width: int) -> list[Span]:
+    """Which screens there are, and which is shown, in `width` cells if possible."""
     spelt = (
         [f"{at} {tab.name}" for at, tab in enumerate(names, 1)],
-        [f"{at}{tab.short}" for at, tab in enumerate(names, 1)],
+        _short(names),
         [f"{at}" for at, _ in enumerate(names, 1)],
     )
-    lines = [_tab_line(labels, active) for labels in spelt]
+    lines = [_labelled(labels, active) for labels in spelt]
     return next((line for line in lines if length_of(line) <= width), lines[-1])
 
 
-def _tab_line(labels: Sequence[str], active: int) -> list[Span]:
+def _short(names: Sequence[Tab]) -> list[str]:
+    return [f"{at}{tab.short}" for at, tab in enumerate(names, 1)]
+
+
+def _labelled(labels: Sequence[str], active: int) -> list[Span]:
     return [
         (f"[{label}]", Tone.TAB) if at == active else (f" {label} ", Tone.MUTED)
         for at, label in enumerate(labels)

@@ -108,7 +108,7 @@ def _agent(desk: Desk, ink: Ink, agent: AgentRow, *, brief: bool) -> list[Spans]
     if agent.waiting_senders:
         wait = plural(agent.waiting_senders, "sender waits", "senders wait")
         mailbox.append((f"  {wait}", Tone.BAD))
-    if agent.doing not in ("", "idle"):
+    if agent.doing not in ("", "idle", "suspended"):
         mailbox.append((f"  in {agent.doing}", Tone.MOVING))
     work = f"{count(agent.handled)} handled  {rate(desk.shown.rates.get(agent.path))}/s"
     handled: list[Span] = [(work, Tone.TEXT)]
@@ -202,7 +202,7 @@ def _story(told: Explanation) -> list[Spans]:
             file, line, name = told.fault.frames[-1]
             short = file.rsplit("/", 1)[-1]
             lines.append(labelled("at", (f"{short}:{line} {name}", Tone.TEXT)))
-    if told.by:
+    if told.by not in told.sentence:
         lines.append(labelled("by", (told.by, Tone.TEXT)))
     if told.took_down:
         lines.append(labelled("took down", (", ".join(told.took_down), Tone.TEXT)))

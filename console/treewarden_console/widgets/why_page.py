@@ -32,7 +32,7 @@ def why_page(told: Explanation, ink: Ink, zone: tzinfo | None) -> list[Spans]:
     )
     for label, text in (
         ("origin", told.origin if told.origin != told.path else ""),
-        ("by", told.by),
+        ("by", told.by if told.by not in told.sentence else ""),
         ("message", told.message),
         ("took down", ", ".join(told.took_down)),
     ):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import sys
 import traceback
 from pathlib import Path
@@ -85,6 +86,11 @@ def _application(found: object, target: str) -> Application:
 
     if isinstance(found, Application):
         return found
+    if inspect.iscoroutinefunction(found):
+        raise ConfigError(
+            f"{target} is an async function; an Application, or a plain function that"
+            " makes one, is run"
+        )
     if not callable(found) or isinstance(found, type):
         raise ConfigError(f"{target} is {_kind(found)}, not a treewarden.Application")
     try:

@@ -491,7 +491,13 @@ def meetings_text(rows: Sequence[MeetingRow]) -> str:
 
 
 def subscriptions_text(rows: Sequence[SubscriptionRow]) -> str:
-    """A table of subscriptions and their accounts."""
+    """A table of subscriptions and their accounts, and one of the durable ones' places."""
+    durable = [row for row in rows if row.durable]
+    tables = [_accounts(rows), _places(durable)] if durable else [_accounts(rows)]
+    return "\n\n".join(tables)
+
+
+def _accounts(rows: Sequence[SubscriptionRow]) -> str:
     return table(
         (
             "SUBSCRIPTION",
@@ -499,28 +505,57 @@ def subscriptions_text(rows: Sequence[SubscriptionRow]) -> str:
             "DELIVERED",
             "DROPPED",
             "PENDING",
-            "CURSOR",
-            "LAG",
-            "MEMBERS",
+            "REFUSED",
             "LOST TO",
             "LAST FAULT",
         ),
         (
             (
                 row.id,
-                row.published,
+                _at_least(row.published, row.uncounted),
                 row.delivered,
                 row.dropped,
-                row.pending,
-                row.cursor if row.durable else "-",
-                row.lag if row.durable else "-",
-                row.members if row.durable else "-",
+                _at_least(row.pending, row.uncounted),
+                row.refused,
                 " ".join(f"{reason}={n}" for reason, n in row.dropped_by.items()),
                 row.last_fault,
             )
             for row in rows
         ),
     )
+
+
+def _places(rows: Sequence[SubscriptionRow]) -> str:
+    return table(
+        (
+            "DURABLE",
+            "MEMBERS",
+            "CURSOR",
+            "LAG",
+            "BYTES",
+            "GAPS",
+            "PAUSED",
+            "RETENTION",
+        ),
+        (
+            (
+                row.id,
+                row.members,
+                row.cursor,
+                row.lag,
+                "-" if row.lag_bytes is None else row.lag_bytes,
+                row.gaps,
+                row.paused,
+                f"{row.retention}, holds the journal" if row.holds else row.retention,
+            )
+            for row in rows
+        ),
+    )
+
+
+def _at_least(number: int, uncounted: int) -> str:
+    """A number, and whether it may be more."""
+    return f"{number}+" if uncounted else f"{number}"
 
 
 def letters_text(rows: Sequence[DeadLetterRow]) -> str:

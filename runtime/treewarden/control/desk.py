@@ -21,7 +21,13 @@ from treewarden.coordination import ExchangeBody
 from treewarden.errors import NameUnknown, NotAllowed, NotRunning, Outdated
 from treewarden.injection import POINTS, parse_plan
 from treewarden.monitors import resident_bytes
-from treewarden.store import StateFilter, load_steps, load_subscriptions
+from treewarden.store import (
+    StateFilter,
+    bytes_behind,
+    load_backlog,
+    load_steps,
+    load_subscriptions,
+)
 from treewarden.supervision import (
     Directory,
     Kind,
@@ -71,6 +77,7 @@ if TYPE_CHECKING:
     from treewarden.injection import Injections
     from treewarden.monitors import Monitors
     from treewarden.resilience import Circuits, Policies
+    from treewarden.store import StoredSubscription
     from treewarden.workflows import Workflows
 
     from .protocol import Message, Topic
@@ -167,6 +174,8 @@ class Desk:
             "preview": self._preview,
             "restart": self._restart,
             "stop": self._stop,
+            "suspend": self._suspend,
+            "resume": self._resume,
             "inject": self._inject,
             "injections": self._injections_list,
             "load": self._load,
@@ -325,7 +334,9 @@ class Desk:
             return []
         found = bus.statistics()
         rows = [subscription_row(one) for one in found.subscriptions]
-        return rows + [durable_row(one) for one in found.durable]
+        return rows + [
+            durable_row(one, bus.pause((one.owner, one.name))) for one in found.durable
+        ]
 
     def _process_row(self) -> wire.ProcessRow:
         usage = resource.getrusage(resource.RUSAGE_SELF)
@@ -419,14 +430,28 @@ class Desk:
     async def _subscriptions(
         self, _: wire.GetSubscriptions, __: Client
     ) -> wire.Subscriptions:
-        store = self._store()
-        stored = await store.read(load_subscriptions)
+        stored = await self._store().read(load_subscriptions)
         rows = self._subscription_rows()
         there = {one.id for one in rows if one.durable}
-        idle = [idle_row(one, store.position) for one in stored]
+        looked_up = [await self._with_lag_bytes(one) for one in rows]
+        idle = [one for one in stored if durable_id(*one.key) not in there]
         return wire.Subscriptions(
-            rows=rows + [one for one in idle if one.id not in there]
+            rows=looked_up + [await self._idle_row(one) for one in idle]
         )
+
+    async def _with_lag_bytes(self, row: wire.SubscriptionRow) -> wire.SubscriptionRow:
+        if not row.durable:
+            return row
+        behind = partial(bytes_behind, after=row.cursor)
+        return msgspec.structs.replace(row, lag_bytes=await self._store().read(behind))
+
+    async def _idle_row(self, one: StoredSubscription) -> wire.SubscriptionRow:
+        store, bus = self._store(), self._surroundings.bus
+        if bus is None:
+            raise NotRunning("the bus is not running")
+        behind = partial(load_backlog, after=one.cursor, pattern=one.pattern)
+        backlog = await store.read(behind)
+        return idle_row(one, bus.pause(one.key), backlog, store.position)
 
     async def _subscription(
         self, params: wire.SubscriptionAct, client: Client
@@ -528,6 +553,8 @@ class Desk:
         return await explain(self._directory.resolve(params.path), self._store())
 
     async def _preview(self, params: wire.GetPreview, _: Client) -> wire.Preview:
+        if params.act in (wire.Act.SUSPEND, wire.Act.RESUME):
+            self._body(params.path)
         return preview(params.act, self._directory.resolve(params.path))
 
     # --- acting --------------------------------------------------------------------------------
@@ -566,6 +593,34 @@ class Desk:
             path=node.path,
             incarnation=node.incarnation,
         )
+
+    async def _suspend(self, params: wire.Suspend, client: Client) -> wire.Done:
+        ref = self._agent_to("suspend", params, client)
+        ref.suspend()
+        return wire.Done(
+            sentence=f"{ref.path} takes no more messages until it is resumed",
+            path=ref.path,
+            incarnation=ref.incarnation,
+        )
+
+    async def _resume(self, params: wire.Resume, client: Client) -> wire.Done:
+        ref = self._agent_to("resume", params, client)
+        ref.resume()
+        return wire.Done(
+            sentence=f"{ref.path} takes messages",
+            path=ref.path,
+            incarnation=ref.incarnation,
+        )
+
+    def _agent_to(
+        self, act: str, params: wire.Suspend | wire.Resume, client: Client
+    ) -> AgentRef[Any]:
+        """The agent that is aimed at; that somebody did it is recorded."""
+        node, _ = self._aim(params.path, params.incarnation)
+        path = self._body(node.path).node.path
+        by = client.operator or client.name
+        self._record(f"operator.{act}", {"path": path}, by)
+        return AgentRef(self._directory, path)
 
     async def _inject(self, params: wire.Inject, client: Client) -> wire.Done:
         node, _ = self._aim(params.path, params.incarnation)

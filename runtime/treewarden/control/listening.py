@@ -15,6 +15,7 @@ from __future__ import annotations
 import fcntl
 import itertools
 import os
+import select
 import socket
 import stat
 import struct
@@ -59,6 +60,19 @@ def peer_of(connection: socket.socket | trio.socket.SocketType) -> Peer:
     raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
     pid, uid, _ = struct.unpack("3i", raw)
     return Peer(uid=uid, pid=pid)
+
+
+def has_room(connection: socket.socket | trio.socket.SocketType) -> bool:
+    """Whether what is sent now is taken at once: the other end has read most of the rest.
+
+    One that we have closed has none; what is sent to it says so.
+    """
+    descriptor = connection.fileno()
+    if descriptor < 0:
+        return False
+    room = select.poll()
+    room.register(descriptor, select.POLLOUT)
+    return bool(room.poll(0))
 
 
 def may_connect(peer: Peer, owner: int) -> bool:

@@ -202,8 +202,13 @@ class SubscriptionRow(Message, frozen=True, kw_only=True):
     """published = delivered + dropped + pending, at all times.
 
     Of a `durable` one, all up to position `cursor` is over and `lag` entries of the
-    journal are behind it; without `members` nobody takes its events, and only these two
-    are known.
+    journal are behind it, which are `lag_bytes` (null in what is watched: only the
+    journal knows). `retention` is what the journal does when it has come to its limits;
+    for one that `holds` it is beyond them. So many publishers are `paused` by it, or were
+    `refused`. There were so many `gaps`: losses of which the next event tells.
+
+    Without `members` nobody takes its events. What was published to it is counted from
+    its cursor on then, without the last `uncounted` entries of the journal.
     """
 
     id: str
@@ -225,6 +230,12 @@ class SubscriptionRow(Message, frozen=True, kw_only=True):
     waiting: int = 0
     redelivered: int = 0
     last_fault: str = ""
+    retention: str = ""
+    holds: bool = False
+    paused: int = 0
+    gaps: int = 0
+    lag_bytes: int | None = None
+    uncounted: int = 0
 
 
 class DeadLetterRow(Message, frozen=True, kw_only=True):
@@ -799,6 +810,8 @@ class Act(StrEnum):
 
     RESTART = "restart"
     STOP = "stop"
+    SUSPEND = "suspend"
+    RESUME = "resume"
     CRASH = "crash"
 
 
@@ -838,6 +851,22 @@ class Restart(Message, frozen=True, kw_only=True):
 
 class Stop(Message, frozen=True, kw_only=True):
     """Stop a node and leave it stopped."""
+
+    path: str
+    incarnation: int | None = None
+    key: str = ""
+
+
+class Suspend(Message, frozen=True, kw_only=True):
+    """Have an agent take no message until it is resumed, restarted or stopped."""
+
+    path: str
+    incarnation: int | None = None
+    key: str = ""
+
+
+class Resume(Message, frozen=True, kw_only=True):
+    """Let a suspended agent go on."""
 
     path: str
     incarnation: int | None = None
@@ -1049,6 +1078,8 @@ METHODS: Final[dict[str, Method]] = {
     "preview": Method(GetPreview, Preview),
     "restart": Method(Restart, Done, Rights.RW),
     "stop": Method(Stop, Done, Rights.RW),
+    "suspend": Method(Suspend, Done, Rights.RW),
+    "resume": Method(Resume, Done, Rights.RW),
     "circuit": Method(CircuitAct, Done, Rights.RW),
     "acknowledge": Method(Acknowledge, Done, Rights.RW),
     "call": Method(Call, CallResult, Rights.RW),

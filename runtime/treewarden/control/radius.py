@@ -6,7 +6,7 @@ happens then.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 
 import trio
 
@@ -28,6 +28,13 @@ if TYPE_CHECKING:
     from treewarden.supervision import Node
 
 
+_SENTENCES: Final = {
+    Act.STOP: "stops and stays stopped",
+    Act.SUSPEND: "takes no more messages until it is resumed; they wait",
+    Act.RESUME: "takes messages again",
+}
+
+
 def subtree(node: Node) -> list[Node]:
     """A node and all below it, parents before children, siblings in start order."""
     found = [node]
@@ -45,6 +52,8 @@ def preview(act: Act, node: Node) -> Preview:
             return _planned(act, node, stops=[node], starts=[])
         case Act.RESTART:
             return _planned(act, node, stops=[node], starts=[node])
+        case Act.SUSPEND | Act.RESUME:
+            return _planned(act, node, stops=[], starts=[])
         case Act.CRASH:
             return _crashed(node)
 
@@ -84,7 +93,7 @@ def _planned(
     parent = node.parent
     window = parent.window_of(node) if isinstance(parent, Supervisor) else None
     stopping = [n for top in stops for n in subtree(top)]
-    agents = [n for n in stopping if n.body.kind is Kind.AGENT]
+    agents = [n for n in stopping or [node] if n.body.kind is Kind.AGENT]
     return Preview(
         act=act,
         path=node.path,
@@ -112,8 +121,8 @@ def _sentence(
     if gives_up:
         who = others[0] if others else node.path
         return f"this spends the restart budget: {who} gives up"
-    if act is Act.STOP:
-        return f"{node.path} stops and stays stopped"
+    if act in _SENTENCES:
+        return f"{node.path} {_SENTENCES[act]}"
     if not starts:
         return f"{node.path} ends and is not started again ({node.spec.restart})"
     if others:

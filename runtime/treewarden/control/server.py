@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import os
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Final, cast
 
 import trio
@@ -21,7 +22,7 @@ from treewarden.exits import Fault
 from treewarden.injection import places
 
 from .acts import Acts, Refusal
-from .listening import Peer, claim, may_connect, peer_of
+from .listening import Peer, claim, has_room, may_connect, peer_of
 from .protocol import (
     METHODS,
     PROTOCOL,
@@ -183,11 +184,19 @@ class ControlServer:
             self._strangers += 1
             await stream.aclose()
             return
-        await self.converse(stream, peer)
+        await self.converse(stream, peer, partial(has_room, stream.socket))
 
-    async def converse(self, stream: trio.abc.Stream, peer: Peer) -> None:
-        """Talk to one client until it leaves; nothing but cancellation comes out."""
-        conversation = _Conversation(self, stream, peer)
+    async def converse(
+        self,
+        stream: trio.abc.Stream,
+        peer: Peer,
+        is_ready: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Talk to one client until it leaves; nothing but cancellation comes out.
+
+        `is_ready` says whether a send waits for this process only, and not for the client.
+        """
+        conversation = _Conversation(self, stream, peer, is_ready)
         self._accepted += 1
         try:
             await places.CONTROL_ACCEPT.pass_by()
@@ -254,6 +263,7 @@ class _Conversation:
     server: ControlServer
     stream: trio.abc.Stream
     peer: Peer
+    is_ready: Callable[[], bool]
     session: ServerSession = field(default_factory=ServerSession)
     interval: float = 0.1
     _rows: dict[Topic, WatchedRows] = field(default_factory=dict)
@@ -264,6 +274,8 @@ class _Conversation:
         default_factory=lambda: trio.Semaphore(REQUESTS_AT_ONCE)
     )
     _updates: trio.CancelScope | None = None
+    # Seconds for which the client kept us waiting since updates were last counted.
+    _waited: float = 0.0
 
     @property
     def watches(self) -> bool:
@@ -400,19 +412,19 @@ class _Conversation:
         with scope:
             while self.watches:
                 await places.CONTROL_NOTICE.pass_by()
-                began = trio.current_time()
                 for topic in list(self._rows):
                     await self._tell_rows(topic)
                 if self._events is not None:
                     await self._tell_events(self._events, client)
-                self._count_missed(trio.current_time() - began)
+                self._count_missed()
                 await trio.sleep(self.interval)
         self._updates = None
 
-    def _count_missed(self, took: float) -> None:
+    def _count_missed(self) -> None:
         """Updates that were never made because the client was not ready for them."""
+        waited, self._waited = self._waited, 0.0
         for watched in self._rows.values():
-            watched.missed += int(took / self.interval)
+            watched.missed += int(waited / self.interval)
 
     async def _tell_rows(self, topic: Topic) -> None:
         watched = self._rows.get(topic)
@@ -468,7 +480,10 @@ class _Conversation:
         async with self._sending:
             view = memoryview(frame)
             for start in range(0, len(view), _SEND_BYTES):
+                ready, began = self.is_ready(), trio.current_time()
                 with trio.move_on_after(CUT_OFF_SECONDS) as patience:
                     await self.stream.send_all(view[start : start + _SEND_BYTES])
+                if not ready:
+                    self._waited += trio.current_time() - began
                 if patience.cancelled_caught:
                     raise _CutOff

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from treewarden.bus import durable_id
+from treewarden.bus import Reason, durable_id
 from treewarden.exits import Fault, describe
 
 from .protocol import (
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from treewarden.agents import AgentStatistics, DeadLetter
-    from treewarden.bus import DurableStatistics, SubscriptionStatistics
+    from treewarden.bus import DurableStatistics, Pause, SubscriptionStatistics
     from treewarden.coordination import (
         BallotStatistics,
         BarrierStatistics,
@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     )
     from treewarden.resilience import CircuitStatistics, PolicyStatistics
     from treewarden.store import (
+        Backlog,
         Collection,
         FaultRecord,
         JournalEntry,
@@ -332,22 +333,43 @@ def subscription_row(subscription: SubscriptionStatistics) -> SubscriptionRow:
     )
 
 
-def durable_row(subscription: DurableStatistics) -> SubscriptionRow:
+def durable_row(subscription: DurableStatistics, pause: Pause) -> SubscriptionRow:
     """A durable subscription's account."""
-    return _row(SubscriptionRow, subscription, durable=True)
+    return _row(
+        SubscriptionRow,
+        subscription,
+        durable=True,
+        paused=pause.paused,
+        refused=pause.refused,
+    )
 
 
-def idle_row(one: StoredSubscription, position: int) -> SubscriptionRow:
+def idle_row(
+    one: StoredSubscription, pause: Pause, backlog: Backlog, position: int
+) -> SubscriptionRow:
     """A durable subscription that nobody takes events of."""
+    expired = backlog.expired
     return SubscriptionRow(
         id=durable_id(*one.key),
         pattern=one.pattern,
         owner=one.owner,
+        published=expired + backlog.events,
+        dropped=expired,
+        pending=backlog.events,
+        # As it will say itself when it is opened.
+        dropped_by={str(Reason.EXPIRED): expired} if expired else {},
+        refused=pause.refused,
         durable=True,
         members=0,
         cursor=one.cursor,
         lag=max(0, position - one.cursor),
         last_fault="" if one.sound else "its row is damaged",
+        retention=one.retention,
+        holds=pause.holds,
+        paused=pause.paused,
+        gaps=1 if expired else 0,
+        lag_bytes=backlog.size_bytes,
+        uncounted=backlog.uncounted,
     )
 
 

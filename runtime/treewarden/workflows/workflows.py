@@ -183,7 +183,9 @@ class Workflows:
         `version` when the steps change; those that began with another one go on with the
         function that was registered for it, and without one they wait. The newest version
         is what is started. Again under a name and version: the new one takes the place.
-        `retry` is for steps that bring none; None is three attempts.
+        `retry` is for steps that bring none; None is three attempts. `Refused` out of the
+        function, or a step that failed for good, ends the workflow at once, and what was
+        done is compensated; another exception is a crash, and tried again within a budget.
 
         Raises:
             TypeError, ValueError: it cannot be a workflow.

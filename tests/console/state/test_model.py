@@ -123,11 +123,23 @@ def test_a_durable_subscription_is_idle_until_somebody_takes_its_events(
     model = live(canned)
     idle = canned.idle_subscription()
     model.take_answer(Subscriptions(rows=[*canned.subscriptions(), idle]))
-    assert list(model.idle.rows) == ["reports"]
     assert len(model.all_subscriptions()) == 4
     taken = msgspec.structs.replace(idle, members=1, published=3, delivered=3)
     model.apply(BusUpdate(sequence=2, rows=[taken]), 101.0)
-    assert model.all_subscriptions()["reports"] == taken
+    assert model.subscription("reports") == taken
+
+
+def test_how_far_behind_a_subscription_is_in_bytes_is_as_old_as_the_last_answer(
+    canned: Any,
+) -> None:
+    model = live(canned)
+    (census, *_) = canned.subscriptions()
+    asked = msgspec.structs.replace(census, lag_bytes=1 << 20, pending=1)
+    assert model.subscription(census.id) == census
+    model.take_answer(Subscriptions(rows=[asked]))
+    shown = model.subscription(census.id)
+    assert shown == msgspec.structs.replace(census, lag_bytes=1 << 20)
+    assert model.all_subscriptions()[census.id] == shown
 
 
 def test_a_held_picture_keeps_its_policies_subscriptions_and_letters(

@@ -8,7 +8,7 @@ import pytest
 
 from treewarden.control.protocol import AlarmsUpdate
 from treewarden_console.state import Model
-from treewarden_console.widgets import Tab, Tone, alarms, length_of, tabs
+from treewarden_console.widgets import Tab, Tone, alarms, length_of, tab_line, tabs
 
 WIDE, SMALL = 120, 80
 
@@ -67,3 +67,27 @@ def test_screens_are_named_as_far_as_there_is_room(width: int, line: str) -> Non
     spans = tabs(TABS, 1, width)
     assert "".join(text for text, _ in spans) == line
     assert length_of(spans) == len(line)
+
+
+@pytest.mark.parametrize(
+    ("width", "left", "right"),
+    [
+        (120, " 1 Tree [2 Circuits] 3 Monitors ", "! 1 alarm: 1 warning  / filter"),
+        (100, " 1 Tree [2 Circuits] 3 Monitors ", "! 1 alarm: 1 warning  / filter"),
+        (80, " 1 Tree [2 Circuits] 3 Monitors ", "! 1 alarm  / : ?"),
+    ],
+)
+def test_alarms_and_keys_are_spelt_out_where_there_is_room(
+    canned: Any, width: int, left: str, right: str
+) -> None:
+    line = tab_line(TABS, 1, told(canned.alarm(1)), width)
+    shown = ["".join(text for text, _ in spans) for spans in line]
+    assert shown[0] == left
+    assert shown[1].startswith(right)
+
+
+def test_the_names_of_screens_matter_more_than_those_of_keys(canned: Any) -> None:
+    many = tuple(Tab(f"Screen {number}", "Scr") for number in range(12))
+    left, right = tab_line(many, 0, told(canned.alarm(1)), 100)
+    assert "12Scr" in "".join(text for text, _ in left)
+    assert "".join(text for text, _ in right) == "! 1 alarm  / : ?"

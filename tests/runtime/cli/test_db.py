@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -27,6 +29,10 @@ from treewarden import (
 )
 from treewarden.cli.claims import Claims
 from treewarden.cli.commands import app
+from treewarden.cli.commands.files import NEWEST
+from treewarden.clock import wall_ns
+from treewarden.config import state_folder
+from treewarden.ids import new_id
 from treewarden.store import (
     Belonging,
     DurableMap,
@@ -35,13 +41,18 @@ from treewarden.store import (
     StateWrite,
     StoredMessage,
     Unit,
+    copies,
+    insert_applied,
     insert_letter,
     insert_message,
     open_store,
 )
+from treewarden.store.journal import END
 
 if TYPE_CHECKING:
     from typer.testing import Result
+
+    from treewarden.store import Write
 
 FIRST_SCHEMA = Path(__file__).parents[2] / "data" / "schema_1.sql"
 
@@ -70,7 +81,7 @@ def file(tmp_path: Path) -> Path:
             for path in ("/counter", "/other"):
                 unit = Unit(path)
                 unit.state = StateWrite("Counter", 1, 1, b'{"total":3}')
-                unit.events = [StagedEvent("counted", b'{"n":1}', 5, path)]
+                unit.events = [StagedEvent("counted", b'{"n":1}', wall_ns(), path)]
                 queue = DurableQueue(store, path, "pending", int)
                 await queue.put(7, key="k")
                 queue.seal(unit)
@@ -92,6 +103,22 @@ def db(file: Path) -> Db:
         return result
 
     return run
+
+
+def write(file: Path, *writes: Write) -> None:
+    """Commit something as a runtime does, and end the run."""
+
+    async def hand_over() -> None:
+        async with open_store(file) as store:
+            store.hand_over(Unit("/counter", writes=[*writes]))
+
+    trio.run(hand_over)
+
+
+async def outcomes(file: Path, ids: list[str]) -> list[str]:
+    """What the next run says of them."""
+    async with open_store(file) as store:
+        return [str(await store.outcome(id_)) for id_ in ids]
 
 
 def change(file: Path, statement: str) -> None:
@@ -170,6 +197,44 @@ def test_what_is_no_database_of_ours_is_refused(db: Db, file: Path) -> None:
     file.unlink()
     assert f"there is no file {file}" in db("check", status=1).output
     assert not file.exists()
+
+
+@pytest.mark.parametrize("command", ["check", "vacuum"])
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("loop.db", "cannot be a file"),
+        ("~nobody-here/x.db", "cannot be a file"),
+        ("a" * 300, "File name too long"),
+        ("folder.db", "no file"),
+        ("fifo.db", "no file"),
+        ("none.db", "there is no file"),
+    ],
+)
+def test_what_cannot_be_a_file_is_one_clear_sentence(
+    tmp_path: Path, command: str, name: str, says: str
+) -> None:
+    (tmp_path / "loop.db").symlink_to(tmp_path / "loop.db")
+    (tmp_path / "folder.db").mkdir()
+    os.mkfifo(tmp_path / "fifo.db")
+    file = name if name.startswith("~") else str(tmp_path / name)
+    result = CliRunner().invoke(app, ["db", *command.split(), "--db", file])
+    assert (result.exit_code, result.output.count("\n")) == (1, 1)
+    assert says in result.output
+
+
+def test_what_lies_beside_the_files_does_not_keep_the_only_one_from_being_found(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    folder = state_folder()
+    folder.mkdir(parents=True)
+    shutil.copy(file, folder / "shop.db")
+    (folder / "folder.db").mkdir()
+    (folder / "gone.db").symlink_to(folder / "nowhere")
+    os.mkfifo(folder / "fifo.db")
+    result = CliRunner().invoke(app, ["db", "check", "--json"])
+    assert json.loads(result.output)["application"] == "shop"
 
 
 def test_a_newer_file_is_refused_by_every_command_and_keeps_every_byte(
@@ -331,6 +396,13 @@ def test_the_journal_is_shown_as_a_runtime_shows_it(db: Db) -> None:
     assert db("journal", "--pattern", "nothing").output == ""
 
 
+@pytest.mark.parametrize("option", ["--since", "--at"])
+def test_a_position_that_no_journal_has_is_refused(db: Db, option: str) -> None:
+    assert NEWEST == END
+    assert "Invalid value" in db("journal", option, "9" * 20, status=2).output
+    assert db("journal", option, str(NEWEST)).output.count("\n") in (0, 2)
+
+
 def test_everything_is_exported_and_damage_says_so(db: Db, file: Path) -> None:
     exported = [json.loads(line) for line in db("export").output.splitlines()]
     states = [row for row in exported if row["table"] == "agent_state"]
@@ -439,6 +511,51 @@ def test_what_a_replaced_file_still_had_in_its_log_goes_with_it(
     assert db("check").output.endswith("no damage\n")
 
 
+def test_a_log_whose_file_is_gone_is_not_read_into_the_backup_that_comes(
+    db: Db, file: Path, tmp_path: Path
+) -> None:
+    """A11: a killed runtime leaves a log; somebody removes the file, and not the log."""
+    copy = tmp_path / "copy.db"
+    db("backup", str(copy))
+    with closing(sqlite3.connect(file, isolation_level=None)) as killed:
+        killed.execute("PRAGMA wal_autocheckpoint = 0").fetchall()
+        killed.execute("UPDATE agent_state SET store_as = 'Late'")
+        log = file.with_name("shop.db-wal").read_bytes()
+    file.unlink()
+    file.with_name("shop.db-wal").write_bytes(log)
+    assert "shop.db-wal is there already" in db("restore", str(copy), status=1).output
+    done = json.loads(db("restore", str(copy), "--replace", "--json").output)
+    assert rows(file, "SELECT DISTINCT store_as FROM agent_state") == ["Counter"]
+    assert db("check").output.endswith("no damage\n")
+    assert Path(done["kept"]).read_bytes() == log
+
+
+def test_a_file_that_is_read_is_not_put_aside_without_its_log(
+    db: Db, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What its log has would be apart from it if the restore were killed half-way."""
+    copy = tmp_path / "copy.db"
+    db("backup", str(copy))
+    real = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", partial(real, timeout=0))
+    with closing(real(file, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM agent_state").fetchall()
+        change(file, "UPDATE agent_state SET store_as = 'Late'")
+        output = db("restore", str(copy), "--replace", status=1).output
+    assert "is read by another process; have it end" in output
+    assert rows(file, "SELECT DISTINCT store_as FROM agent_state") == ["Late"]
+
+
+def test_of_two_copies_within_a_second_neither_is_lost(
+    db: Db, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(copies, "wall_ns", lambda: 5)
+    made = [json.loads(db("backup", "--json").output)["path"] for _ in range(3)]
+    assert len({*made}) == 3
+    assert all(Path(one).exists() for one in made)
+
+
 def test_a_damaged_backup_is_not_restored(db: Db, file: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy.db"
     db("backup", str(copy))
@@ -486,6 +603,23 @@ def test_damaged_rows_are_taken_out_and_kept(db: Db, file: Path) -> None:
     assert rows(file, "SELECT path FROM queue_item") == ["/counter"]
 
 
+@pytest.mark.parametrize("table", ["applied", "committed_range", "meta"])
+def test_what_is_taken_out_is_not_denied_afterwards(
+    db: Db, file: Path, table: str
+) -> None:
+    """A8: of an id whose row was removed nobody says that it was not applied."""
+    id_ = new_id()
+    write(file, insert_applied("/counter", id_, wall_ns(), None))
+    (boot,) = rows(file, "SELECT value FROM meta WHERE key = 'boot'")
+    ids = [id_, f"{boot}:1", new_id()]
+    change(file, f"UPDATE {table} SET crc = crc + 1")  # noqa: S608 - our own names
+    db("scrub", "--remove")
+    known, call, earlier, later = trio.run(outcomes, file, [*ids, new_id()])
+    assert known == ("forgotten" if table == "applied" else "applied")
+    assert call == ("forgotten" if table == "committed_range" else "applied")
+    assert (earlier, later) == ("forgotten", "not_applied")
+
+
 def test_a_vacuum_gives_free_pages_back(db: Db, file: Path) -> None:
     change(file, "CREATE TABLE filler AS SELECT zeroblob(1000000) AS x")
     change(file, "DROP TABLE filler")
@@ -493,6 +627,38 @@ def test_a_vacuum_gives_free_pages_back(db: Db, file: Path) -> None:
     assert done["after_bytes"] < done["before_bytes"] - 900_000
     assert done["after_bytes"] == file.stat().st_size
     assert load(file, "/counter") == b'{"total":3}'
+
+
+MEASURED_VACUUM = """
+import resource, sys
+from pathlib import Path
+from treewarden.store import vacuum_file
+vacuum_file(Path(sys.argv[2]))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+vacuum_file(Path(sys.argv[1]))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def test_a_vacuum_does_not_hold_the_file_in_memory(file: Path, tmp_path: Path) -> None:
+    small = tmp_path / "small.db"
+    shutil.copy(file, small)
+    change(
+        file,
+        "CREATE TABLE filler AS WITH RECURSIVE n(i) AS"
+        " (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 240)"
+        " SELECT zeroblob(100000) AS x FROM n",
+    )
+    command = [sys.executable, "-c", MEASURED_VACUUM, str(file), str(small)]
+    grown = int(subprocess.check_output(command))
+    unit = 1024 if sys.platform == "linux" else 1
+    assert grown * unit < file.stat().st_size / 2
+    assert {one.name for one in tmp_path.iterdir()} == {
+        "shop.db",
+        "shop.db.lock",
+        "small.db",
+        "small.db.lock",
+    }
 
 
 def test_what_is_stored_under_a_path_moves_to_another(db: Db, file: Path) -> None:
@@ -519,6 +685,9 @@ def test_what_is_stored_under_a_path_moves_to_another(db: Db, file: Path) -> Non
         ),
         ("/gone", "/new", "nothing is stored under /gone"),
         ("/counter", "new", "is no path"),
+        ("/counter", "/", "is no path"),
+        ("/counter", "/a//b", "is no path"),
+        ("/counter", "/a\nb", "is no path"),
     ],
 )
 def test_a_move_that_would_lose_something_is_refused(

@@ -106,6 +106,7 @@ def test_a_missing_attribute_lists_the_applications(module: Write) -> None:
         ("app = 3", "is of type int, not"),
         ("class app: pass", "is the class app, not"),
         ("def app(): return 3", "() made a value of type int"),
+        ("async def app(): return 3", "is an async function; an Application, or"),
         ("def app(x): return 3", "TypeError: app() missing 1 required"),
         ("def app(): 1 / 0", "() made no application: ZeroDivisionError"),
     ],

@@ -108,22 +108,32 @@ class Desk:
     server: ControlServer
     nursery: trio.Nursery
 
-    def connect(self, *, lockstep: bool = False) -> trio.abc.HalfCloseableStream:
-        """A stream to the server; with `lockstep` it holds no byte unread."""
+    def connect(
+        self, *, lockstep: bool = False, ready: bool = False
+    ) -> trio.abc.HalfCloseableStream:
+        """A stream to the server; with `lockstep` it holds no byte unread.
+
+        `ready` is what the server is told of the room in it.
+        """
         ours: trio.abc.HalfCloseableStream
         theirs: trio.abc.HalfCloseableStream
         if lockstep:
             ours, theirs = trio.testing.lockstep_stream_pair()
         else:
             ours, theirs = trio.testing.memory_stream_pair()
-        self.nursery.start_soon(self.server.converse, theirs, Peer(uid=5, pid=6))
+        peer = Peer(uid=5, pid=6)
+        self.nursery.start_soon(self.server.converse, theirs, peer, lambda: ready)
         return ours
 
     async def dial(
-        self, rights: Rights = Rights.RO, *, lockstep: bool = False
+        self,
+        rights: Rights = Rights.RO,
+        *,
+        lockstep: bool = False,
+        ready: bool = False,
     ) -> RemoteRuntime:
         """A client that said hello."""
-        remote = RemoteRuntime(self.connect(lockstep=lockstep))
+        remote = RemoteRuntime(self.connect(lockstep=lockstep, ready=ready))
         await remote.greet(rights, "test", "ada")
         return remote
 

@@ -26,11 +26,14 @@ from treewarden import (
 )
 from treewarden.control import Client, Desk
 from treewarden.control.session import split_rows
-from treewarden.errors import NotAllowed, Outdated
+from treewarden.errors import CallTimeout, NotAllowed, Outdated
+from treewarden.testing import store_clock
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
+
+    from trio.testing import MockClock
 
     from treewarden import Runtime
 
@@ -72,7 +75,7 @@ async def desk_of(tmp_path: Path) -> AsyncIterator[tuple[Runtime, Desk]]:
 
 
 async def up_again(runtime: Runtime, path: str, incarnation: int) -> None:
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         while (
             runtime.tree()[path].incarnation < incarnation
             or runtime.tree()[path].state != "running"
@@ -248,7 +251,15 @@ async def test_a_preview_says_what_then_happens(tmp_path: Path) -> None:
         assert runtime.tree()["/chain/b"].incarnation == 2
 
 
-async def test_a_preview_warns_when_the_budget_is_spent(tmp_path: Path) -> None:
+@pytest.fixture
+def clock() -> Iterator[MockClock]:
+    with store_clock() as clock:
+        yield clock
+
+
+async def test_a_preview_warns_when_the_budget_is_spent(
+    clock: MockClock, tmp_path: Path
+) -> None:
     async with desk_of(tmp_path) as (runtime, desk):
         for n in range(3):
             runtime.injections.crash("/chain/c")
@@ -271,6 +282,46 @@ async def test_an_act_on_an_incarnation_that_is_gone_is_refused(
             await desk.perform("restart", act, ALICE)
 
 
+async def test_a_suspended_agent_takes_no_message_until_it_is_resumed(
+    clock: MockClock, tmp_path: Path
+) -> None:
+    add = wire.Call(
+        agent="one", operation="add", arguments={"amount": wire.Raw(b"2")}, seconds=1.0
+    )
+    async with desk_of(tmp_path) as (runtime, desk):
+        act = wire.Suspend(path="/one", incarnation=1)
+        done: Any = await desk.perform("suspend", act, ALICE)
+        assert done.sentence == "/one takes no more messages until it is resumed"
+        assert runtime.tree()["/one"].state == "suspended"
+        with pytest.raises(CallTimeout):
+            await desk.perform("call", add, ALICE)
+        await desk.perform("resume", wire.Resume(path="/one"), ALICE)
+        assert runtime.tree()["/one"].state == "running"
+        answer: Any = await desk.perform("call", add, ALICE)
+        assert msgspec.json.decode(answer.value) == 2
+
+
+@pytest.mark.parametrize("act", [wire.Act.SUSPEND, wire.Act.RESUME])
+async def test_only_agents_are_suspended_and_the_incarnation_counts(
+    tmp_path: Path, act: wire.Act
+) -> None:
+    kind = wire.Suspend if act is wire.Act.SUSPEND else wire.Resume
+    async with desk_of(tmp_path) as (_, desk):
+        with pytest.raises(NotAllowed, match="/chain is a supervisor, not an agent"):
+            await desk.perform(act, kind(path="/chain"), ALICE)
+        with pytest.raises(NotAllowed, match="not an agent"):
+            await desk.perform(
+                "preview", wire.GetPreview(act=act, path="/chain"), ALICE
+            )
+        with pytest.raises(Outdated):
+            await desk.perform(act, kind(path="/one", incarnation=7), ALICE)
+        told: Any = await desk.perform(
+            "preview", wire.GetPreview(act=act, path="/one"), ALICE
+        )
+        assert (told.stops, told.starts, told.gives_up) == ([], [], False)
+        assert "/one takes" in told.sentence
+
+
 async def test_an_operators_acts_are_in_the_journal_with_the_name(
     tmp_path: Path,
 ) -> None:
@@ -278,7 +329,7 @@ async def test_an_operators_acts_are_in_the_journal_with_the_name(
         await desk.perform("stop", wire.Stop(path="/one"), ALICE)
         assert runtime.tree()["/one"].state == "stopped"
         await wait_all_tasks_blocked()
-        with trio.fail_after(10):
+        with trio.fail_after(30):
             while True:
                 answer: Any = await desk.perform(
                     "events", wire.GetEvents(pattern="operator.*"), ALICE

@@ -1,7 +1,8 @@
 """The control server over streams in memory, in virtual time."""
 
+import socket
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -11,7 +12,7 @@ import trio.testing
 from trio.testing import MockClock
 
 from treewarden.control import RemoteRuntime
-from treewarden.control.listening import Peer
+from treewarden.control.listening import Peer, has_room
 from treewarden.control.protocol import (
     EventRow,
     Events,
@@ -609,6 +610,38 @@ async def test_a_client_that_does_not_read_misses_updates_and_is_told_how_many(
             shown.append(await next_tree(notices))
         assert len(shown) <= 3
         assert 40 <= sum(update.lost for update in shown) <= 48
+
+
+async def test_a_runtime_that_is_slow_itself_does_not_say_that_its_client_is(
+    autojump_clock: MockClock,
+    desk: "Desk",
+) -> None:
+    # The stream takes its time, as it does where the loop comes round late.
+    remote = await desk.dial(lockstep=True, ready=True)
+    async with aclosing(remote.watch([Topic.TREE])) as notices:
+        await next_tree(notices)
+        desk.target.put("/a", 2)
+        await trio.sleep(5)
+        desk.target.put("/a", 3)
+        shown = [await next_tree(notices), await next_tree(notices)]
+    assert [update.rows[0].incarnation for update in shown] == [2, 3]
+    assert [update.lost for update in shown] == [0, 0]
+
+
+def test_a_socket_has_room_until_its_reader_is_behind() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        assert has_room(ours)
+        sent = 0
+        with suppress(BlockingIOError):
+            while True:
+                sent += ours.send(b"x" * 4096)
+        assert not has_room(ours)
+        while sent:
+            sent -= len(theirs.recv(sent))
+        assert has_room(ours)
+    assert not has_room(ours), "it is closed"
 
 
 async def test_a_client_that_reads_nothing_for_ten_seconds_is_cut_off(

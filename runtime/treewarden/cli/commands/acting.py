@@ -140,6 +140,34 @@ def stop(path: NodePath, remote: Remote) -> None:
 
 @app.command(rich_help_panel=Section.ACT)
 @asking
+def suspend(path: AgentName, remote: Remote) -> None:
+    """Have an agent take no message until resumed.
+
+    Messages wait, each with its deadline. A restart or a stop ends it too.
+
+    \b
+    --json: {"sentence", "path", "incarnation"}
+    """
+    from treewarden.control.protocol import Suspend
+
+    remote.act("suspend", Suspend(path=path))
+
+
+@app.command(rich_help_panel=Section.ACT)
+@asking
+def resume(path: AgentName, remote: Remote) -> None:
+    """Let a suspended agent go on.
+
+    \b
+    --json: {"sentence", "path", "incarnation"}
+    """
+    from treewarden.control.protocol import Resume
+
+    remote.act("resume", Resume(path=path))
+
+
+@app.command(rich_help_panel=Section.ACT)
+@asking
 def circuit(
     what: Annotated[
         CircuitWord,

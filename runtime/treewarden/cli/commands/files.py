@@ -37,6 +37,8 @@ Name = Annotated[
         help="The runtime whose file it is [TREEWARDEN_NAME].",
     ),
 ]
+NEWEST = (1 << 62) - 1
+"""A position that no journal comes to, as `store.journal` has it; that is not loaded yet."""
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -185,12 +187,16 @@ def backup(
 def journal(
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 20,
     since: Annotated[
-        int | None, typer.Option(metavar="POSITION", help="Those after it.")
+        int | None,
+        typer.Option(min=0, max=NEWEST, metavar="POSITION", help="Those after it."),
     ] = None,
     at: Annotated[
         int | None,
         typer.Option(
-            min=0, metavar="POSITION", help="As it was when that was its newest."
+            min=0,
+            max=NEWEST,
+            metavar="POSITION",
+            help="As it was when that was its newest.",
         ),
     ] = None,
     pattern: Annotated[str, typer.Option(help="Which topics.")] = ">",
@@ -300,10 +306,12 @@ def scrub(
     """Find damaged rows, and --remove them.
 
     The checksum of every row is looked at. An agent whose row was taken out starts from its
-    initial state. Status 1 while there are damaged rows of anything but the journal.
+    initial state; entries of the journal stay. Indexes that do not agree with the rows are
+    made anew by --remove, too. Without it, status 1 when there is any such damage.
 
     \b
-    --json: {"file", "rows", "damaged": [{"table", "key"}], "removed", "kept"}
+    --json: {"file", "rows", "damaged": [{"table", "key"}], "removed", "kept",
+             "indexes": [...]}
     """
     from treewarden.store import scrub_file
 
@@ -311,18 +319,19 @@ def scrub(
     lines = [
         f"{done.file}: {done.rows:,} rows, {len(done.damaged):,} of them damaged",
         *map(str, done.damaged),
+        *done.indexes,
     ]
     if done.kept is not None:
         lines.append(f"{done.removed:,} rows were moved to {done.kept}")
     _print(done, lines, as_json=as_json)
-    _fail_if(not remove and done.damaged)
+    _fail_if(not remove and (done.damaged or done.indexes))
 
 
 @files.command()
 def vacuum(db: Db = None, name: Name = None, as_json: Json = False) -> None:
     """Write the file anew without its free pages.
 
-    That takes as much room again meanwhile.
+    That takes up to twice as much room again meanwhile.
 
     \b
     --json: {"file", "before_bytes", "after_bytes"}

@@ -285,14 +285,17 @@ def locks(remote: Remote) -> None:
 def subscriptions(remote: Remote) -> None:
     """List the subscriptions, and how far they are.
 
-    What became of the events published to them. Durable ones that nobody takes events of
-    are listed too, with how far they are behind.
+    What became of the events published to them, with a + where not all are counted. Of
+    the durable ones, also of those that nobody takes events of: how many entries and bytes
+    of the journal they are behind, in how many gaps events are missing, what the journal
+    does about it, whether it is beyond its limits for them, and how many publishers wait.
 
     \b
     --json: {"subscriptions": [{"id", "pattern", "owner", "capacity", "overflow",
              "published", "delivered", "dropped", "pending", "dropped_by", "refused",
              "durable", "members", "cursor", "lag", "leased", "waiting", "redelivered",
-             "last_fault"}]}
+             "last_fault", "retention", "holds", "paused", "gaps", "lag_bytes",
+             "uncounted"}]}
     """
     from treewarden.cli import showing
     from treewarden.control.protocol import GetSubscriptions, Subscriptions

@@ -1,6 +1,7 @@
 """Commands that run something, and the console that watches it."""
 
 # No postponed annotations here: they are what typer reads.
+import os
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,7 +21,9 @@ Headless = Annotated[
 
 
 def _has_terminal() -> bool:
-    return sys.stdin.isatty() and sys.stdout.isatty()
+    """Whether a console can be drawn: not in a pipe, nor where no cursor can be moved."""
+    can_draw = os.environ.get("TERM") != "dumb"
+    return can_draw and sys.stdin.isatty() and sys.stdout.isatty()
 
 
 def _check_console(config: "Config") -> None:
@@ -31,8 +34,6 @@ def _check_console(config: "Config") -> None:
 
 
 def _run_here(target: str, config: "Config") -> None:
-    import os
-
     import treewarden
     from treewarden.cli.loading import load_application
 
@@ -117,7 +118,9 @@ def attach(
     if name is not None and runtime not in (None, name):
         raise ConfigError(f"attach to {name} or to {runtime}? Name one")
     if not _has_terminal():
-        raise ConfigError("a console needs a terminal; `treewarden tree` needs none")
+        raise ConfigError(
+            "a console needs a terminal that draws; `treewarden tree` needs none"
+        )
     path = find(socket, name or runtime)
     from treewarden_console.app import run_console
 
