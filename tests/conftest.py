@@ -16,13 +16,15 @@ import signal
 import threading
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from trio.testing import MockClock
+
+from treewarden.testing import store_clock
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
@@ -34,17 +36,36 @@ if TYPE_CHECKING:
 # that a test starts and interrupts: tests of it would wait forever.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# No deadline for one example: the machine is shared, and a slow example is not wrong.
-settings.register_profile("default", deadline=None, max_examples=50)
+# Where a machine has a proxy, the way to our own loopback would lead there.
+for _name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+    del os.environ[_name]
+
+# No time limits: the machine is shared, and what is slow is not wrong. The same examples
+# each time: what no run before has seen is looked for by `make soak`, not by whoever is
+# about to land something else.
+settings.register_profile(
+    "default",
+    deadline=None,
+    max_examples=50,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.register_profile(
     "ci", settings.get_profile("default"), max_examples=100, print_blob=True
+)
+# Whether an example fails is all that is asked; the smallest one may take minutes to find.
+settings.register_profile(
+    "sabotage",
+    settings.get_profile("default"),
+    phases=(Phase.explicit, Phase.generate),
 )
 settings.register_profile(
     "soak",
     settings.get_profile("default"),
     max_examples=10_000,
+    derandomize=False,
     print_blob=True,
-    suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile(
     os.environ.get("HYPOTHESIS_PROFILE")
@@ -52,7 +73,7 @@ settings.load_profile(
 )
 
 # How long a thread that was told to end may take before it counts as left behind.
-_LINGER_SECONDS = 5.0
+_LINGER_SECONDS = 30.0
 
 
 def _ours() -> set[threading.Thread]:
@@ -64,10 +85,21 @@ def _ours() -> set[threading.Thread]:
     }
 
 
+# A kernel takes some 100 bytes for a socket's path, and homes and names need most of them.
+_SHORT_BYTES = 30
+
+
+@pytest.fixture(scope="session")
+def short_place() -> str:
+    """Where folders for what is temporary have short paths, whatever TMPDIR says."""
+    place = gettempdir()
+    return place if len(place) <= _SHORT_BYTES else "/tmp"  # noqa: S108 - folders are made in it
+
+
 @pytest.fixture
-def short_folder() -> Iterator[Path]:
+def short_folder(short_place: str) -> Iterator[Path]:
     """A folder with room for a socket's name in its path, which `tmp_path` may not have."""
-    with TemporaryDirectory(prefix="tw") as folder:
+    with TemporaryDirectory(prefix="tw", dir=short_place) as folder:
         yield Path(folder)
 
 
@@ -119,9 +151,9 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Virtual time; and, among several processes, what takes long first."""
     for item in items:
-        if _is_virtual(item):
-            marker = pytest.mark.trio(run=run_in_virtual_time)
-            item.add_marker(marker, append=False)
+        run = _run_of(item)
+        if run is not None:
+            item.add_marker(pytest.mark.trio(run=run), append=False)
     if _SHARED:
         items.sort(key=_turn)
 
@@ -163,19 +195,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
 # --- virtual time -----------------------------------------------------------------------
 
-# Where all async tests are in virtual time, those marked `real_time` excepted.
-_VIRTUAL = {
-    Path(__file__).parent / "runtime" / name
-    for name in ("supervision", "work", "coordination")
-}
-
-
-def _is_virtual(item: pytest.Item) -> bool:
-    return (
-        not _VIRTUAL.isdisjoint(item.path.parents)
-        and inspect.iscoroutinefunction(getattr(item, "function", None))
-        and item.get_closest_marker("real_time") is None
-    )
+_RUNTIME = Path(__file__).parent / "runtime"
 
 
 def run_in_virtual_time(
@@ -190,6 +210,40 @@ def run_in_virtual_time(
     trio._core._run._r.seed(random.getrandbits(64) if seed is None else seed)
     clock = clock or MockClock(autojump_threshold=0)
     trio.run(main, clock=clock, instruments=instruments)
+
+
+def run_in_store_time(
+    main: Callable[[], Awaitable[None]],
+    *,
+    clock: trio.abc.Clock | None = None,
+    instruments: Sequence[trio.abc.Instrument] = (),
+) -> None:
+    """The same, and the clock stands still as long as a store owes an answer.
+
+    So nobody loses patience because the machine is slow.
+    """
+    if clock is not None:
+        run_in_virtual_time(main, clock=clock, instruments=instruments)
+        return
+    with store_clock() as clock:
+        run_in_virtual_time(main, clock=clock, instruments=instruments)
+
+
+# How the async tests of a folder are run, those marked `real_time` excepted.
+_RUN_IN = {
+    _RUNTIME / "supervision": run_in_virtual_time,
+    _RUNTIME / "work": run_in_virtual_time,
+    _RUNTIME / "coordination": run_in_virtual_time,
+    _RUNTIME / "agents": run_in_store_time,
+    _RUNTIME / "workflows": run_in_store_time,
+}
+
+
+def _run_of(item: pytest.Item) -> Callable[..., None] | None:
+    is_async = inspect.iscoroutinefunction(getattr(item, "function", None))
+    if not is_async or item.get_closest_marker("real_time"):
+        return None
+    return next((_RUN_IN[one] for one in item.path.parents if one in _RUN_IN), None)
 
 
 @pytest.fixture(scope="session")

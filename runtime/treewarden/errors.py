@@ -753,8 +753,9 @@ class HttpFailed(GatewayError):
 class HttpRefused(HttpFailed):
     """It was not sent, or its answer not taken, by our own rules; yours to mend.
 
-    `kind` is `address` (not one that can be asked), `request` (HTTP cannot say that) or
-    `too_large`: the answer is longer than the policy's `limit_bytes`.
+    `kind` is `address` (not one that can be asked), `request` (HTTP cannot say that),
+    `certificate` (the policy's `verify` does not trust whoever answers, or he does not
+    trust us) or `too_large`: the answer is longer than the policy's `limit_bytes`.
     """
 
 

@@ -34,9 +34,11 @@ def project_files(root: Path) -> list[str]:
             cwd=root,
             capture_output=True,
             text=True,
-            check=True,
+            check=False,
         )
-        return [name for name in listing.stdout.split("\0") if name]
+        # It refuses where the checkout belongs to another user.
+        if listing.returncode == 0:
+            return [name for name in listing.stdout.split("\0") if name]
     names = (file.relative_to(root).as_posix() for file in root.rglob("*"))
     return [name for name in names if not _SKIPPED.search(name)]
 

@@ -95,7 +95,7 @@ def damaged(info: ChildInfo) -> bool:
 async def failures(runtime: Runtime) -> list[tuple[str, str]]:
     """(path, detail) of the starts that failed, as the journal has them."""
     pattern = "supervision.start_failed"
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         # Reports are nobody's to wait for.
         while not (
             found := await runtime.store.entries(since=0, limit=10, pattern=pattern)

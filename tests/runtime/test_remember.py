@@ -320,14 +320,15 @@ async def test_what_cannot_be_started_any_more_can_be_forgotten_or_replaced(
 async def test_what_does_not_start_again_is_tried_again_and_then_failed(
     place: Place,
 ) -> None:
+    budget = Intensity(3, 3600.0)
     async with place.run() as crew:
         for name in "abc":
             await crew.start_child(child(name))
     UNSTARTABLE.add("b")
-    async with place.run() as crew:
+    async with place.run(child_intensity=budget) as crew:
         assert ORDER == ["a", "c"]
         await wait_until(lambda: states(crew)["b"] == "failed")
-        attempts = Intensity().limit + 1
+        attempts = budget.limit + 1
         paths = await reported(place.runtime, "supervision.start_failed", attempts)
         assert paths == ["/crew/b"] * attempts
     UNSTARTABLE.clear()
@@ -495,8 +496,9 @@ async def test_what_could_not_be_forgotten_is_with_the_next_write_that_succeeds(
 
 async def reported(runtime: Runtime, topic: str, count: int) -> list[str]:
     """The paths of the first `count` reports of a topic, once they are in the journal."""
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         while True:
+            await trio.sleep(0.01)  # reports wait for company
             entries = await runtime.store.entries(since=0, limit=1000, pattern=topic)
             if len(entries) >= count:
                 return [entry.source for entry in entries]

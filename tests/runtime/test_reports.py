@@ -17,7 +17,9 @@ from treewarden import (
     Config,
     open_runtime,
 )
+from treewarden.exits import Shutdown
 from treewarden.telemetry import Severity
+from treewarden.testing import wait_restarted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -165,3 +167,38 @@ async def test_a_crash_between_messages_has_none_in_hand(
     assert vars(first)["operation"] == "pay"
     assert "operation" not in vars(second)
     assert "handling" not in second.getMessage()
+
+
+class Stray(Agent[None]):
+    """Says, in every place where it can, what cannot be written as UTF-8."""
+
+    def rename(self) -> None:
+        self.label = "\udcff"
+
+    def leave(self) -> None:
+        self.stop(Shutdown("\udcff"))
+
+    def fail(self) -> None:
+        exec(compile("raise KeyError('\\udcff')", "/srv/\udcff.py", "exec"), {})  # noqa: S102
+
+
+async def test_words_that_no_file_takes_end_nobody(tmp_path: Path) -> None:
+    """Pitfall 76: a report rides in a commit, and what fails there fails in trio itself."""
+    app = Application("test", [ChildSpec("a", Stray)])
+    async with open_runtime(app, config=config(tmp_path)) as runtime:
+        stray = runtime.ref("a", Stray)
+        await stray.call(Stray.rename)
+        await stray.call(Stray.leave)
+        await wait_restarted(stray, 2)
+        with pytest.raises(AgentCrashed):
+            await stray.call(Stray.fail)
+        await wait_restarted(stray, 3)
+        pool = await runtime.pools.pool("p")
+        failed = pool.start(trio.sleep, "\udcff", name="\udcff")  # type: ignore[arg-type]
+        with pytest.raises(TypeError):
+            await failed.result()
+        await runtime.store.settled()
+        assert runtime.tree()["/a"].label == "\\udcff"
+        assert msgspec.json.encode(runtime.tree()["/a"])
+    async with open_runtime(app, config=config(tmp_path)) as runtime:
+        await runtime.ref("a", Stray).call(Stray.rename)

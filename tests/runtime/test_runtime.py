@@ -26,10 +26,13 @@ from treewarden import (
     open_runtime,
     open_supervisor,
 )
-from treewarden.testing import wait_until
+from treewarden.testing import store_clock, wait_until
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+
+    from trio.testing import MockClock
 
     from treewarden import Runtime
 
@@ -57,13 +60,20 @@ class Scratch(Pad):
     persistence = "none"
 
 
+@pytest.fixture
+def clock() -> Iterator[MockClock]:
+    """For what is counted within seconds, which a slow machine may take for a step."""
+    with store_clock() as clock:
+        yield clock
+
+
 def config(tmp_path: Path, **options: Any) -> Config:
     return Config(store=tmp_path / "test.db", socket=False, **options)
 
 
 async def running_again(runtime: Runtime, path: str) -> None:
     """Real threads are involved, so this waits for the condition, bounded."""
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         while True:
             node = runtime.directory.find(path)
             if node is not None and node.incarnation == 2 and node.state == "running":
@@ -111,7 +121,7 @@ async def test_the_system_stands_before_the_application(tmp_path: Path) -> None:
 
 
 async def test_a_failed_part_of_the_system_takes_what_stands_on_it(
-    tmp_path: Path,
+    clock: MockClock, tmp_path: Path
 ) -> None:
     async with open_runtime(pads("a"), config=config(tmp_path)) as runtime:
         ref = runtime.ref("a", Pad)
@@ -195,7 +205,9 @@ async def _open_and_leave(config: Config) -> None:
         pass
 
 
-async def test_giving_up_cancels_the_block_and_comes_out_bare(tmp_path: Path) -> None:
+async def test_giving_up_cancels_the_block_and_comes_out_bare(
+    clock: MockClock, tmp_path: Path
+) -> None:
     with pytest.raises(IntensityExceeded, match="torn") as caught:
         async with open_runtime(pads("a"), config=config(tmp_path)) as runtime:
             # The application gives up after its budget, then the root after its own.

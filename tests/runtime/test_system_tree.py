@@ -35,10 +35,12 @@ from treewarden import (
 from treewarden import runtime as runtimes
 from treewarden.runtime import Runtime
 from treewarden.supervision import DynamicSupervisorSpec, Report
-from treewarden.testing import wait_until
+from treewarden.testing import store_clock, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+
+    from trio.testing import MockClock
 
     from treewarden import Down
 
@@ -192,9 +194,15 @@ def test_s46_nothing_that_is_configured_leaves_a_part_of_the_tree_out(
     assert [path for path, _ in below("/", spec)] == ["/", *(one[0] for one in PARTS)]
 
 
+@pytest.fixture
+def clock() -> Iterator[MockClock]:
+    with store_clock() as clock:
+        yield clock
+
+
 @pytest.mark.parametrize("path", ["/application", "/system/bus", "/system/store"])
 async def test_f38_the_fourth_failure_in_five_seconds_escalates_the_third_does_not(
-    tmp_path: Path, path: str
+    clock: MockClock, tmp_path: Path, path: str
 ) -> None:
     """F38, S47: 3 in 5 s, under test as anywhere."""
     settings = config(tmp_path, level="volatile")
@@ -629,7 +637,7 @@ async def test_h22_a_killed_agent_is_there_again_with_all_that_hung_on_it(
 
 
 async def wait_until_reads(clerk: treewarden.AgentRef[Clerk], text: str) -> None:
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         while await clerk.call(Clerk.read) != text:
             await trio.lowlevel.checkpoint()
 

@@ -24,6 +24,7 @@ from treewarden.agents.monitor import Monitor
 from treewarden.agents.recent import Entry, as_record
 from treewarden.agents.redaction import Redaction
 from treewarden.agents.request import RequestEnvelope
+from treewarden.agents.ties import Ties
 from treewarden.exits import Normal
 
 from .double import Area
@@ -137,7 +138,7 @@ def a_deferred_answer_leaves_at_once(replace: Replace) -> None:
 @DOUBLES.breaks(caught_by="test_reply.py::test_a_crash_answers_what_was_put_off")
 def owed_answers_are_forgotten(replace: Replace) -> None:
     """A crash or a stop leaves those hanging whose answer was put off."""
-    replace(AgentBody, "_fail_owed", lambda self, error: self.tied.owed.clear())
+    replace(Ties, "fail_owed", lambda self, error: self.owed.clear())
 
 
 @DOUBLES.breaks(

@@ -148,7 +148,7 @@ def a_journal_that_waits_for_a_rest(self: Pruning, tail: Tail) -> bool:
     caught_by="runtime/store/test_pruning.py::test_a16_a_clock_that_jumped_ahead_before_the_start_empties_no_journal",
 )
 def age_by_the_wall_clock(self: Horizon) -> int:
-    """A16: a clock that was set ahead empties the journal."""
+    """A16: a clock that was set ahead empties the journal, and forgets ids and letters."""
     return wall_ns() - 7 * 24 * 3600 * 10**9
 
 

@@ -34,6 +34,8 @@ class Heard(msgspec.Struct):
 
 
 class Hearer(Agent[Heard]):
+    call_timeout = 60.0
+
     async def on_start(self) -> None:
         start = Start(after=0)
         self.subscribe("words.*", durable=True, policy=PATIENT, start=start)

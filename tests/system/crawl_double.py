@@ -165,7 +165,7 @@ async def main(folder: Path, frontier: str, index: str, moment: str) -> None:
     await trio.to_thread.run_sync(make_library, folder / "library")
     app = crawl(folder, frontier, index, moment)
     config = Config(store=folder / "double.db", socket=False)
-    with trio.fail_after(30):
+    with trio.fail_after(120):
         async with open_runtime(app, config=config) as runtime:
             ref = runtime.ref("/frontier", Frontier)
             account = await ref.call(Frontier.account)

@@ -90,7 +90,7 @@ class Frail(Agent[Heard]):
 async def send_poison(life: int) -> None:
     """`poison` in the first life; all lives say what was heard and what was given up."""
     runtime = current_runtime()
-    frail = runtime.ref("frail", Frail)
+    frail = runtime.ref("frail", Frail).with_timeout(60)
     if life == 0:
         frail.cast_nowait(Frail.die)
         frail.cast_nowait(Frail.note, "after")
@@ -107,7 +107,7 @@ async def send_poison(life: int) -> None:
 async def send(life: int, seed: int, count: int) -> None:
     runtime = current_runtime()
     hearer = runtime.ref("hearer", Hearer).with_timeout(60)
-    teller = runtime.ref("teller", Teller)
+    teller = runtime.ref("teller", Teller).with_timeout(60)
     dice = random.Random(seed)  # noqa: S311 - a seed, not a secret
     for number in range(count):
         if dice.random() < 0.5:

@@ -9,7 +9,7 @@ What is said, one line and one write each:
 
     born PID                the fork is there
     found ROLE NUMBER COUNT how much was done when the run begins
-    ready                   everybody is up; work begins
+    ready CPU               everybody is up, after so many seconds of the processor's; work begins
     done ROLE NUMBER COUNT  so much is done, and acknowledged
     dead                    the child is gone; an empty line of input has it buried
     buried STATUS           and this was its exit status
@@ -26,6 +26,7 @@ import gc
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,6 +62,7 @@ class Done(msgspec.Struct):
 
 
 class Clerk(Agent[Done]):
+    call_timeout = 60.0
     work: DurableQueue[int]
 
     async def on_start(self) -> None:
@@ -104,6 +106,8 @@ class Purse(msgspec.Struct):
 
 
 class Account(Agent[Purse]):
+    call_timeout = 60.0
+
     def move(self, amount: int) -> int:
         self.state.money += amount
         self.state.moves += 1
@@ -119,6 +123,7 @@ class Heard(msgspec.Struct):
 
 
 class Hearer(Agent[Heard]):
+    call_timeout = 60.0
     # A message is begun again after each kill; none is to be given up.
     mailbox = MailboxPolicy(capacity=50, durable=True, max_attempts=1000)
 
@@ -202,7 +207,7 @@ async def load(*, task_status: trio.TaskStatus[None]) -> None:
         for name, work in working:
             nursery.start_soon(drive, name, work)
         task_status.started()
-        say("ready")
+        say(f"ready {time.process_time()}")
 
 
 def application(agents: int) -> Application:
@@ -232,7 +237,7 @@ def live(folder: Path, agents: int) -> None:
     """One life; ends when the process is told to stop, in order, or is killed."""
     say(f"born {os.getpid()}")
     config = Config(
-        store=folder / "db", socket=folder / "socket", log_level="error", shutdown=5.0
+        store=folder / "db", socket=folder / "socket", log_level="error", shutdown=30.0
     )
     run(application(agents), config)
 
@@ -244,7 +249,7 @@ def main() -> None:
         folder, agents = line.split()
         child = os.fork()
         if not child:
-            signal.alarm(60)  # whoever should end it may be gone
+            signal.alarm(120)  # whoever should end it may be gone
             live(Path(folder), int(agents))
             os._exit(0)
         # Not reaped before it is told of, so that nobody else is killed in its place.

@@ -40,6 +40,8 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import trio
 
+import treewarden.config
+import treewarden.store.retention
 import treewarden.store.thread
 import treewarden.store.writer
 from treewarden import (
@@ -74,6 +76,8 @@ if TYPE_CHECKING:
 
 CLERKS: Final = 4
 ITEMS: Final = 3
+# Of the journal: so few that there is always something too old.
+KEEP_BYTES: Final = 20_000
 HEAL_SECONDS: Final = 30.0
 LIFE_SECONDS: Final = 90
 FIRST_SCHEMA = Path(__file__).parents[1] / "data" / "schema_1.sql"
@@ -297,6 +301,7 @@ async def live(folder: Path, point: str, do: Deed, nth: int) -> int:
         socket=folder / "socket",
         rights="chaos",
         shutdown=5.0,
+        journal_bytes=KEEP_BYTES,
         otlp="http://127.0.0.1:9" if point.startswith("telemetry.") else None,
     )
     for _ in range(2):
@@ -304,8 +309,6 @@ async def live(folder: Path, point: str, do: Deed, nth: int) -> int:
             async with open_runtime(
                 application(folder, load, point), config=config
             ) as runtime:
-                # So that there is always something too old.
-                runtime.store._writer.pruning.keep_bytes = 20_000
                 say(f"journal {runtime.store.position}")
                 loaded = early or runtime.injections.load(plan)
                 healed = await _see_it_heal(folder, load, loaded, point)
@@ -422,7 +425,9 @@ def main() -> None:
     writer: Any = treewarden.store.writer
     writer.IDLE_PAGES, writer.BUSY_PAGES = 20, 60
     writer.TRUNCATE_BYTES = writer.REST_BYTES = 1 << 14
-    writer.KEEP_BYTES = 20_000
+    settings: Any = treewarden.config
+    retention: Any = treewarden.store.retention
+    settings._LEAST_JOURNAL = retention.LEAST_BYTES = KEEP_BYTES
     thread: Any = treewarden.store.thread
     thread.REST_SECONDS = thread.BUSY_SECONDS = 0.05
     if "--early" in sys.argv:

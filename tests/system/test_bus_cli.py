@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
-import tempfile
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
 
 from treewarden import Application, Config, DurablePolicy, open_runtime
 
-BOUND = 40.0
+if TYPE_CHECKING:
+    from pathlib import Path
+
+BOUND = 200.0
 ONCE = DurablePolicy(max_attempts=1)
 
 
@@ -36,12 +37,11 @@ async def shown(socket: Path, *words: str) -> Any:
 
 @pytest.mark.parametrize("what", ["retry", "discard", "purge"])
 async def test_dead_letters_are_seen_and_dealt_with_from_the_command_line(
-    what: str,
+    what: str, short_folder: Path
 ) -> None:
-    # Not `tmp_path`: a socket's path is short.
-    with tempfile.TemporaryDirectory() as folder, trio.fail_after(BOUND):
-        socket = Path(folder) / "s"
-        config = Config(store=Path(folder) / "c.db", socket=socket)
+    socket = short_folder / "s"
+    config = Config(store=short_folder / "c.db", socket=socket)
+    with trio.fail_after(BOUND):
         async with (
             open_runtime(Application("shop", []), config=config) as runtime,
             runtime.bus.subscribe_durable("billing", "orders", policy=ONCE) as member,
@@ -64,12 +64,12 @@ async def test_dead_letters_are_seen_and_dealt_with_from_the_command_line(
             assert status == 1
 
 
-async def test_a_subscription_is_forgotten_from_the_command_line_once_it_has_no_members() -> (
-    None
-):
-    with tempfile.TemporaryDirectory() as folder, trio.fail_after(BOUND):
-        socket = Path(folder) / "s"
-        config = Config(store=Path(folder) / "c.db", socket=socket)
+async def test_a_subscription_is_forgotten_from_the_command_line_once_it_has_no_members(
+    short_folder: Path,
+) -> None:
+    socket = short_folder / "s"
+    config = Config(store=short_folder / "c.db", socket=socket)
+    with trio.fail_after(BOUND):
         async with open_runtime(Application("shop", []), config=config) as runtime:
             async with runtime.bus.subscribe_durable("billing", "orders"):
                 status, _ = await typed(socket, "subscription", "forget", "billing")

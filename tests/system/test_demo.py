@@ -14,6 +14,9 @@ import pytest
 import trio
 
 HERE = Path(__file__).parent
+SEED = int(os.environ.get("SEED", "20261121"))
+# Pages may have to be rendered first, and a machine may be busy.
+PATIENCE = 300
 HEADLESS = """
 import sys
 from pathlib import Path
@@ -41,7 +44,7 @@ async def run_demo(
     folder: Path, environment: dict[str, str], *seconds: str
 ) -> tuple[int, str]:
     """Run it to its end, or for so many seconds; status and output."""
-    with trio.fail_after(100):
+    with trio.fail_after(PATIENCE):
         result = await trio.run_process(
             [sys.executable, "-c", HEADLESS, str(folder / "demo.db"), *seconds],
             env=environment,
@@ -61,7 +64,7 @@ async def kill_demo(folder: Path, environment: dict[str, str], requests: int) ->
         command, env=environment, stdout=subprocess.DEVNULL
     )
     try:
-        with trio.fail_after(60):
+        with trio.fail_after(PATIENCE):
             while (  # noqa: ASYNC110 - another process has no event for us
                 count_lines(logs) < goal and process.poll() is None
             ):
@@ -88,11 +91,11 @@ async def judge(folder: Path) -> tuple[int, str]:
 async def test_the_demo_killed_three_times_at_random_loses_nothing_and_ends_well(
     tmp_path: Path, environment: dict[str, str]
 ) -> None:
-    seed = random.SystemRandom().randrange(1_000_000)
-    moments = random.Random(seed)  # noqa: S311 - a test that can be repeated
+    moments = random.Random(SEED)  # noqa: S311 - a test that can be repeated
     for _ in range(3):
-        requests = moments.randint(1, 70)
-        sys.stdout.write(f"seed {seed}: kill -9 after {requests} more requests\n")
+        # A busy machine is late to kill: there must be pages left to be asked for.
+        requests = moments.randint(1, 45)
+        sys.stdout.write(f"seed {SEED}: kill -9 after {requests} more requests\n")
         await kill_demo(tmp_path, environment, requests)
 
     status, output = await run_demo(tmp_path, environment)
@@ -135,9 +138,11 @@ async def test_a_signal_ends_the_demo_in_order(
     )
     assert process.stdout is not None
     output = b""
-    with trio.fail_after(60):
+    with trio.fail_after(PATIENCE):
         while phase not in output:
-            output += await process.stdout.receive_some(4096)
+            said = await process.stdout.receive_some(4096)
+            assert said, output
+            output += said
         process.send_signal(number)
         await process.wait()
     await process.stdout.aclose()
@@ -164,7 +169,7 @@ async def test_the_judge_tells_a_whole_crawl_from_a_broken_one(
     tmp_path: Path, frontier: str, index: str, moment: str, status: int, finding: str
 ) -> None:
     command = [sys.executable, str(HERE / "crawl_double.py"), str(tmp_path)]
-    with trio.fail_after(60):
+    with trio.fail_after(PATIENCE):
         killed = await trio.run_process(
             [*command, frontier, index, moment], check=False
         )

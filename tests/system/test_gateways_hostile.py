@@ -296,7 +296,7 @@ async def test_a_request_that_is_cancelled_at_any_step_leaves_no_connection_behi
                     trio.lowlevel.remove_instrument(watch)
             cancelled = scope.cancelled_caught
             at_rest(client)
-            with trio.fail_after(20):
+            with trio.fail_after(60):
                 async with trio.open_nursery() as both:
                     both.start_soon(client.get, "/1")
                     both.start_soon(client.get, "/2")
@@ -342,7 +342,7 @@ async def test_a_client_starts_though_all_of_trios_threads_are_taken(
     threads.acquire_on_behalf_of_nowait(host)
     try:
         client = runtime.http.client("pages", ONCE, base_url=host.url)
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             assert (await client.get("/")).ok
     finally:
         threads.release_on_behalf_of(host)
@@ -393,7 +393,7 @@ async def test_a_program_may_end_in_any_way_and_is_told_of_as_it_ended(
 ) -> None:
     async with open_programs() as programs:
         files = open_files()
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             result = await programs.run(
                 ["sh", "-c", script], stdin=b"x" * 1_000_000, check=False
             )
@@ -414,7 +414,7 @@ async def test_a_program_that_will_not_end_is_made_to(script: str) -> None:
     """SIGTERM ignored, stopped, with children of its kind, or writing all the while."""
     async with open_programs(ProgramPolicy(grace=0.2)) as programs:
         files = open_files()
-        with trio.fail_after(20), pytest.raises(ProgramTimeout):
+        with trio.fail_after(60), pytest.raises(ProgramTimeout):
             await programs.run(["sh", "-c", script], timeout=0.3, limit_bytes=100)
         assert programs.statistics().running == ()
         assert open_files() == files

@@ -583,9 +583,14 @@ class Teller(Agent[Total]):
         return (await current_runtime().http["out"].get("/told")).status
 
 
+def patiently(connection: sqlite3.Connection) -> None:
+    connection.execute("PRAGMA busy_timeout = 60000").fetchall()
+
+
 @contextmanager
-def writer_held(store: Path) -> Iterator[None]:
-    """The store's writer waits at its next BEGIN."""
+def writer_held(runtime: Runtime, store: Path) -> Iterator[None]:
+    """The store's writer waits at its next BEGIN, however long it is."""
+    runtime.store._thread.ask(patiently)
     with closing(sqlite3.connect(store, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         yield
@@ -610,7 +615,7 @@ async def test_a_handlers_request_leaves_when_what_led_to_it_is_committed(
         client = runtime.http.client("out", ONCE, base_url=site.url)
         await client.get("/")
         ref = runtime.ref("teller", Teller)
-        with writer_held(store):
+        with writer_held(runtime, store):
             request = await told_uncommitted(ref)
             assert site.paths["/told"] == 0
         assert await request.result() == 200
@@ -626,7 +631,7 @@ async def test_a_handlers_request_is_never_sent_for_what_is_lost(
         runtime.http.client("out", ONCE, base_url=site.url)
         ref = runtime.ref("teller", Teller)
         loaded = load_plan(plan)
-        with writer_held(store):
+        with writer_held(runtime, store):
             request = await told_uncommitted(ref)
         # The message is no part of the failure: the next incarnation handles it again.
         assert await request.result() == 200

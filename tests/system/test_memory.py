@@ -47,6 +47,7 @@ CYCLES = 10_000
 # By then the rings, free lists and caches that have a bound are full.
 WARM_UP = 2_000
 SIDE_BY_SIDE = 20
+LOOKS = 4
 GROWTH = 1.10
 STATM = Path("/proc/self/statm")  # on Linux; elsewhere there is always a ps
 # What is kept a little longer, up to some bound: 500 log records that wait for their turn,
@@ -60,6 +61,8 @@ class Total(msgspec.Struct):
 
 class Victim(Agent[Total]):
     """Keeps a state, a timer and a monitor, so that a crash has something to forget."""
+
+    call_timeout = 60.0
 
     async def on_start(self) -> None:
         self.send_after(3600.0, Victim.add)
@@ -143,6 +146,16 @@ def measure(directory: Directory) -> Measures:
     }
 
 
+async def measure_rest(directory: Directory) -> Measures:
+    """The least of a few measures: housekeeping may hold something at one of them."""
+    found = measure(directory)
+    for _ in range(LOOKS):
+        await trio.sleep(0.2)
+        again = measure(directory)
+        found = {what: min(found[what], again.get(what, 0)) for what in found}
+    return found
+
+
 def resident_bytes() -> int:
     """What this process holds of the machine's memory."""
     if STATM.exists():
@@ -157,7 +170,7 @@ async def compare(room: SupervisorRef, kind: type[Victim]) -> None:
     for number in (WARM_UP, CYCLES):
         await cycles(room, kind, number)
         await wait_quiet()
-        found.append(measure(room.directory))
+        found.append(await measure_rest(room.directory))
     print(json.dumps(found), flush=True)  # noqa: T201 - it is read by the test
 
 
@@ -177,7 +190,7 @@ async def with_a_store(file: str) -> None:
 @pytest.mark.parametrize("how", ["alone", "with_a_store"])
 def test_r1_ten_thousand_cycles_leave_nothing_behind(tmp_path: Path, how: str) -> None:
     command = [sys.executable, __file__, how, str(tmp_path / "long.db")]
-    run = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=300)
+    run = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=900)
     before, after = map(dict[str, int], json.loads(run.stdout))
     assert after.pop("memory") < GROWTH * before.pop("memory")
     grown = {

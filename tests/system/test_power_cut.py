@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 DISK = Path(__file__).parent / "disk"
-SECONDS = "1.2"
+ANSWERS = "300"
 IMAGES = 10_000
 
 
@@ -30,7 +30,7 @@ def record(library: Path, folder: Path, *options: str, **disk: str) -> Path:
         "DISK_ROOT": f"{data}/",
         "DISK_LOG": str(log),
     }
-    command = [sys.executable, str(DISK / "workload.py"), str(data), SECONDS, *options]
+    command = [sys.executable, str(DISK / "workload.py"), str(data), ANSWERS, *options]
     subprocess.run(command, check=True, env=os.environ | watched | disk)
     return log
 

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 TASKS = 500
 AGENT_KILLS = 5
 PROCESS_KILLS = 3
-PATIENCE = 20.0
+PATIENCE = 90.0
 FOR_EVER = 1e9
 
 
@@ -62,6 +62,7 @@ class Desk(msgspec.Struct):
 class Worker(Agent[Desk]):
     """Works through a queue, one task after the other."""
 
+    call_timeout = 60.0
     tasks: DurableQueue[str]
     effects: DurableMap[str, Effect]
 

@@ -12,8 +12,11 @@ from pathlib import Path
 import trio
 
 ROUNDS = 12
-LONGEST_LIFE = 0.3
-PATIENCE = 20.0
+# What a life says before it is killed; two lines are a wish and its answer.
+MOST_LINES = 40
+# And how long after it at most, so that it is not always the same moment.
+LATER = 0.01
+PATIENCE = 60.0
 HERE = Path(__file__).parent
 
 
@@ -52,8 +55,8 @@ class Ledger:
         return found in (self.present, [one for one in self.present if one != name])
 
 
-def killed_run(file: Path, seed: int, seconds: float) -> Ledger:
-    """Have a run come and go, kill it `seconds` after it was ready; what it said."""
+def killed_run(file: Path, seed: int, lines: int, later: float) -> Ledger:
+    """Have a run come and go, kill it `later` seconds after so many lines; what it said."""
     ledger = Ledger()
     child = subprocess.Popen(
         # What it starts has an import path, though it runs as __main__.
@@ -68,9 +71,9 @@ def killed_run(file: Path, seed: int, seconds: float) -> Ledger:
         while line and not line.startswith("ready"):
             ledger.hear(line)
             line = child.stdout.readline()
-        kill_at = time.monotonic() + seconds
-        while time.monotonic() < kill_at:
+        for _ in range(lines):
             ledger.hear(child.stdout.readline())
+        time.sleep(later)
     finally:
         child.send_signal(signal.SIGKILL)
     for line in child.stdout:
@@ -88,8 +91,9 @@ async def test_every_child_that_was_answered_is_there_again_after_kill_9(
     before = Ledger()
     interrupted = answered = 0
     for seed in range(ROUNDS):
-        seconds = randomly.uniform(0.0, LONGEST_LIFE)
-        now = await trio.to_thread.run_sync(killed_run, file, seed, seconds)
+        lines = randomly.randrange(MOST_LINES)
+        later = randomly.uniform(0.0, LATER)
+        now = await trio.to_thread.run_sync(killed_run, file, seed, lines, later)
         assert before.allows(now.there), (before.open, before.present, now.there)
         interrupted += now.open is not None
         answered += now.answered

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     Start = Callable[[str], "Child"]
 
-PATIENCE = 20.0
+PATIENCE = 30.0
 
 # What happens is told line by line; the order of stopping is the order of the lines.
 PROGRAM = """
@@ -65,7 +65,6 @@ class Child:
         self.process = subprocess.Popen(
             [sys.executable, "-c", PROGRAM, str(file), kind],
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
             text=True,
         )
         self.wait_for("up")
@@ -114,6 +113,19 @@ def test_sigint_stops_in_order_and_is_a_keyboard_interrupt(start: Start) -> None
     child = start("quick")
     child.signal(signal.SIGINT)
     # Python ends by the signal itself when nobody catches it: 130 for a shell.
+    assert child.rest() == (IN_ORDER, -signal.SIGINT)
+
+
+def test_sigint_stops_it_also_if_whoever_started_it_ignores_sigint(
+    start: Start,
+) -> None:
+    """As a shell does for what its scripts leave in the background."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        child = start("quick")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    child.signal(signal.SIGINT)
     assert child.rest() == (IN_ORDER, -signal.SIGINT)
 
 

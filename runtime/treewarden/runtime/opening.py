@@ -105,7 +105,8 @@ def run(app: Application, config: Config | None = None) -> None:
     """Run an application until it is told to stop; blocks.
 
     SIGTERM and SIGINT stop the tree in order; a second one turns every stop into a kill; a
-    third ends the process at once.
+    third ends the process at once. So does SIGINT where whoever started us ignores it, as
+    a shell does for what its scripts leave in the background: who sends it means us.
 
     Raises:
         KeyboardInterrupt: it was stopped by SIGINT.

@@ -45,7 +45,7 @@ async def settle(runtime: Runtime, *urls: str) -> None:
 
 async def wait_counted(runtime: Runtime, pages: int) -> dict[str, int]:
     census = runtime.ref("/census", Census)
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         while (  # noqa: ASYNC110 - it hears of events in its own time
             sum((counts := await census.call(Census.counts)).values()) < pages
         ):

@@ -93,7 +93,9 @@ def test_the_index_can_be_read_only_by_its_owner(index: Index) -> None:
     assert index.path.stat().st_mode & 0o077 == 0
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(words=st.text() | st.text(st.characters(codec=None), max_size=5))
 def test_no_words_are_an_error(store: Path, index: Index, words: str) -> None:
     index.add(page("json", "encoder"))

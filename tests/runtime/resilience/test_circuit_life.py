@@ -87,7 +87,7 @@ def is_again(runtime: Runtime, path: str) -> bool:
 
 async def reported(runtime: Runtime, topic: str) -> object:
     """The only report of a topic, once it is in the journal."""
-    with trio.fail_after(20):
+    with trio.fail_after(30):
         while not (
             entries := await runtime.store.entries(since=0, limit=9, pattern=topic)
         ):
@@ -194,7 +194,7 @@ async def test_every_transition_is_a_report_and_an_event_with_its_numbers(
     async with open_runtime(app(), config=config(tmp_path)) as runtime:
         async with runtime.bus.subscribe("circuit.*") as events:
             await open_site(runtime)
-            with trio.fail_after(10):
+            with trio.fail_after(30):
                 event = await anext(events)
             assert (event.topic, event.payload) == ("circuit.open", expected)
         assert await reported(runtime, "circuit.open") == expected

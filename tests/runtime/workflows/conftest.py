@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 from collections import Counter
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -13,11 +11,11 @@ import pytest
 import trio
 
 from treewarden import Application, Config, current_step, open_runtime
-from treewarden.testing import store_clock
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
     from contextlib import AbstractAsyncContextManager
+    from pathlib import Path
 
     from treewarden import ChildSpec, Runtime
 
@@ -76,22 +74,6 @@ class Diary:
 @pytest.fixture
 def diary() -> Diary:
     return Diary()
-
-
-def run_in_store_time(main: Callable[[], Awaitable[None]], **options: Any) -> None:
-    """trio.run on a clock that jumps, except while a store owes an answer."""
-    with store_clock() as clock:
-        trio.run(main, **{**options, "clock": clock})
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All async tests in this folder, without asking for a clock each."""
-    here = Path(__file__).parent
-    for item in items:
-        function = getattr(item, "function", None)
-        if here in item.path.parents and inspect.iscoroutinefunction(function):
-            marker = pytest.mark.trio(run=run_in_store_time)
-            item.add_marker(marker, append=False)
 
 
 @pytest.fixture
