@@ -48,7 +48,7 @@ PATIENCE = 60.0
 SLEEP = ["sleep", "30"]
 # Does not end when it is asked to, and neither does what it started.
 # It lasts longer than a test waits for it to be gone.
-STUBBORN = "trap '' TERM; echo up; sleep 300 & wait; wait; sleep 300"
+STUBBORN = "trap '' TERM; echo up; sleep 60 & wait; wait; sleep 60"
 
 
 @asynccontextmanager
