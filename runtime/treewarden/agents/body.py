@@ -786,8 +786,12 @@ class AgentBody:
                         and memory.newest is None
                         and not memory.collections
                         and life.injected is None
-                        # Of what only told also: a coroutine would be lost there.
-                        and (value is None or type(value) in SCALARS)
+                        # Of a plain one that was only told also: it may be a coroutine.
+                        and (
+                            value is None
+                            or (operation.is_async and not is_call)
+                            or type(value) in SCALARS
+                        )
                     ):
                         # As `_returned` does when nothing has changed or leaves.
                         self.handled += 1
