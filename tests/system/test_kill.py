@@ -61,8 +61,8 @@ EVERYBODY = [
 CALLS = 140
 # How long after its calls a loaded run may still go on, and a moment to die in.
 LONGEST_LOAD = 0.03
-# How long it may take to be ready: at best, since a busy machine makes anybody late; with
-# many agents, of the processor's time.
+# How long it may take to be ready: in the middle of all starts, since a busy machine makes
+# anybody late now and then; with many agents, of the processor's time.
 READY_SECONDS = 2.0
 # What it takes of the processor's time with few. Where that is more, the machine is slow,
 # or so crowded that nothing stays in its caches.
@@ -416,7 +416,7 @@ async def test_nothing_that_was_acknowledged_is_lost_by_kill_9(tmp_path: Path) -
     assert sum(chain.calls for chain in chains) >= 100 * CHAINS * ROUNDS * len(phases)
     for chain in chains:
         # Without the guess that it began with.
-        assert min(chain.start_seconds[1:]) <= READY_SECONDS, chain.start_seconds
+        assert median(chain.start_seconds[1:]) <= READY_SECONDS, chain.start_seconds
     assert min(map(ready_with_many, chains)) <= READY_SECONDS
 
 
