@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import linecache
 import time
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import msgspec
 
@@ -26,6 +26,8 @@ _CAUSE_DEPTH = 4
 _GROUP_LIMIT = 10
 
 Frame: TypeAlias = tuple[str, int, str]
+
+_to_json: Final = msgspec.json.Encoder().encode
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -70,7 +72,10 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             KeyboardInterrupt, SystemExit: it came while somebody's `__str__` ran.
         """
         at_ns = time.time_ns()
-        return _capture(error, path, incarnation, trace, at_ns, _CAUSE_DEPTH, below)
+        try:
+            return _record(error, path, incarnation, trace, at_ns, _CAUSE_DEPTH, below)
+        except Exception:  # noqa: BLE001 - user code inside the crash path
+            return _unseen(error, path, incarnation, trace, at_ns)
 
     def format(self) -> str:
         """The fault as Python would print it, causes first."""
@@ -86,6 +91,10 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, gc=False):
                 lines.append(f"    {source}")
         lines.append(f"{self.type}: {self.message}" if self.message else self.type)
         return "\n".join(lines)
+
+    def encode(self) -> bytes:
+        """As it is kept: JSON, of fields by name."""
+        return _to_json(self)
 
     def summary(self) -> str:
         """One line: the type, without its module, and the message."""
@@ -117,19 +126,24 @@ def _capture(
     trace: str,
     at_ns: int,
     depth: int,
-    below: int = 0,
 ) -> Fault:
     try:
-        return _record(error, path, incarnation, trace, at_ns, depth, below)
+        return _record(error, path, incarnation, trace, at_ns, depth, 0)
     except Exception:  # noqa: BLE001 - user code inside the crash path
-        return Fault(
-            type=type(error).__name__,
-            message=f"<{type(error).__name__} cannot be looked at>",
-            path=path,
-            incarnation=incarnation,
-            at_ns=at_ns,
-            trace=trace,
-        )
+        return _unseen(error, path, incarnation, trace, at_ns)
+
+
+def _unseen(
+    error: BaseException, path: str, incarnation: int, trace: str, at_ns: int
+) -> Fault:
+    return Fault(
+        type=type(error).__name__,
+        message=f"<{type(error).__name__} cannot be looked at>",
+        path=path,
+        incarnation=incarnation,
+        at_ns=at_ns,
+        trace=trace,
+    )
 
 
 def _record(
@@ -144,11 +158,8 @@ def _record(
     cause = error.__cause__
     if cause is None and not error.__suppress_context__:
         cause = error.__context__
-    kind = type(error)
-    module = kind.__module__
-    name = kind.__qualname__
     return Fault(
-        type=writable(name if module == "builtins" else f"{module}.{name}"),
+        type=_name_of(type(error)),
         message=_message(error),
         frames=_frames(error.__traceback__, below),
         path=path,
@@ -159,6 +170,22 @@ def _record(
         if cause is not None and depth > 0
         else None,
     )
+
+
+# What they are called, in one text for all of a kind; and for so many kinds.
+_names: Final[dict[type[BaseException], str]] = {}
+_NAMES: Final = 256
+
+
+def _name_of(kind: type[BaseException]) -> str:
+    name = _names.get(kind)
+    if name is None:
+        module, name = kind.__module__, kind.__qualname__
+        name = writable(name if module == "builtins" else f"{module}.{name}")
+        if len(_names) >= _NAMES:
+            _names.clear()
+        _names[kind] = name
+    return name
 
 
 def _message(error: BaseException, depth: int = _CAUSE_DEPTH) -> str:
@@ -204,7 +231,20 @@ def _frames(traceback: TracebackType | None, below: int = 0) -> tuple[Frame, ...
         left_out = len(frames) - _HEAD_FRAMES - _TAIL_FRAMES
         marker: Frame = ("…", 0, f"{left_out} frames left out")
         frames = [*frames[:_HEAD_FRAMES], marker, *frames[-_TAIL_FRAMES:]]
-    return tuple(frames)
+    return _same_as_last(tuple(frames))
+
+
+# Those of the last fault: a storm is of one kind, and its reports wait in thousands.
+_last: Final[list[tuple[Frame, ...]]] = [()]
+
+
+def _same_as_last(frames: tuple[Frame, ...]) -> tuple[Frame, ...]:
+    """The very object that was made last, if it is equal."""
+    last = _last[0]
+    if frames == last:
+        return last
+    _last[0] = frames
+    return frames
 
 
 class Normal(msgspec.Struct, frozen=True, gc=False):

@@ -84,3 +84,25 @@ def a_fault_that_is_told_to_nobody(self: Store, fault: BaseException) -> None:
     self._has_failed = self._closing = True
     self._busy = False
     self._quiet.set()
+
+
+@DOUBLES.breaks(
+    caught_by="test_courtesy.py::test_only_a_busy_loop_stands_aside_and_only_for_who_waits"
+)
+def a_loop_that_never_stands_aside(replace: Replace) -> None:
+    """A thread that waits for a busy loop's interpreter waits for ever."""
+    replace(Store, "_stand_aside", lambda self, timeout: True)
+
+
+@DOUBLES.breaks(
+    caught_by="test_store.py::test_once_a_storm_makes_some_drop_the_others_take_their_time"
+)
+def a_storm_that_is_written_down_without_a_pause(replace: Replace) -> None:
+    """Whoever is to weather it has to share the interpreter with its journal."""
+    flush = Store._flush_reports
+
+    def flush_at_once(self: Store) -> None:
+        self._dropped = self._accounts.reports_dropped
+        flush(self)
+
+    replace(Store, "_flush_reports", flush_at_once)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
-
-import msgspec
+from typing import TYPE_CHECKING
 
 from treewarden.exits import Fault
 from treewarden.store import CrashRecord
@@ -12,8 +10,6 @@ from treewarden.store import CrashRecord
 if TYPE_CHECKING:
     from .body import AgentBody
     from .envelope import Envelope
-
-_ENCODE: Final = msgspec.json.Encoder().encode
 
 
 def fault_of(body: AgentBody, error: BaseException, trace: str = "") -> Fault:
@@ -45,7 +41,8 @@ def _record(body: AgentBody, envelope: Envelope | None, fault: Fault) -> CrashRe
         incarnation=body.node.incarnation,
         operation=envelope.operation.name if envelope is not None else "",
         message=redacted(envelope) if envelope is not None else b"null",
-        fault=_ENCODE(fault),
+        fault=b"",
+        content=fault,
         revision=body.memory.committed_revision,
         payload=body.memory.shown(),
         sender=envelope.sender if envelope is not None else "",

@@ -43,6 +43,7 @@ from .inspection import (
 )
 from .journal import (
     Backlog,
+    EntryKind,
     EventPage,
     JournalEntry,
     bytes_behind,
@@ -83,7 +84,7 @@ from .tx_log import (
     load_transactions,
     log_transaction,
 )
-from .unit import StagedEvent, StateWrite, Unit, Write
+from .unit import Content, StagedEvent, StateWrite, Unit, Write
 from .upkeep import (
     Migrated,
     Restored,
@@ -127,12 +128,14 @@ __all__ = [
     "Backup",
     "Belonging",
     "Collection",
+    "Content",
     "CrashRecord",
     "DamagedRow",
     "Declaration",
     "DurableMap",
     "DurableQueue",
     "DurableRetention",
+    "EntryKind",
     "EventPage",
     "FaultRecord",
     "FileReport",

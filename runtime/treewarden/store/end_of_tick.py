@@ -24,8 +24,18 @@ class EndOfTick(Instrument):
     nothing; so it is one only while there is something to write.
     """
 
-    def __init__(self, flush: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        flush: Callable[[], None],
+        meanwhile: Callable[[float], bool] = lambda _: False,
+    ) -> None:
+        """Call `flush` when wanted, in all other passes `meanwhile`.
+
+        That is told how long trio is about to wait (seconds), and is asked again, however
+        often, as long as it says so.
+        """
         self._flush = flush
+        self._meanwhile = meanwhile
         self._token = trio.lowlevel.current_trio_token()
         self._is_wanted = self._is_installed = False
         self._idle_passes = 0
@@ -33,6 +43,11 @@ class EndOfTick(Instrument):
     def want(self) -> None:
         """Flush before the loop next waits."""
         self._is_wanted = True
+        self.stay()
+
+    def stay(self) -> None:
+        """Be asked by the loop, in the next passes at least."""
+        self._idle_passes = 0
         if not self._is_installed:
             self._is_installed = True
             trio.lowlevel.add_instrument(self)
@@ -45,14 +60,16 @@ class EndOfTick(Instrument):
             trio.lowlevel.remove_instrument(self)
 
     def before_io_wait(self, timeout: float) -> None:
-        if not self._is_wanted:
-            self._idle_passes += 1
-            if self._idle_passes >= _IDLE_PASSES:
-                self.leave()
-            return
-        self._is_wanted, self._idle_passes = False, 0
         try:
-            self._flush()
+            if self._is_wanted:
+                self._is_wanted, self._idle_passes = False, 0
+                self._flush()
+            elif self._meanwhile(timeout):
+                self._idle_passes = 0
+            else:
+                self._idle_passes += 1
+                if self._idle_passes >= _IDLE_PASSES:
+                    self.leave()
         except BaseException as error:  # noqa: BLE001 - raised where trio does not only log it
             self._token.run_sync_soon(_raise, error)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
 from zlib import crc32
 
 import msgspec
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from .unit import StagedEvent
 
+EntryKind: TypeAlias = Literal["event", "report"]
+"""Published by somebody, or told by the runtime itself."""
 DELETE_ROWS: Final = 1000
 """Rows deleted in one transaction: about 5 ms, so that retention delays no commit."""
 _ROW_BYTES = 64
@@ -91,7 +93,7 @@ class JournalEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     at_ns: int
     source: str = ""
     trace: str = ""
-    kind: Literal["event", "report"] = "event"
+    kind: EntryKind = "event"
     damaged: bool = False
 
 
@@ -103,7 +105,11 @@ def entry_rows(
     rows: list[tuple[Any, ...]] = []
     for event in events:
         topic, kind, at_ns = event.topic, event.kind, event.at_ns
-        source, trace, payload = event.source, event.trace, event.payload
+        source, trace = event.source, event.trace
+        if event.content is not None:
+            # Here, in the writer's thread: nobody who reports waits for it.
+            event.payload, event.content = event.content.encode(), None
+        payload = event.payload
         position += 1
         end_bytes += len(payload) + len(topic) + _ROW_BYTES
         # `checksum`, written out: of all that a commit does for an event it was a third.
@@ -192,11 +198,17 @@ class EventPage(NamedTuple):
 
 
 def load_events(
-    connection: sqlite3.Connection, after: int, until: int, limit: int, pattern: str
+    connection: sqlite3.Connection,
+    after: int,
+    until: int,
+    limit: int,
+    pattern: str,
+    kind: EntryKind = "event",
 ) -> EventPage:
     """The next published events behind position `after`, up to `until`, at most `limit`.
 
-    Looks at one window of the journal, so that an empty page need not be the end.
+    Or the next reports. Looks at one window of the journal, so that an empty page need
+    not be the end.
     """
     wanted = matcher(pattern)
     rows = connection.execute(
@@ -206,7 +218,7 @@ def load_events(
     found: list[JournalEntry] = []
     first = rows[0][0] if rows else 0
     for row in rows:
-        if row[2] == "event" and wanted(str(row[1])):
+        if row[2] == kind and wanted(str(row[1])):
             found.append(_entry(row))
             if len(found) == limit:
                 return EventPage(found, first, row[0])

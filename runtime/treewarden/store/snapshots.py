@@ -16,6 +16,7 @@ from treewarden.injection import places
 from .checking import SLICE_ROWS, place_behind, stored_rows
 from .checksums import TABLES, as_stored, as_text, checksum, row_checksum
 from .insert import Insert
+from .unit import Content
 
 if TYPE_CHECKING:
     import sqlite3
@@ -78,8 +79,8 @@ class CrashRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One crash: what was being handled, how it failed, and the state before it.
 
     `message` and `fault` are JSON, and so is `payload`, the last committed state
-    (None when there was none) at `revision`. `sender`, a path or "", is not kept in
-    the file.
+    (None when there was none) at `revision`. Of one that was kept just now the fault is a
+    `content`, put into words in the writer's thread. `sender`, a path or "", is not kept in the file.
     """
 
     path: str
@@ -91,6 +92,11 @@ class CrashRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     revision: int
     payload: bytes | None
     sender: str = ""
+    content: Content | None = None
+
+    def fault_json(self) -> bytes:
+        """The fault, made from `content` if there is one."""
+        return self.fault if self.content is None else self.content.encode()
 
 
 def state_rows(
@@ -112,16 +118,17 @@ def state_rows(
 
 def crash_row(record: CrashRecord) -> tuple[Any, ...]:
     """The parameters of `INSERT_CRASHES`."""
+    fault = record.fault_json()
     return (
         record.path,
         record.at_ns,
         record.incarnation,
         record.operation,
         record.message.decode(),
-        record.fault.decode(),
+        fault.decode(),
         record.revision,
         None if record.payload is None else record.payload.decode(),
-        _crash_checksum(record),
+        _crash_checksum(record, fault),
     )
 
 
@@ -256,12 +263,12 @@ def load_crashes(connection: sqlite3.Connection, path: str) -> list[CrashRecord]
             revision=revision,
             payload=None if payload is None else as_stored(payload),
         )
-        if crc == _crash_checksum(record):
+        if crc == _crash_checksum(record, record.fault):
             records.append(record)
     return records
 
 
-def _crash_checksum(record: CrashRecord) -> int:
+def _crash_checksum(record: CrashRecord, fault: bytes) -> int:
     payload = b"None" if record.payload is None else record.payload
     return checksum(
         payload,
@@ -270,6 +277,6 @@ def _crash_checksum(record: CrashRecord) -> int:
         record.incarnation,
         record.operation,
         as_text(record.message),
-        as_text(record.fault),
+        as_text(fault),
         record.revision,
     )

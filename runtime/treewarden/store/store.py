@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections import deque
 from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
@@ -41,6 +42,7 @@ from .allocation import keep_freed_memory
 from .applied import Applied, Outcome, find_applied, find_outcome
 from .checking import DamagedRow, StructureCheck
 from .copies import Backup, discard, free_name, partial_name, verify_copy
+from .courtesy import Courtesy
 from .database import connect_read_only, open_database
 from .end_of_tick import EndOfTick
 from .faults import FAULTS_KEPT, FaultRecord, load_faults
@@ -85,6 +87,8 @@ drop (of 50,000 starts in a row 4,500 did)."""
 REPORT_SECONDS: Final = 0.05
 """How long reports alone wait for company: a restart took 78 µs (median; 1,071 at the
 99th percentile) when each woke the writer at once, 72 and 252 when they waited."""
+STORM_SECONDS: Final = 0.25
+"""The same once some were dropped: what the journal has of a storm is a sample."""
 GROUP_REPORTS: Final = 1024
 """Reports that ride in one transaction."""
 CRASHES: Final = 1000
@@ -167,8 +171,11 @@ class Store:
         self._pending: list[Unit] = []
         self._under_way: list[Unit] = []  # what the writer has
         self._reports: deque[StagedEvent] = deque()
+        # Reports lost when it was last asked whether to write those that wait.
+        self._dropped = 0
         self._crash_records: deque[CrashRecord] = deque()
-        self._end_of_tick = EndOfTick(self._flush)
+        self._end_of_tick = EndOfTick(self._flush, self._stand_aside)
+        self._courtesy = Courtesy()
         self._busy = False  # a flush is scheduled, or the writer has a group
         self._closing = False
         self._why_closed = "the store is closed"
@@ -250,6 +257,9 @@ class Store:
             self.has_room = False
         if not self._busy:
             self._flush_soon()
+        elif not self._under_way:
+            # Behind reports, for which nobody waits.
+            self._end_of_tick.stay()
 
     async def wait_room(self) -> None:
         """Wait until `has_room`."""
@@ -307,7 +317,6 @@ class Store:
         self,
         topic: str,
         payload: bytes | Content,
-        *,
         source: str = "",
         trace: str = "",
         at_ns: int = 0,
@@ -336,14 +345,18 @@ class Store:
         )
         waiting = len(reports)
         if waiting > REPORTS:
-            self._bound(reports, REPORTS)
+            reports.popleft()
+            self._accounts.reports_dropped += 1
         if not self._reports_timed or waiting == MANY_REPORTS:
             self._flush_reports()
 
     def record_crash(self, record: CrashRecord) -> None:
         """Keep what an agent knew before a crash; rides like a report."""
-        self._crash_records.append(record)
-        self._bound(self._crash_records, CRASHES)
+        records = self._crash_records
+        records.append(record)
+        if len(records) > CRASHES:
+            records.popleft()
+            self._accounts.reports_dropped += 1
         if not self._reports_timed:
             self._flush_reports()
 
@@ -605,12 +618,17 @@ class Store:
     def _flush_reports(self) -> None:
         if self._busy or self._closing:
             return
-        many = len(self._reports) >= MANY_REPORTS and self.is_healthy
-        if self._later is None or many:
+        dropped = self._accounts.reports_dropped
+        # Once some are lost all the same, the others take their time: they are not to take
+        # the interpreter from those who are to weather the storm.
+        is_storm, self._dropped = dropped > self._dropped, dropped
+        many = len(self._reports) >= MANY_REPORTS and not is_storm
+        if self._later is None or (many and self.is_healthy):
             self._flush_soon()
         elif not self._reports_timed:
             self._reports_timed = True
-            self._later(REPORT_SECONDS, self._reports_due)
+            seconds = STORM_SECONDS if is_storm else REPORT_SECONDS
+            self._later(seconds, self._reports_due)
 
     def _reports_due(self) -> None:
         self._reports_timed = False
@@ -628,7 +646,20 @@ class Store:
         self._owe(+1)
         self._end_of_tick.want()
 
+    def _stand_aside(self, timeout: float) -> bool:
+        """Whether somebody waits for the writer; if the loop is busy, let it go on."""
+        if not (self._under_way or self._pending):
+            return False
+        if timeout <= 0:
+            writer = self._writer
+            needs_none = writer.sync_seconds if writer.is_syncing else 0.0
+            seconds = self._courtesy.due(time.perf_counter(), needs_none)
+            if seconds:
+                self._thread.stand_aside(seconds)
+        return True
+
     def _flush(self) -> None:
+        self._courtesy.begin(time.perf_counter())
         try:
             self._thread.submit(self._next_group())
         except BaseException as fault:
@@ -670,10 +701,7 @@ class Store:
         while (
             reports and reports[0].after <= handed_over and len(riding) < GROUP_REPORTS
         ):
-            report = reports.popleft()
-            if report.content is not None:
-                report.payload, report.content = report.content.encode(), None
-            riding.append(report)
+            riding.append(reports.popleft())
         return riding
 
     def _on_decision(self, decision: Decision) -> None:

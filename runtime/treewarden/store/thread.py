@@ -88,6 +88,8 @@ class WriterThread:
         self._jobs: queue.SimpleQueue[Group | Question | CopyJob | None] = (
             queue.SimpleQueue()
         )
+        # Held while a group is the writer's.
+        self._written = threading.Lock()
         self._ended = trio.Event()
         self._told: StoreBroken | None = None
         self._loop_thread = threading.current_thread()
@@ -97,7 +99,13 @@ class WriterThread:
 
     def submit(self, group: Group) -> None:
         """Have a group written; `decided` gets the answer."""
+        self._written.acquire(blocking=False)
         self._jobs.put(group)
+
+    def stand_aside(self, seconds: float) -> None:
+        """Leave the interpreter to it until the group is written, at most so long."""
+        if self._written.acquire(timeout=seconds):
+            self._written.release()
 
     def ask(self, question: Question) -> None:
         """Have something read from the writer's own connection."""
@@ -164,6 +172,8 @@ class WriterThread:
             decision = self._writer.commit(job)
             self._told = decision.broken
             places.DECISION.reach()
+            # First: once it is told, the next group may come, and is to find it free.
+            self._written.release()
             self._post(self._decided, decision)
             self._writer.after_commit()
             self._tell()

@@ -158,6 +158,10 @@ class Writer:
         self._pages = _Pages()
         self._held_since: float | None = None
         self._held_told = False
+        # Any thread may look: whether it waits for the disk and for nothing else, and how
+        # long that takes at least, as of late.
+        self.is_syncing = False
+        self.sync_seconds = 0.0
 
     # --- committing -------------------------------------------------------------------
 
@@ -208,7 +212,7 @@ class Writer:
         tail = _append(connection, events, self.tail)
         _insert_crashes(connection, _newest(group.crashes))
         self._note_range(connection, decision)
-        _end(connection)
+        self._end(connection)
         self._committed(decision, events, tail)
 
     def _commit_one_by_one(
@@ -235,8 +239,18 @@ class Writer:
                 _blame(step, error, decision)
             connection.execute("RELEASE step")
         self._note_range(connection, decision)
-        _end(connection)
+        self._end(connection)
         self._committed(decision, journal, tail)
+
+    def _end(self, connection: sqlite3.Connection) -> None:
+        self.is_syncing, started = True, time.perf_counter()
+        try:
+            _end(connection)
+        finally:
+            self.is_syncing = False
+            took = time.perf_counter() - started
+            # To come back may take longer than to sync, but seldom does every time.
+            self.sync_seconds = min(took, self.sync_seconds * 1.25 + 1e-5)
 
     def _write(self, connection: sqlite3.Connection, step: Step) -> list[StagedEvent]:
         """Write all of one step but its events, which are returned for the journal."""

@@ -444,6 +444,27 @@ async def test_many_reports_wait_for_no_company(store: Store) -> None:
     assert (store.position, len(due)) == (2 * GROUP_REPORTS, 1)
 
 
+async def test_once_a_storm_makes_some_drop_the_others_take_their_time(
+    store: Store, gate: Gate
+) -> None:
+    """Written without a pause, they would take the interpreter from what they tell of."""
+    due: list[Callable[[], None]] = []
+    store.delay_reports(lambda _, callback: due.append(callback))
+    with gate():
+        store.report("first", b"1")
+        due.pop()()
+        await wait_all_tasks_blocked()
+        for number in range(REPORTS + 1):
+            store.report(f"r.{number}", b"1")
+    await committed(store, 1)
+    await wait_all_tasks_blocked()
+    assert (store.position, len(due)) == (1, 1)
+    due.pop()()
+    # Nothing more was lost: it was no storm after all.
+    await committed(store, 1 + 3 * GROUP_REPORTS)
+    assert store.statistics().reports_dropped == 1
+
+
 async def test_on_a_bad_disk_many_reports_wait_as_few_do(
     store: Store, make: MakeUnit, gate: Gate
 ) -> None:
@@ -589,11 +610,28 @@ class Speechless:
         raise ValueError("no words")
 
 
+async def test_a_report_that_finds_no_words_is_dropped_alone(
+    store: Store, make: MakeUnit
+) -> None:
+    store.report("before", b"1")
+    store.hand_over(make(revision=1))
+    store.report("speechless", Speechless())
+    store.report("after", b"2")
+    await committed(store, 2)
+    entries = await store.entries(since=0, limit=10)
+    assert [entry.topic for entry in entries] == ["before", "after"]
+    assert await revision(store) == 1
+    assert store.statistics().reports_dropped == 1
+
+
 def test_a_fault_of_the_stores_own_fails_whoever_waits_and_ends_the_run(
     file: Path, make: MakeUnit
 ) -> None:
     kept, lost = make("/kept", revision=1), make("/lost", revision=1)
     told: list[StoreError | None] = []
+
+    def fail() -> Group:
+        raise ValueError("no group")
 
     async def main() -> None:
         async with open_store(file) as store:
@@ -601,10 +639,10 @@ def test_a_fault_of_the_stores_own_fails_whoever_waits_and_ends_the_run(
             await store.wait(kept)
             lost.release.append(told.append)
             store.hand_over(lost)
-            store.report("some.topic", Speechless())
-            with pytest.raises(StoreBroken, match="no words"):
+            store._next_group = fail  # type: ignore[method-assign]
+            with pytest.raises(StoreBroken, match="no group"):
                 await store.settled()
-            with pytest.raises(StoreClosed, match="no words"):
+            with pytest.raises(StoreClosed, match="no group"):
                 store.hand_over(make())
             await trio.sleep_forever()
 
@@ -615,7 +653,7 @@ def test_a_fault_of_the_stores_own_fails_whoever_waits_and_ends_the_run(
 
     with pytest.raises(trio.TrioInternalError):
         trio.run(main)
-    assert [str(error) for error in told] == ["the store failed: ValueError: no words"]
+    assert [str(error) for error in told] == ["the store failed: ValueError: no group"]
     trio.run(look)
 
 
