@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
+from textual.events import Key
 from textual.widgets import Button, Input
 
 from treewarden.control.protocol import (
@@ -401,6 +402,31 @@ def test_a_key_that_is_pressed_twice_asks_once(console: Console, drive: Drive) -
     assert [method for method, _ in link(app).asked].count("preview") == 1
 
 
+@pytest.mark.parametrize("opens", ["colon", "slash"])
+def test_what_is_typed_right_behind_the_key_of_a_line_is_for_that_line(
+    console: Console, drive: Drive, opens: str
+) -> None:
+    app = console()
+
+    async def journey(pilot: Pilot[None]) -> None:
+        sort = app.view.query_one("#tree", TableTree).border_title
+        letters = (opens, ":" if opens == "colon" else "/"), ("S", "S"), ("q", "q")
+        for key, letter in letters:
+            # All at once, as from a paste or a slow connection.
+            app.post_message(Key(key, letter))
+        await pilot.pause()
+        line = app.view.query_one("#place" if opens == "colon" else "#filter", Input)
+        assert (line.display, line.value) == (True, "Sq")
+        await press(pilot, "colon", "slash")
+        assert line.value == "Sq:/"
+        await press(pilot, "escape")
+        assert not line.display
+        assert app.view.query_one("#tree", TableTree).border_title == sort
+
+    drive(app, journey)
+    assert link(app).acts() == []
+
+
 def test_escape_leaves_a_question_and_nothing_is_sent(
     console: Console, drive: Drive
 ) -> None:
@@ -434,6 +460,39 @@ def test_w_shows_why_and_the_detail_tells_it_unasked(
         assert "tries" in text
         await press(pilot, "escape")
         assert not app.screen.is_modal
+
+    drive(app, journey)
+
+
+@pytest.mark.parametrize(
+    ("state", "heading"),
+    [
+        ("failed", "WHY IT IS DOWN"),
+        ("restarting", "WHY IT IS DOWN"),
+        ("stuck", "WHY IT IS STUCK"),
+    ],
+)
+def test_what_keeps_a_node_from_running_is_asked_as_soon_as_it_does_not(
+    console: Console, drive: Drive, canned: Any, state: str, heading: str
+) -> None:
+    app = console()
+
+    async def journey(pilot: Pilot[None]) -> None:
+        await select(pilot, app, "/fetchers/f-1")
+        why = ("why", Why(path="/fetchers/f-1"))
+        assert why not in link(app).asked
+        ended = "" if state == "stuck" else "crashed: OSError: gone"
+        row = canned.node("/fetchers/f-1", state=state, last_exit=ended)
+        told = msgspec.structs.replace(canned.explanation(), path="/fetchers/f-1")
+        link(app).answers["why"] = told
+        link(app).send(TreeUpdate(sequence=2, rows=[row]))
+        agent = canned.agent("/fetchers/f-1", doing=state)
+        link(app).send(AgentsUpdate(sequence=3, rows=[agent]))
+        app.tick()
+        await pilot.pause()
+        assert why in link(app).asked
+        assert heading in shown(app)
+        assert f"in {state}" not in shown(app)
 
     drive(app, journey)
 

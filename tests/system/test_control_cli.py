@@ -623,6 +623,14 @@ def test_a_runtime_that_is_told_to_stop_says_so_by_its_status(
     assert (process.returncode, lines(output)) == (status, [])
 
 
+def test_a_runtime_is_shut_down_in_order_from_the_command_line(home: Home) -> None:
+    with home.running("shop:app") as process:
+        done = home.treewarden("shutdown")
+        assert (done.returncode, done.stdout) == (0, "the runtime is stopping\n")
+        output = process.communicate(timeout=BOUND)[0]
+    assert (process.returncode, lines(output)) == (0, [])
+
+
 def test_help_is_quick_because_it_loads_nothing(home: Home) -> None:
     program = (
         "import sys; from treewarden.cli.commands import app\n"
@@ -710,6 +718,18 @@ def test_a_console_left_alone_leaves_its_runtime_running(home: Home) -> None:
     os.kill(pid, signal.SIGTERM)
     wait_until(lambda: is_gone(pid))
     assert home.names() == []
+
+
+def test_a_console_whose_runtime_was_killed_says_so_when_it_is_left(
+    home: Home,
+) -> None:
+    terminal = Terminal(home, ["run", "shop:app"])
+    terminal.wait_for(b"counter")
+    os.kill(listed(home)["runtime"]["pid"], signal.SIGKILL)
+    terminal.wait_for(b"STALE")
+    terminal.type(b"q")
+    assert terminal.wait_end() == 1
+    assert b"the runtime ended by itself (signal SIGKILL); its log: " in terminal.shown
 
 
 def test_a_runtime_that_does_not_start_shows_its_log(home: Home) -> None:

@@ -368,6 +368,7 @@ async def test_code_that_never_awaits_is_interrupted_at_half_time(
 async def test_the_whole_group_is_gone_and_reaped_when_it_is_stopped(
     shutdown: float,
 ) -> None:
+    """Pitfall 40"""
     async with tree() as world:
         pid, sleeper = await world.start("parent_of_a_sleeper", shutdown=shutdown)
         await world.stopped()

@@ -82,6 +82,7 @@ def crowded(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_the_blocker_is_named_once(
     how: Callable[[float], None], seconds: float, until_within: UntilWithin
 ) -> None:
+    """Pitfall 34"""
     first = how.__code__.co_firstlineno
     for found in until_within(0.15):
         blocked = await named(how, seconds)

@@ -150,6 +150,7 @@ class Leave(ModalScreen["Leaving | None"]):
         """The question and its answers."""
         with Vertical(classes="dialog") as box:
             box.border_title = self._ink.title("leave")
+            box.border_subtitle = self._ink.title("esc: stay")
             yield Bar(self._ink, id="question")
             yield Bar(self._ink, id="consequence")
             with Horizontal(id="buttons"):
@@ -190,7 +191,7 @@ _HELP = (
     ("o", "of a row: show its node in the tree"),
     ("", ""),
     ("LOOK", ""),
-    ("w", "why did it restart: the whole story"),
+    ("w", "why it restarted, is down or hangs: the whole story"),
     ("/", "filter: an expression; !text inverts, ~text is fuzzy"),
     ("s", "the next order"),
     ("f", "Events: follow the newest, or stop"),

@@ -94,7 +94,7 @@ class TreeScreen(View):
     def __init__(self, desk: Desk, ink: Ink) -> None:
         super().__init__(desk, ink)
         self._sort = 0
-        self._asked: tuple[str, int, int] | None = None
+        self._asked: tuple[str, int, int, str] | None = None
         # What the filter lets through: rows show the way to each as well.
         self._matching: Mapping[str, NodeRow] = {}
 
@@ -165,11 +165,12 @@ class TreeScreen(View):
         self._ask_why(path)
 
     def _ask_why(self, path: str | None) -> None:
-        """Ask once for each restart of the selected node; the answer comes later."""
+        """Ask once for each restart or end of the selected node; the answer comes later."""
         node = self.desk.model.nodes.rows.get(path or "")
-        if node is None or not (node.restarts or node.last_exit):
+        is_known = node is not None and (node.restarts or node.last_exit)
+        if node is None or not (is_known or node.state == "stuck"):
             return
-        asked = (node.path, node.incarnation, node.restarts)
+        asked = (node.path, node.incarnation, node.restarts, node.state)
         if asked != self._asked:
             self._asked = asked
             self.post_message(WantAnswers(("why", Why(path=node.path))))

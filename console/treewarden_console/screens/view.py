@@ -58,8 +58,10 @@ class View(Screen[None]):
     # Keys that change something: not bound at all without the rights.
     NEEDS: ClassVar[dict[str, Rights]] = {}
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("slash", "filter", show=False),
-        Binding("colon", "go_to", show=False),
+        # Before any widget sees them: what is typed right behind, or pasted, is for the
+        # line that they open, and no key of the screen.
+        Binding("slash", "filter", show=False, priority=True),
+        Binding("colon", "go_to", show=False, priority=True),
         Binding("escape", "back", show=False),
     ]
 
@@ -164,7 +166,8 @@ class View(Screen[None]):
         self.query_one("#footer", Bar).display = False
         line.display = True
         line.value = text
-        line.focus()
+        # Not `line.focus()`, which is only so after the keys that wait already.
+        self.set_focus(line)
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """Filter while it is typed."""
@@ -214,6 +217,11 @@ class View(Screen[None]):
     # --- rights -----------------------------------------------------------------------
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Keys above this console's rights are not bound at all."""
+        """Keys above this console's rights are not bound at all.
+
+        Nor are those that open a line, while one is open: they can be typed into it.
+        """
+        if action in ("filter", "go_to"):
+            return not any(line.display for line in self.query(Input))
         needed = self.NEEDS.get(action)
         return needed is None or self.desk.allows(needed)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from .words import short_error
+from .words import short_error, span
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -146,6 +146,8 @@ def _tell_report(row: EventRow, payload: dict[str, object]) -> Telling:
     if part == "supervision":
         kind, message = _tell_of_child(what, payload)
         return Telling(kind=kind, subject=row.source, message=message)
+    if row.topic == "runtime.blocked":
+        return Telling(kind="blocked", subject=row.source, message=_blocked(payload))
     # What else is reported is told under the name of the part that reports it.
     kind, words = (part, what) if part else (what, "")
     subject = row.source or compact(payload.get(kind))
@@ -169,11 +171,27 @@ def _tell_of_child(what: str, payload: dict[str, object]) -> tuple[str, str]:
             return "exited", exit_
         case "started":
             return "started", run
+        case "failed":
+            return "failed", _spent(payload.get("budget")) or exit_
         case "restarted":
             cause, by = compact(payload.get("cause")), compact(payload.get("by"))
             return "restarted", f"{run}, cause: {cause}{f' by {by}' if by else ''}"
         case _:
             return what, detail or exit_
+
+
+def _spent(budget: object) -> str:
+    match budget:
+        case {"limit": int(limit), "period": int() | float() as period}:
+            return f"stays down: its {limit} restarts in {period:g} s are spent"
+    return ""
+
+
+def _blocked(payload: dict[str, object]) -> str:
+    seconds, where = payload.get("seconds"), compact(payload.get("where"))
+    told = span(seconds) if isinstance(seconds, float) else compact(seconds)
+    place = where.rpartition("/")[2]
+    return f"the loop, for {told}: {compact(payload.get('function'))} at {place}"
 
 
 def _listed(payload: Mapping[str, object]) -> str:

@@ -163,7 +163,7 @@ _EVENT_LOOKS: Final = (
     (("crash", "fail", "gave", "stuck", "start_failed"), "✖", "X", Tone.BAD),
     (("restart", "rollback"), "↻", "r", Tone.WORRY),
     (("circuit",), "▲", "^", Tone.WORRY),
-    (("injection", "alarm", "store", "agent"), "!", "!", Tone.NOTE),
+    (("injection", "alarm", "store", "agent", "blocked"), "!", "!", Tone.NOTE),
     (("operator", "control"), "▪", "#", Tone.PAUSED),
     (("start",), "●", "o", Tone.GOOD),
     (("stop", "exit"), "○", ".", Tone.MUTED),

@@ -1,4 +1,4 @@
-"""The detail of a node: what it is, how it is doing, why it restarted last."""
+"""The detail of a node: what it is, how it is doing, why it restarted or is down."""
 
 from __future__ import annotations
 
@@ -24,6 +24,12 @@ if TYPE_CHECKING:
     from treewarden_console.state import Desk
 
 _GAUGE = 10
+# What an explanation is of while a node does not run as it should.
+_WHY = {
+    "failed": "WHY IT IS DOWN",
+    "restarting": "WHY IT IS DOWN",
+    "stuck": "WHY IT IS STUCK",
+}
 
 
 def node_page(desk: Desk, ink: Ink, path: str | None, *, brief: bool) -> list[Spans]:
@@ -42,7 +48,7 @@ def node_page(desk: Desk, ink: Ink, path: str | None, *, brief: bool) -> list[Sp
         lines += [_state(desk, ink, node), _restarts(node)]
         lines += [labelled("budget", *budget)] if budget else []
     if agent is not None:
-        lines += _agent(desk, ink, agent, brief=brief)
+        lines += _agent(desk, node, agent, brief=brief)
     why = _why(desk, node, brief=brief)
     if brief:
         return lines + why
@@ -97,7 +103,7 @@ def _gauge(ink: Ink, holder: NodeRow) -> list[Span]:
     ]
 
 
-def _agent(desk: Desk, ink: Ink, agent: AgentRow, *, brief: bool) -> list[Spans]:
+def _agent(desk: Desk, node: NodeRow, agent: AgentRow, *, brief: bool) -> list[Spans]:
     full = agent.capacity and agent.mailbox >= agent.capacity
     mailbox: list[Span] = [
         (
@@ -108,7 +114,8 @@ def _agent(desk: Desk, ink: Ink, agent: AgentRow, *, brief: bool) -> list[Spans]
     if agent.waiting_senders:
         wait = plural(agent.waiting_senders, "sender waits", "senders wait")
         mailbox.append((f"  {wait}", Tone.BAD))
-    if agent.doing not in ("", "idle", "suspended"):
+    # One that does not run is in its state, which is told already.
+    if agent.doing not in ("", "idle", node.state):
         mailbox.append((f"  in {agent.doing}", Tone.MOVING))
     work = f"{count(agent.handled)} handled  {rate(desk.shown.rates.get(agent.path))}/s"
     handled: list[Span] = [(work, Tone.TEXT)]
@@ -157,7 +164,6 @@ def _runtime(desk: Desk) -> list[Spans]:
         return []
     share = process.units / process.commits if process.commits else 0.0
     commits = f"{rate(model.totals.get('commits'))}/s  {share:.1f} units each"
-    lost = f"{count(process.dropped)} dropped  {count(process.dead_letters)} dead"
     healthy = process.store_health == "ok"
     return [
         BLANK,
@@ -171,7 +177,12 @@ def _runtime(desk: Desk) -> list[Spans]:
             (process.store_health, Tone.GOOD if healthy else Tone.BAD),
         ),
         _fact("commits", commits),
-        _fact("published", f"{count(process.published)}  {lost}"),
+        _fact(
+            "published",
+            f"{count(process.published)} events  {count(process.dropped)} dropped",
+        ),
+        # Not `dead letters`: those are kept, and on the screen of the bus.
+        _fact("lost", plural(process.dead_letters, "message")),
     ]
 
 
@@ -183,11 +194,14 @@ def _why(desk: Desk, node: NodeRow, *, brief: bool) -> list[Spans]:
     told = desk.explanations.get(node.path)
     if told is None or told.cause == "none":
         return []
-    when = time_of_day(told.at_ns, desk.zone) if told.at_ns else ""
+    when = time_of_day(told.at_ns, desk.zone) if told.at_ns else "now"
     if brief:
         return [labelled("why", (told.sentence, Tone.WORRY), (f"  {when}", Tone.MUTED))]
     return [
-        heading("WHY IT RESTARTED", ("   w: the whole story", Tone.FAINT)),
+        heading(
+            _WHY.get(node.state, "WHY IT RESTARTED"),
+            ("   w: the whole story", Tone.FAINT),
+        ),
         labelled("when", (when, Tone.TEXT), (f"  {told.cause}", Tone.MUTED)),
         labelled("what", (told.sentence, Tone.WORRY)),
         *_story(told),

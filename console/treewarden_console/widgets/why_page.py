@@ -35,6 +35,7 @@ def why_page(told: Explanation, ink: Ink, zone: tzinfo | None) -> list[Spans]:
         ("by", told.by if told.by not in told.sentence else ""),
         ("message", told.message),
         ("took down", ", ".join(told.took_down)),
+        ("now in", told.now),
     ):
         if text:
             lines.append(labelled(label, (text, Tone.TEXT)))

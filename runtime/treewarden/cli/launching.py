@@ -61,8 +61,8 @@ def launch(
         _stop(process)
         raise
     if path is None:
-        return _report_early_end(process, log)
-    return _watch(process, path, owner, rights)
+        return _report_end(process, log, "ended before it answered")
+    return _watch(process, path, owner, rights, log)
 
 
 def _log_path(label: str) -> Path:
@@ -124,7 +124,7 @@ async def _socket_of(pid: int, socket: Path | None) -> Path | None:
     return None
 
 
-def _report_early_end(process: subprocess.Popen[bytes], log: Path) -> int:
+def _report_end(process: subprocess.Popen[bytes], log: Path, ended: str) -> int:
     for line in _tail(log):
         print(line, file=sys.stderr)
     status = process.returncode
@@ -132,7 +132,7 @@ def _report_early_end(process: subprocess.Popen[bytes], log: Path) -> int:
         f"status {status}" if status >= 0 else f"signal {signal.Signals(-status).name}"
     )
     print(
-        f"treewarden: the runtime ended before it answered ({how}); its log: {log}",
+        f"treewarden: the runtime {ended} ({how}); its log: {log}",
         file=sys.stderr,
     )
     return status if status > 0 else 1
@@ -146,7 +146,7 @@ def _tail(log: Path) -> list[str]:
 
 
 def _watch(
-    process: subprocess.Popen[bytes], path: Path, owner: Owner, rights: str
+    process: subprocess.Popen[bytes], path: Path, owner: Owner, rights: str, log: Path
 ) -> int:
     from treewarden_console.app import run_console
 
@@ -162,6 +162,9 @@ def _watch(
             f"treewarden: {path.stem} goes on as process {process.pid};"
             f" see it again with: treewarden attach {path.stem}"
         )
+    elif process.returncode:
+        # Nobody had told it to stop.
+        return _report_end(process, log, "ended by itself")
     return status
 
 

@@ -35,7 +35,9 @@ def load_application(target: str) -> Application:
     """
     module_name, colon, attribute = target.partition(":")
     if not (colon and module_name and attribute):
-        raise ConfigError(f"expected module:application, not {target!r}")
+        raise ConfigError(
+            f"expected module:application, as {_example(target)}, not {target!r}"
+        )
     if "/" in module_name or module_name.endswith(".py"):
         module = Path(module_name).stem
         raise ConfigError(
@@ -45,6 +47,12 @@ def load_application(target: str) -> Application:
     if "" not in sys.path:
         sys.path.insert(0, "")
     return _application(_attribute(_module(module_name), attribute, target), target)
+
+
+def _example(target: str) -> str:
+    """What was probably meant: the module of a file, or as it was named."""
+    module = Path(target.partition(":")[0]).name.removesuffix(".py")
+    return f"{module or 'weather'}:app"
 
 
 def _module(name: str) -> ModuleType:
@@ -129,6 +137,7 @@ def origin(error: BaseException) -> str:
 def _place(error: BaseException) -> str:
     """The innermost line of code that is neither ours nor the import machinery's."""
     frames = traceback.extract_tb(error.__traceback__)
-    ours = (_PACKAGE, str(Path(importlib.__file__).parent), "<frozen")
+    # What begins with < has no file: it is frozen, or a dataclass' own `__init__`.
+    ours = (_PACKAGE, str(Path(importlib.__file__).parent), "<")
     inner = [frame for frame in frames if not frame.filename.startswith(ours)]
     return f" ({inner[-1].filename}:{inner[-1].lineno})" if inner else ""

@@ -606,29 +606,35 @@ def state_text(state: AgentState) -> str:
 
 
 def why_text(why: Explanation) -> str:
-    """The story of a restart: the sentence first, then what it rests on."""
+    """The story of a restart, or of an end: the sentence first, then what it rests on."""
     lines = [plain(why.sentence, 2000)]
     at = when(why.at_ns) if why.at_ns is not None else ""
     for label, text in (
         ("when", at),
-        ("began at", why.origin),
+        ("began at", why.origin if why.origin != why.path else ""),
         ("by", why.by),
         ("in hand", why.message),
         ("took down", ", ".join(why.took_down)),
+        ("now in", why.now),
     ):
         if text:
             lines.append(f"{label:>10}: {plain(text, 2000)}")
     if why.fault is not None:
         lines += ["", *_fault_lines(why.fault)]
-    for label, raw in (
-        ("state before", why.state_before),
-        ("state after", why.state_after),
-    ):
+    for label, raw in _states(why):
         if bytes(raw) != b"null":
             lines += ["", f"{label}:", *value_lines(raw)]
     if why.faults:
         lines += ["", *_history(why)]
     return "\n".join(lines)
+
+
+def _states(why: Explanation) -> list[tuple[str, msgspec.Raw]]:
+    """Before the crash and after the restart: as a rule that is the same."""
+    before, after = why.state_before, why.state_after
+    if bytes(before) == bytes(after):
+        return [("state before and after", before)]
+    return [("state before", before), ("state after", after)]
 
 
 def _history(why: Explanation) -> list[str]:

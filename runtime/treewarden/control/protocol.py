@@ -771,12 +771,14 @@ class Why(Message, frozen=True, kw_only=True):
 
 
 class Explanation(Message, frozen=True, kw_only=True):
-    """One restart, told from its cause to its effects.
+    """One restart, or what keeps a node from running, from its cause to its effects.
 
     `cause`: crash, group (a sibling's crash took it along), operator, injection,
-    rollback (a commit failed), returned, or none when it never restarted. `faults` are
-    the newest reports of what failed in it within the last day, in earlier runs too,
-    oldest first; `faults_total` counts up to a thousand of them.
+    rollback (a commit failed), returned, killed, stuck (it was told to end and does not),
+    or none when it never restarted. `now` is what it awaits at this moment, when it runs
+    and does anything: calls with their lines, outermost first. `faults` are the newest
+    reports of what failed in it within the last day, in earlier runs too, oldest first;
+    `faults_total` counts up to a thousand of them.
     """
 
     path: str
@@ -790,6 +792,7 @@ class Explanation(Message, frozen=True, kw_only=True):
         "rollback",
         "returned",
         "killed",
+        "stuck",
     ]
     sentence: str
     at_ns: int | None = None
@@ -801,6 +804,7 @@ class Explanation(Message, frozen=True, kw_only=True):
     state_before: Raw = Raw(b"null")
     state_after: Raw = Raw(b"null")
     chain: list[EventRow] = []
+    now: str = ""
     faults: list[EventRow] = []
     faults_total: int = 0
 

@@ -104,11 +104,6 @@ def fault_row(fault: Fault) -> FaultRow:
     )
 
 
-def stored_fault_row(encoded: bytes) -> FaultRow:
-    """A fault as a crash record holds it."""
-    return msgspec.json.decode(encoded, type=FaultRow)
-
-
 def node_row(node: NodeStatistics) -> NodeRow:
     """A node of the tree."""
     spent, limit, period = node.budget or (0, None, None)

@@ -21,7 +21,7 @@ from treewarden.errors import (
 )
 from treewarden.supervision import Application, Collector, open_tree
 
-from .runtime import Runtime
+from .runtime import STOP_SIGNALS, Runtime
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -105,8 +105,9 @@ def run(app: Application, config: Config | None = None) -> None:
     """Run an application until it is told to stop; blocks.
 
     SIGTERM and SIGINT stop the tree in order; a second one turns every stop into a kill; a
-    third ends the process at once. So does SIGINT where whoever started us ignores it, as
-    a shell does for what its scripts leave in the background: who sends it means us.
+    third ends the process at once, also one whose loop is blocked. SIGINT counts also where
+    whoever started us ignores it, as a shell does for what its scripts leave in the
+    background: who sends it means us.
 
     Raises:
         KeyboardInterrupt: it was stopped by SIGINT.
@@ -121,7 +122,14 @@ def run(app: Application, config: Config | None = None) -> None:
     )
     runtime = Runtime(app, configuration)
     runtime.takes_signals = True
-    trio.run(_run, runtime)
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    try:
+        trio.run(_run, runtime)
+    finally:
+        if len(runtime.signals) > 1:
+            # They end the process by now, which is no longer ours alone.
+            for number, heed in before.items():
+                signal.signal(number, heed)
     if signal.SIGINT in runtime.signals:
         raise KeyboardInterrupt
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib.metadata
+import math
 import os
 import signal
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
+import time
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, overload
 
 import trio
 
@@ -15,6 +17,7 @@ from treewarden.agents import (
     AgentBody,
     AgentRef,
     DeadLetters,
+    Monitor,
     Participants,
     Surroundings,
     Transaction,
@@ -67,13 +70,21 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Hashable, Iterable
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
+    from types import FrameType
+    from typing import TypeAlias
 
     from treewarden.config import Config
+
+    _Heed: TypeAlias = Callable[[int, FrameType | None], object] | int | None
 
 A = TypeVar("A", bound=Agent[Any])
 
 # How often the loop's lateness is measured: 4 wake-ups a second, under 0.1 % of a core.
 _BEAT = 0.25
+# What ends a process in order when nobody is in a hurry.
+STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+# Signals within so many seconds are one: some send each to a process and to its group.
+_MOMENT: Final = 0.25
 # Circuits' transitions that wait for the bus's turn; older ones are dropped.
 _TRANSITIONS = 1000
 
@@ -172,6 +183,8 @@ class Runtime:
         self.stop_scope = trio.CancelScope()
         self.takes_signals = False
         self.signals: list[int] = []
+        self._times_signalled = 0
+        self._signalled_at = -math.inf
         self._had_console_at: float | None = None
         self._vanished = 0
 
@@ -237,7 +250,9 @@ class Runtime:
         path = name.path if isinstance(name, ChildInfo) else name
         node = self.directory.resolve(path)
         if node.body.kind is not Kind.AGENT:
-            raise NameUnknown(path)
+            raise NameUnknown(
+                path, f"{node.path} is no agent: its kind is {node.body.kind}"
+            )
         found = cast("AgentBody", node.body).agent_type
         if agent_type is not None and not issubclass(found, agent_type):
             raise TypeError(
@@ -253,8 +268,27 @@ class Runtime:
         """
         node = self.directory.resolve(path)
         if as_supervisor(node) is None:
-            raise NameUnknown(path)
+            raise NameUnknown(
+                path, f"{node.path} is no supervisor: its kind is {node.body.kind}"
+            )
         return SupervisorRef(self.directory, node.path)
+
+    def monitor(self, name: str | ChildInfo) -> Monitor:
+        """Watch the present incarnation of any node, from a plain task.
+
+            with runtime.monitor("/pollers/p-3") as monitor:
+                down = await monitor.wait_down()
+
+        As `AgentRef.monitor` does; of children that are no agents, too. With nobody of
+        this path or id it tells so at once, with the exit None.
+
+        Raises:
+            NameAmbiguous: several nodes have this id.
+        """
+        path = name.path if isinstance(name, ChildInfo) else name
+        with suppress(NameUnknown):
+            path = self.directory.resolve(path).path
+        return AgentRef[Agent[Any]](self.directory, path).monitor()
 
     def transaction(
         self, *agents: AgentRef[Any], timeout: float = 5.0
@@ -385,17 +419,45 @@ class Runtime:
         return SupervisorSpec(children, intensity=Intensity(3, 5.0))
 
     async def _signals(self, *, task_status: trio.TaskStatus[None]) -> None:
-        """Started first and stopped last, so that a second signal still counts."""
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
-            task_status.started()
-            async for number in received:
-                self.signals.append(number)
-                if len(self.signals) == 1:
-                    self.stop()
-                elif len(self.signals) == 2:
-                    self.directory.hurry()
-                else:
-                    os._exit(130 if signal.SIGINT in self.signals else 143)
+        """Started first and stopped last, so that a second signal still counts.
+
+        That one kills this task too: from then on the process listens by itself.
+        """
+        try:
+            with trio.open_signal_receiver(*STOP_SIGNALS) as received:
+                for one in STOP_SIGNALS:
+                    signal.signal(one, self._counting(signal.getsignal(one)))
+                task_status.started()
+                async for number in received:
+                    self.signals.append(number)
+                    if len(self.signals) == 1:
+                        self.stop()
+                    elif len(self.signals) == 2:
+                        self.directory.hurry()
+                    else:
+                        self._end_at_once(number)
+        finally:
+            if len(self.signals) > 1:
+                for one in STOP_SIGNALS:
+                    signal.signal(one, self._end_at_once)
+
+    def _counting(self, heed: _Heed) -> Callable[[int, FrameType | None], None]:
+        """`heed`, unless it is the third time: a loop that is blocked hears of none."""
+
+        def heard(number: int, frame: FrameType | None) -> None:
+            now = time.monotonic()
+            if now - self._signalled_at > _MOMENT:
+                self._signalled_at = now
+                self._times_signalled += 1
+            if self._times_signalled > 2:
+                self._end_at_once(number)
+            if callable(heed):
+                heed(number, frame)
+
+        return heard
+
+    def _end_at_once(self, number: int, _: FrameType | None = None) -> None:
+        os._exit(130 if signal.SIGINT in {*self.signals, number} else 143)
 
     @asynccontextmanager
     async def _store_part(self) -> AsyncIterator[Store]:

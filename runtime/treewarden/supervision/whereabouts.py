@@ -1,7 +1,8 @@
 """Where a child hangs: what its tasks await at this moment, outermost call first.
 
-For those that do not end although they were cancelled. A task that runs without awaiting
-has no place to be told here, but then nothing else runs either, and the watchdog tells.
+For those that do not end although they were cancelled, and for whoever asks. A task that
+runs without awaiting has no place to be told here, but then nothing else runs either, and
+the watchdog tells.
 """
 
 from __future__ import annotations
@@ -21,12 +22,18 @@ if TYPE_CHECKING:
 
     from .node import Life
 
-# Whoever hangs does so in one place, seldom in two; and its deepest frames tell where.
+# Whoever hangs does so in one place, seldom in two. Its first frames tell what it was
+# about, its deepest ones where it is; between them may be many of a library.
 _TASKS: Final = 3
-_FRAMES: Final = 5
+_FIRST: Final = 2
+_DEEPEST: Final = 3
 # How every task is begun, and how every wait ends: nobody learns from these.
-_OURS: Final = str(Path(__file__).parent)
-_TRAPS: Final = str(Path(trio.__file__).parent / "_core")
+_PACKAGE: Final = Path(__file__).parent.parent
+_TRIO: Final = Path(trio.__file__).parent
+_UNTOLD: Final = (f"{Path(__file__).parent}/", f"{_TRIO}/_core/")
+# Nor from how a handler is begun, where there is one.
+_AGENTS: Final = f"{_PACKAGE}/agents/"
+_NOT_THEIRS: Final = (f"{_PACKAGE}/", f"{_TRIO}/")
 
 
 def whereabouts(life: Life, tasks: Iterable[Task]) -> str:
@@ -41,6 +48,24 @@ def whereabouts(life: Life, tasks: Iterable[Task]) -> str:
     return "; ".join(places)
 
 
+def hangs_at(life: Life) -> str:
+    """As `whereabouts`, for who does not know its tasks: looks for them among all."""
+    return whereabouts(life, _outermost(life))
+
+
+def _outermost(life: Life) -> Iterator[Task]:
+    root = trio.lowlevel.current_root_task()
+    left = [root] if root is not None else []
+    while left:
+        task = left.pop()
+        if task.context.get(current_life) is life:
+            yield task
+        else:
+            left += [
+                one for nursery in task.child_nurseries for one in nursery.child_tasks
+            ]
+
+
 def _innermost(life: Life, tasks: Iterable[Task]) -> Iterator[Task]:
     for task in tasks:
         if task.context.get(current_life) is life:
@@ -52,12 +77,17 @@ def _innermost(life: Life, tasks: Iterable[Task]) -> Iterator[Task]:
 
 
 def _place(task: Task) -> str:
-    calls = [
-        f"{frame.f_code.co_name} ({_short(file)}:{line})"
+    frames = [
+        (frame.f_code, line)
         for frame, line in task.iter_await_frames()
-        if not (file := frame.f_code.co_filename).startswith((_OURS, _TRAPS))
+        if not frame.f_code.co_filename.startswith(_UNTOLD)
     ]
-    return " > ".join(calls[-_FRAMES:])
+    if not all(code.co_filename.startswith(_NOT_THEIRS) for code, _ in frames):
+        frames = [one for one in frames if not one[0].co_filename.startswith(_AGENTS)]
+    calls = [f"{code.co_name} ({_short(code.co_filename)}:{n})" for code, n in frames]
+    if len(calls) > _FIRST + _DEEPEST:
+        calls[_FIRST:-_DEEPEST] = ["..."]
+    return " > ".join(calls)
 
 
 def _short(file: str) -> str:

@@ -87,6 +87,33 @@ def test_what_is_rolled_back_is_told_as_that_and_not_as_a_crash(canned: Any) -> 
     assert str(tell(report)) == "rollback /x StoreBroken: the disk is full"
 
 
+def test_a_child_that_stays_down_is_told_with_its_budget(canned: Any) -> None:
+    budget = {"spent": 4, "limit": 3, "period": 5.0}
+    report = canned.event(7, 0, "supervision.failed", source="/x", budget=budget)
+    told = "failed /x stays down: its 3 restarts in 5 s are spent"
+    assert str(tell(report)) == told
+    report = canned.event(7, 0, "supervision.failed", source="/x", exit="crashed: E")
+    assert str(tell(report)) == "failed /x crashed: E"
+
+
+def test_a_loop_that_was_blocked_is_told_with_the_line(canned: Any) -> None:
+    blocked = {
+        "seconds": 2.93653845,
+        "where": "/srv/station.py:31",
+        "function": "block",
+    }
+    report = EventRow(
+        position=7,
+        topic="runtime.blocked",
+        at_ns=0,
+        kind="report",
+        source="/system/watchdog",
+        payload=canned.raw(blocked),
+    )
+    told = "blocked /system/watchdog the loop, for 2.9 s: block at station.py:31"
+    assert str(tell(report)) == told
+
+
 def test_an_unknown_report_is_told_as_it_is(canned: Any) -> None:
     report = canned.event(7, 0, "quota.low", source="/x", left=3)
     assert str(tell(report)) == "quota /x low  left 3"

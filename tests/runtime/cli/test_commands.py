@@ -88,6 +88,20 @@ def test_a_console_is_attached_to_one_runtime_by_either_way_to_name_it() -> None
     assert done.stderr == "treewarden: attach to shop or to yard? Name one\n"
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["console"], "No such command 'console'. Did you mean 'attach'?"),
+        (["--runtime", "shop", "ps"], "--runtime goes behind a command: "),
+        (["--socket=x", "tree"], "--socket goes behind a command: "),
+    ],
+)
+def test_a_near_miss_is_told_what_would_be_right(words: list[str], said: str) -> None:
+    result = CliRunner().invoke(app, words)
+    assert said in result.output
+    assert result.exit_code == 2
+
+
 def test_completion_is_silent_when_nobody_can_be_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -60,9 +60,19 @@ def test_an_attribute_of_an_attribute_may_be_it(module: Write) -> None:
     assert load_application(f"{name}:Apps.main").name == "shop"
 
 
-@pytest.mark.parametrize("target", ["shop", "shop:", ":app", ""])
-def test_what_is_not_module_and_attribute_is_refused(target: str) -> None:
-    assert "expected module:application" in refusal(target)
+@pytest.mark.parametrize(
+    ("target", "example"),
+    [
+        ("shop", "shop:app"),
+        ("shop:", "shop:app"),
+        ("a/shop.py", "shop:app"),
+        (":app", "weather:app"),
+        ("", "weather:app"),
+    ],
+)
+def test_what_is_not_module_and_attribute_is_refused(target: str, example: str) -> None:
+    said = f"expected module:application, as {example}, not {target!r}"
+    assert refusal(target) == said
 
 
 def test_a_module_that_is_not_there_is_named(module: Write) -> None:
@@ -83,6 +93,11 @@ def test_a_module_that_fails_says_how_and_where(module: Write) -> None:
     message = refusal(f"{name}:app")
     assert "ZeroDivisionError: division by zero" in message
     assert message.endswith(f"{name}.py:2)")
+
+
+def test_a_wrong_specification_is_told_by_the_line_that_made_it(module: Write) -> None:
+    name = module("from treewarden import ChildSpec\n\nChildSpec('a', 1)\n")
+    assert f"{name}.py:3)" in refusal(f"{name}:app")
 
 
 def test_a_module_that_is_not_python_says_where(module: Write) -> None:

@@ -186,6 +186,27 @@ def test_a_story_tells_cause_before_effect() -> None:
     assert places == sorted(places)
 
 
+def test_a_story_shows_a_state_that_is_the_same_after_as_before_once() -> None:
+    same = Explanation(
+        path="/a",
+        incarnation=2,
+        cause="crash",
+        sentence="/a crashed",
+        origin="/a",
+        state_before=Raw(b'{"n":3}'),
+        state_after=Raw(b'{"n":3}'),
+    )
+    text = showing.why_text(same)
+    assert "state before and after:" in text
+    assert text.count('"n": 3') == 1
+    assert "began at" not in text
+    assert "now in" not in text
+    busy = showing.why_text(msgspec.structs.replace(same, now="add (a.py:3)"))
+    assert "\n    now in: add (a.py:3)\n" in busy
+    other = msgspec.structs.replace(same, state_after=Raw(b'{"n":4}'))
+    assert '"n": 4' in showing.why_text(other)
+
+
 def test_a_story_ends_with_what_failed_before_newest_first() -> None:
     """S50"""
     faults = [

@@ -140,6 +140,19 @@ def stop(path: NodePath, remote: Remote) -> None:
 
 @app.command(rich_help_panel=Section.ACT)
 @asking
+def shutdown(remote: Remote) -> None:
+    """Stop the whole runtime, in order, as SIGTERM does.
+
+    \b
+    --json: {"sentence", "path", "incarnation"}
+    """
+    from treewarden.control.protocol import Shutdown
+
+    remote.act("shutdown", Shutdown())
+
+
+@app.command(rich_help_panel=Section.ACT)
+@asking
 def suspend(path: AgentName, remote: Remote) -> None:
     """Have an agent take no message until resumed.
 

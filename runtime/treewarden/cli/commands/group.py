@@ -26,8 +26,34 @@ class Section(StrEnum):
     FILES = "Look after the file"
 
 
+_MEANT = {"console": "attach", "ls": "ps", "log": "events", "logs": "events"}
+"""What people type, and what they look for."""
+
+
 class Commands(TyperGroup):
     """The commands, and what their failures look like: one line and a status."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - click's own signature
+        """Read the words up to the command; a near miss is told what would be right."""
+        word = args[0].partition("=")[0] if args and not ctx.resilient_parsing else ""
+        if word in _MEANT:
+            ctx.fail(f"No such command {word!r}. Did you mean {_MEANT[word]!r}?")
+        if word in self._options_of_commands():
+            ctx.fail(
+                f"{word} goes behind a command: {ctx.command_path} tree {word} ..."
+            )
+        return super().parse_args(ctx, args)
+
+    def _options_of_commands(self) -> set[str]:
+        """Those that some command has, and this one has not."""
+        theirs = {
+            option
+            for command in self.commands.values()
+            for parameter in command.params
+            for option in parameter.opts
+            if option.startswith("--")
+        }
+        return theirs - {option for one in self.params for option in one.opts}
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401 - click's own signature
         """Write a list of commands for each section."""

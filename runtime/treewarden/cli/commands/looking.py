@@ -141,12 +141,14 @@ def state(agent: AgentName, remote: Remote) -> None:
 @app.command(rich_help_panel=Section.LOOK)
 @asking
 def why(path: NodePath, remote: Remote) -> None:
-    """Tell why a node restarted, or ended, last.
+    """Tell why a node restarted, is down, or hangs.
+
+    And what one that runs awaits at this moment: calls with their lines.
 
     \b
     --json: {"path", "incarnation", "cause", "sentence", "at_ns", "origin", "by",
              "message", "fault", "took_down", "state_before", "state_after", "chain",
-             "faults", "faults_total"}
+             "now", "faults", "faults_total"}
     """
     from treewarden.cli import showing
     from treewarden.control.protocol import Explanation, Why
