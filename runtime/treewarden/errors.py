@@ -205,10 +205,14 @@ class AgentCrashed(AgentError):
 
 
 class AgentDown(AgentError):
-    """The agent is gone for good; whether it began the message is in the text."""
+    """The agent is gone for good; whether it began the message is in the text.
 
-    def __init__(self, path: str, why: str) -> None:
+    `exit`: how it ended, for whoever was waiting for its answer.
+    """
+
+    def __init__(self, path: str, why: str, exit_: Exit | None = None) -> None:
         self.path = path
+        self.exit = exit_
         super().__init__(f"{path} is down: {why}")
 
 

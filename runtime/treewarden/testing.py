@@ -23,6 +23,10 @@ clock that it asks for:
         await wait_restarted(counter, 2)
         assert await counter.call(Counter.add) == 2
 
+For everything else outside of the loop (a process child, a pool of threads or processes, a
+program, HTTP) virtual time does not wait: deadlines fire before it has begun. A test that
+needs it asks for no clock, and takes real time.
+
 What a test starts is stopped when the sandbox closes, the last one first, and before the
 fixtures that it stands on. `crash` and the waits also serve the tests of an application as
 a whole (`open_runtime`) and of supervision alone (`open_supervisor`).

@@ -11,10 +11,11 @@ state as well.
 
 from __future__ import annotations
 
+import gc
 import sys
 import time
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import trio
@@ -24,7 +25,7 @@ from rounds import SECONDS, Goal, Peer, anchor, emit, main
 from treewarden import Agent, Application, ChildSpec, Config, open_runtime
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from treewarden import AgentRef
 
@@ -171,29 +172,35 @@ async def casts(senders: int) -> float:
         return (sent - ref.statistics().mailbox) / (now() - start)
 
 
+def run(row: Callable[..., Awaitable[float]], *arguments: Any) -> float:
+    """One row; what the one before has left behind is not its garbage to collect."""
+    gc.collect()
+    return trio.run(row, *arguments)
+
+
 def measure(with_bare: bool) -> None:
     """Every row of ours and, each right after it, the bare one that it is compared to."""
     bare = anchor("trio_calls") if with_bare else None
     for clients, servers in ((1, 1), (100, 1), (100, 100)):
         shape = f"{clients}x{servers}"
-        rate = trio.run(calls, Adder.add, clients, servers)
+        rate = run(calls, Adder.add, clients, servers)
         emit(f"treewarden.call.async.{shape}", rate, "calls/s")
         if bare is not None:
             design = bare.DESIGNS["deque_parked"]
-            rate = bare.run(bare.calls, design, clients, servers)
+            rate = run(bare.calls, design, clients, servers)
             emit(f"trio.call.deque_parked.{shape}", rate, "calls/s")
-        rate = trio.run(calls, Adder.add_plain, clients, servers)
+        rate = run(calls, Adder.add_plain, clients, servers)
         emit(f"treewarden.call.plain.{shape}", rate, "calls/s")
     for name, operation in (("async", Adder.count), ("plain", Adder.count_plain)):
-        rate = trio.run(calls, operation, 1, 1)
+        rate = run(calls, operation, 1, 1)
         emit(f"treewarden.call.{name}.counting.1x1", rate, "calls/s")
     for senders in (1, 100):
         shape = f"{senders}x1"
-        emit(f"treewarden.cast.{shape}", trio.run(casts, senders), "msgs/s")
+        emit(f"treewarden.cast.{shape}", run(casts, senders), "msgs/s")
         if bare is not None:
-            rate = bare.run(bare.deque_casts, senders)
+            rate = run(bare.deque_casts, senders)
             emit(f"trio.cast.deque.{shape}", rate, "msgs/s")
-            rate = bare.run(bare.channel_casts, 1000, senders, False)
+            rate = run(bare.channel_casts, 1000, senders, False)
             emit(f"trio.cast.channel_send.{shape}", rate, "msgs/s")
 
 

@@ -153,7 +153,7 @@ class Looping(Agent[Seen]):
 
     async def on_start(self) -> None:
         if Looping.goes_on:
-            self.cast(self.ref, Looping.crash)
+            self.continue_with(Looping.crash)
 
     async def crash(self) -> None:
         Looping.crashes += 1

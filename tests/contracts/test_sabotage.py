@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from functools import cache
 from pathlib import Path
 
 from tests.sabotage.doubles import ALL, AREAS
@@ -11,6 +13,12 @@ _ROOT = Path(__file__).parents[2]
 _TESTS = _ROOT / "tests"
 _NOT_AREAS = {"__init__", "__main__", "double", "doubles"}
 _PITFALLS = re.compile(r"[Pp]itfalls? (\d+(?:(?:, | and | to )\d+)*)")
+
+
+def _numbers(text: str) -> set[int]:
+    """Of the pitfalls that it names."""
+    found = " ".join(_PITFALLS.findall(text))
+    return {int(number) for number in re.findall(r"\d+", found)}
 
 
 def _functions(file: str) -> set[str]:
@@ -25,12 +33,19 @@ def _pitfalls() -> dict[int, str]:
     return {int(number): reason for number, _, reason in rows}
 
 
-def _named_by_doubles() -> set[int]:
-    named: set[int] = set()
-    for double in ALL.values():
-        for numbers in _PITFALLS.findall(double.says):
-            named.update(int(number) for number in re.findall(r"\d+", numbers))
-    return named
+def _docstring(test: str) -> str:
+    file, _, function = test.partition("::")
+    return _docstrings(file)[function]
+
+
+@cache
+def _docstrings(file: str) -> dict[str, str]:
+    module = ast.parse((_ROOT / file).read_text(encoding="utf-8"))
+    return {
+        one.name: " ".join((ast.get_docstring(one) or "").split())
+        for one in module.body
+        if isinstance(one, (ast.FunctionDef, ast.AsyncFunctionDef))
+    }
 
 
 def test_every_area_is_among_those_that_are_run() -> None:
@@ -77,7 +92,17 @@ def test_every_pitfall_has_a_double_or_a_reason() -> None:
     pitfalls = _pitfalls()
     assert list(pitfalls) == list(range(1, 80))
     without = {number for number, reason in pitfalls.items() if not reason}
-    assert _named_by_doubles() == without
+    assert {number for one in ALL.values() for number in _numbers(one.says)} == without
+
+
+def test_a_double_of_a_pitfall_is_caught_by_tests_that_name_it() -> None:
+    silent = [
+        (name, test)
+        for name, double in ALL.items()
+        for test in double.caught_by
+        if _numbers(double.says) - _numbers(_docstring(test))
+    ]
+    assert silent == []
 
 
 def test_every_flaw_that_a_test_is_named_for_has_a_double() -> None:

@@ -2,9 +2,10 @@
 
 The books are kept where it happens: each tree, birth, report and monitor of a test is
 written down by the real thing, on its way; nothing is replaced. When a test is over they
-must be balanced: no task of a closed tree is left, nobody is listed in it any more, each
-start that was reported has one end, each monitor had its one notice unless it was called
-off, and nobody was ever born while an earlier incarnation of the same path was alive.
+must be balanced: no task of a closed tree is left, nobody is listed in it any more, no
+registry has a name of an owner that ended, no monitor watches, each start that was
+reported has one end, each monitor had its one notice unless it was called off, and nobody
+was ever born while an earlier incarnation of the same path was alive.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from treewarden.agents.monitor import Monitor
-from treewarden.supervision import Directory, Node, current_life, report_log
+from treewarden.registry import Registry
+from treewarden.supervision import Directory, Life, Node, current_life, report_log
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
     import trio
 
     from treewarden.agents import Down
-    from treewarden.supervision import Life
 
     AllTasks = Callable[[], Iterator[trio.lowlevel.Task]]
 
@@ -44,6 +45,7 @@ class Books:
         self.ended: Counter[tuple[int, str, int]] = Counter()
         self.notices: Counter[Monitor] = Counter()
         self.called_off: set[Monitor] = set()
+        self.registries: list[Registry[Any]] = []
         # For a test that breaks our own parts on purpose: what that breaks.
         self.pardoned: set[str] = set()
         self._last: dict[tuple[int, str], Life] = {}
@@ -55,6 +57,7 @@ class Books:
         self._keep_births(patch)
         self._keep_reports(patch)
         self._keep_monitors(patch)
+        self._keep_registries(patch)
 
     def _keep_trees(self, patch: pytest.MonkeyPatch) -> None:
         add, remove = Directory.add, Directory.remove
@@ -79,12 +82,14 @@ class Books:
     def _keep_births(self, patch: pytest.MonkeyPatch) -> None:
         born = Node.born
 
-        def is_born(node: Node, scope: trio.CancelScope | None = None) -> Life:
+        def is_born(
+            node: Node, scope: trio.CancelScope | None = None, now: float | None = None
+        ) -> Life:
             key = id(node.parent.directory), node.path
             last = self._last.get(key)
             if last is not None and not last.ended:
                 self._violations.append(f"TRI-05: two live incarnations: {node.path}")
-            self._last[key] = life = born(node, scope)
+            self._last[key] = life = born(node, scope, now)
             return life
 
         patch.setattr(Node, "born", is_born)
@@ -124,6 +129,15 @@ class Books:
         patch.setattr(Monitor, "_notify", notified)
         patch.setattr(Monitor, "cancel", cancelled)
 
+    def _keep_registries(self, patch: pytest.MonkeyPatch) -> None:
+        init = Registry.__init__
+
+        def made(registry: Registry[Any], *args: Any, **options: Any) -> None:
+            init(registry, *args, **options)
+            self.registries.append(registry)
+
+        patch.setattr(Registry, "__init__", made)
+
     def violations(self) -> list[str]:
         """What must not have happened but did; asked when every tree has closed."""
         found = [
@@ -138,6 +152,13 @@ class Books:
         for directory in self.opened:
             if len(directory):
                 yield f"TRI-02: {len(directory)} nodes are left"
+        for registry in self.registries:
+            for owner in registry._owned:
+                if isinstance(owner, Life) and owner.ended:
+                    yield f"TRI-02: names of {owner.node.path} are left"
+        for monitor in self.notices:
+            if monitor in monitor._watching:
+                yield f"TRI-02: {monitor.path} is watched still"
 
     def _unbalanced(self) -> Iterator[str]:
         for life in self.begun.keys() | self.ended.keys():

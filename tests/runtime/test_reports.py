@@ -59,12 +59,12 @@ def config(tmp_path: Path) -> Config:
     return Config(store=tmp_path / "test.db", socket=False)
 
 
-async def crash(runtime: Runtime) -> None:
+async def crash(runtime: Runtime, restarts: int = 1) -> None:
     teller = runtime.ref("teller", Teller)
     with pytest.raises(AgentCrashed):
         await teller.call(Teller.pay, 5, card="1234")
     with trio.fail_after(30):
-        while runtime.tree()["/teller"].restarts < 1:  # noqa: ASYNC110 - it is a state
+        while runtime.tree()["/teller"].restarts < restarts:  # noqa: ASYNC110 - a state
             await trio.sleep(0.001)
 
 
@@ -74,7 +74,7 @@ TELLER = Application("test", [ChildSpec("teller", Teller)])
 async def test_an_agents_crash_is_logged_with_its_redacted_message_and_state(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """LOG-03, MSG-11, SYS-07, pitfall 74"""
+    """LOG-03, MON-15, MSG-11, SYS-07, pitfall 74"""
     caplog.set_level(logging.DEBUG, LOGGER)
     async with open_runtime(TELLER, config=config(tmp_path)) as runtime:
         await runtime.ref("teller", Teller).call(Teller.take, 3)
@@ -130,6 +130,30 @@ async def test_the_journal_says_what_was_in_hand_and_how_much_of_the_budget_is_s
     assert ended["budget"] == {"spent": 0, "limit": 3, "period": 5.0}
     assert again["budget"] == {"spent": 1, "limit": 3, "period": 5.0}
     assert "operation" not in found["supervision.started"]
+
+
+async def test_a_child_is_followed_through_all_its_incarnations(tmp_path: Path) -> None:
+    """MON-07: a monitor is of one of them; this is what tells of all."""
+    told: list[tuple[str, object]] = []
+    async with open_runtime(TELLER, config=config(tmp_path)) as runtime:
+        with runtime.ref("teller", Teller).monitor() as monitor:
+            reports = runtime.bus.reports("supervision.*")
+            await crash(runtime)
+            await crash(runtime, restarts=2)
+            with trio.fail_after(30):
+                async for report in reports:
+                    if report.source == "/teller":
+                        assert isinstance(report.payload, dict)
+                        told.append((report.topic, report.payload["incarnation"]))
+                    if told and told[-1] == ("supervision.restarted", 3):
+                        break
+            assert (await monitor.wait_down()).incarnation == 1
+    assert told[-4:] == [
+        ("supervision.exited", 1),
+        ("supervision.restarted", 2),
+        ("supervision.exited", 2),
+        ("supervision.restarted", 3),
+    ]
 
 
 async def test_a_collectors_records_are_written_when_they_are_taken_not_before(

@@ -144,6 +144,7 @@ async def test_a_part_that_nobody_stands_on_is_restarted_alone(tmp_path: Path) -
 
 
 async def test_a_ref_is_found_by_path_and_by_unique_id(tmp_path: Path) -> None:
+    """STA-06: of a supervisor, too, and also through the one above it."""
     app = Application(
         "pads",
         [
@@ -155,17 +156,31 @@ async def test_a_ref_is_found_by_path_and_by_unique_id(tmp_path: Path) -> None:
     async with open_runtime(app, config=config(tmp_path)) as runtime:
         assert runtime.ref("single").path == "/single"
         assert runtime.ref("/left/pad", Pad).path == "/left/pad"
+        above = runtime.supervisor("/application")
+        for left in (
+            runtime.supervisor("/left"),
+            runtime.supervisor("left"),
+            above.supervisor("left"),
+        ):
+            assert (await left.bounce_child("pad")).path == "/left/pad"
         with pytest.raises(NameAmbiguous, match="/left/pad, /right/pad"):
             runtime.ref("pad")
         with pytest.raises(NameUnknown, match="nobody"):
             runtime.ref("nobody")
-        with pytest.raises(NameUnknown):
+        with pytest.raises(
+            NameUnknown, match="/left is no agent: its kind is supervisor"
+        ):
             runtime.ref("/left")
+        with pytest.raises(
+            NameUnknown, match="/single is no supervisor: its kind is agent"
+        ):
+            runtime.supervisor("single")
         with pytest.raises(TypeError, match="is a Pad, not a Scratch"):
             runtime.ref("single", Scratch)
 
 
 async def test_a_ref_stays_valid_when_its_supervisor_restarts(tmp_path: Path) -> None:
+    """Pitfall 58, pitfall 59"""
     app = Application(
         "pads", [ChildSpec("group", SupervisorSpec([ChildSpec("pad", Pad)]))]
     )

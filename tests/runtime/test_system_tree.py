@@ -23,7 +23,9 @@ import treewarden
 from treewarden import (
     Agent,
     Application,
+    CallingSelf,
     ChildSpec,
+    ChildStartFailed,
     Config,
     IntensityExceeded,
     SupervisorSpec,
@@ -297,7 +299,7 @@ async def _ignores_its_stop() -> None:
 async def test_f48_a_child_that_ignores_its_stop_is_stuck_from_its_own_limit_on(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """F48, S53: by the one's 5 s and the other's 10; reported, and never abandoned."""
+    """F48, S53, pitfall 49: by the one's 5 s and the other's 10; reported, and never abandoned."""
     children = [
         ChildSpec("five", _ignores_its_stop),
         ChildSpec("ten", _ignores_its_stop, shutdown=10.0),
@@ -332,7 +334,73 @@ def test_s53_the_id_follows_the_name_and_two_of_one_are_refused_with_it() -> Non
         SupervisorSpec([ChildSpec("left", Pad), ChildSpec("left", Pad)])
 
 
+async def test_an_application_has_as_long_to_start_as_its_children_need(
+    clock: MockClock, tmp_path: Path
+) -> None:
+    """STA-08, S48: each of them has its own limit, and may have a longer one."""
+
+    async def slow(*, task_status: trio.TaskStatus[None]) -> None:
+        await trio.sleep(25)
+        task_status.started()
+        await trio.sleep_forever()
+
+    app = Application("app", [ChildSpec("a", slow), ChildSpec("b", slow)])
+    settings = config(tmp_path, level="volatile")
+    async with open_runtime(app, config=settings) as runtime:
+        assert trio.current_time() >= 50
+        assert runtime.tree()["/b"].state == "running"
+
+
+async def test_what_does_not_start_is_told_with_every_level_above_it(
+    tmp_path: Path,
+) -> None:
+    """STA-10, S53: application, supervisors, child, and what it raised."""
+
+    async def torn(*, task_status: trio.TaskStatus[None]) -> None:
+        raise LookupError("torn")
+
+    group = SupervisorSpec([ChildSpec("leaf", torn)])
+    app = Application("app", [ChildSpec("pad", Pad), ChildSpec("group", group)])
+    with pytest.raises(ChildStartFailed) as caught:
+        async with open_runtime(app, config=config(tmp_path)):
+            pytest.fail("the block was entered")
+    levels: list[str] = []
+    error: BaseException | None = caught.value
+    while isinstance(error, ChildStartFailed):
+        levels.append(error.path)
+        error = error.__cause__
+    assert levels == ["/application", "/group", "/group/leaf"]
+    assert isinstance(error, LookupError)
+    assert error.__traceback__ is not None
+    assert all(level in str(caught.value) for level in levels)
+
+
 # --- order ----------------------------------------------------------------------------------------
+
+
+async def test_a_child_may_have_the_runtime_stopped_and_waits_for_nobody(
+    tmp_path: Path,
+) -> None:
+    """SHD-20: where to wait for the stop would be to wait for itself."""
+    said: list[str] = []
+    may_leave = trio.Event()
+
+    async def leaves() -> None:
+        await may_leave.wait()
+        with pytest.raises(CallingSelf):
+            await current_runtime().supervisor("/").stop()
+        current_runtime().stop()
+        said.append("asked")
+        try:
+            await trio.sleep_forever()
+        finally:
+            said.append("stopped")
+
+    app = Application("app", [ChildSpec("pad", Pad), ChildSpec("leaves", leaves)])
+    async with open_runtime(app, config=config(tmp_path)):
+        may_leave.set()
+        await trio.sleep_forever()
+    assert said == ["asked", "stopped"]
 
 
 async def test_f50_the_stop_is_the_start_backwards_and_the_system_outlives_its_users(

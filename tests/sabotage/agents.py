@@ -21,16 +21,18 @@ from treewarden.agents import body as bodies
 from treewarden.agents.envelope import Envelope
 from treewarden.agents.mailbox import Mailbox
 from treewarden.agents.monitor import Monitor
+from treewarden.agents.operation import Operation
 from treewarden.agents.recent import Entry, as_record
 from treewarden.agents.redaction import Redaction
 from treewarden.agents.request import RequestEnvelope
 from treewarden.agents.ties import Ties
-from treewarden.exits import Normal
+from treewarden.exits import Normal, Shutdown
 
 from .double import Area
 
 if TYPE_CHECKING:
     from treewarden.errors import AgentError
+    from treewarden.supervision import Life
 
     from .double import Replace
 
@@ -82,6 +84,21 @@ def nobody_is_called_away(replace: Replace) -> None:
 def a_replaced_state_waits_its_turn(replace: Replace) -> None:
     """Pitfall 69: an operator's state goes through the mailbox: a suspended agent never gets it."""
     replace(orders, "order", AgentBody.accept)
+
+
+_STOP: Final = Operation("stop", lambda agent: agent.stop(Shutdown()))
+
+
+@DOUBLES.swaps(
+    AgentBody,
+    "ask_to_stop",
+    caught_by="test_ref_stop.py::test_a_stop_by_the_supervisor_overtakes_what_waits",
+)
+def a_stop_waits_its_turn(self: AgentBody, life: Life) -> None:
+    """Pitfall 69: a stop goes through the mailbox, and all that waits comes first."""
+    life.stopping = False
+    self.mailbox.force(Envelope(_STOP, (), {}))
+    self.wake()
 
 
 @DOUBLES.breaks(

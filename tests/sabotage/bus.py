@@ -85,7 +85,7 @@ def f59_what_is_refused_is_not_counted(self: Buffer) -> None:
     caught_by="test_flaws.py::test_f60_one_stalled_subscriber_costs_nine_fast_ones_nothing"
 )
 def f60_a_full_subscription_stops_everybody(replace: Replace) -> None:
-    """F60: whatever its policy, a publisher must have a place in it."""
+    """F60, pitfall 66: whatever its policy, a publisher must have a place in it."""
     replace(Buffer, "reserves", property(lambda _: True))
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
-from treewarden.agents import Agent, AgentBody, Monitor, links
+from treewarden.agents import Agent, AgentBody, AgentRef, Monitor, links
 from treewarden.agents import body as bodies
 from treewarden.agents.mailbox import Mailbox
 from treewarden.agents.redaction import Redaction
 from treewarden.agents.ties import Ties
+from treewarden.errors import AgentCrashed
 from treewarden.exits import Crash, Fault
 from treewarden.supervision import Life, node
 
@@ -18,6 +19,7 @@ from .double import Area
 if TYPE_CHECKING:
     from treewarden.agents import Down
     from treewarden.agents.envelope import Envelope
+    from treewarden.exits import Exit
     from treewarden.supervision import Timer
 
     from .double import Replace
@@ -88,6 +90,24 @@ def _stop_whoever_it_is(agent: Agent[Any], life: Life, exit_: Any) -> None:
 def an_old_link_ends_a_new_life(replace: Replace) -> None:
     """MON-12: what was ordered for the last incarnation is done to this one."""
     replace(links._LEAVE, "function", _stop_whoever_it_is)
+
+
+_stop = AgentRef.stop
+
+
+@DOUBLES.swaps(
+    AgentRef,
+    "stop",
+    caught_by="test_ref_stop.py::test_everybody_sees_the_exit_that_was_asked_for",
+)
+async def a_wish_that_came_true_is_an_error(
+    self: AgentRef[Any],
+    exit: Exit | None = None,  # noqa: A002 - as AgentRef.stop
+) -> None:
+    """END-02: that it crashed is told also to him who asked for that."""
+    await _stop(self, exit)
+    if isinstance(exit, Crash):
+        raise AgentCrashed(exit.fault)
 
 
 # --- notices and timers -------------------------------------------------------------------

@@ -94,9 +94,11 @@ _born = Node.born
     "born",
     caught_by="test_turns.py::test_a_life_has_the_scope_of_the_last_one_unless_that_was_cancelled",
 )
-def one_scope_for_all_lives(self: Node, scope: trio.CancelScope | None = None) -> Life:
+def one_scope_for_all_lives(
+    self: Node, scope: trio.CancelScope | None = None, now: float | None = None
+) -> Life:
     """Pitfall 23: trio enters a scope once, and the second incarnation crashes."""
-    life = _born(self, scope)
+    life = _born(self, scope, now)
     life.scope = _scopes.setdefault(id(self), life.scope)
     return life
 
@@ -207,6 +209,35 @@ class _Jumpy:
     @property
     def _stop_wanted(self) -> bool:
         return self._honest._stop_wanted or bool(self._honest._inbox)
+
+
+_wait_up = Supervisor._wait_up
+
+
+@DOUBLES.swaps(
+    Supervisor,
+    "_wait_up",
+    caught_by="test_supervisor.py::test_a_child_that_returns_before_it_is_ready_has_failed_to_start",
+)
+async def an_end_that_is_taken_for_a_start(
+    self: Supervisor, one: Node, life: Life
+) -> None:
+    """Pitfall 25: who returns without a word was ready, surely."""
+    await _wait_ready(self, life, one.spec.start_timeout)
+    life.ready = life.ready or life.ended
+    await _wait_up(self, one, life)
+
+
+@DOUBLES.swaps(
+    Supervisor,
+    "_wait_ready",
+    caught_by="test_supervisor.py::test_a_child_that_is_not_ready_in_time_is_gone_before_that_is_told",
+)
+async def a_start_that_may_take_for_ever(
+    self: Supervisor, life: Life, seconds: float
+) -> bool:
+    """Pitfalls 25 and 43: who is never ready holds up all that its supervisor has to do."""
+    return await _wait_ready(self, life, 86_400.0)
 
 
 @DOUBLES.swaps(
@@ -332,6 +363,16 @@ async def a_second_stop_that_raises(self: SupervisorRef) -> None:
     await parent.ask(lambda: parent.terminate(one.node.id), about=one.node.id)
 
 
+@DOUBLES.swaps(
+    SupervisorRef,
+    "_running",
+    caught_by="test_managing.py::test_who_is_not_running_says_so_whatever_is_asked",
+)
+def a_stopped_supervisor_that_has_no_children(self: SupervisorRef) -> Supervisor:
+    """MGT-02: its empty table is shown, as if it were there."""
+    return self._supervisor()
+
+
 # --- giving up ----------------------------------------------------------------------------
 
 _run = Supervisor.run
@@ -362,7 +403,7 @@ _storms: dict[int, int] = {}
     caught_by="test_supervisor.py::test_every_failed_attempt_to_restart_costs_one",
 )
 def a_storm_that_hardly_ends(self: Supervisor, one: Node, cause: Any) -> Any:
-    """Pitfall 1: fifty more attempts, each as useless as the one before."""
+    """Pitfall 7: fifty more attempts that nobody counts, each as useless as the last."""
     _storms[id(self)] = _storms.get(id(self), 0) + 1
     if _storms[id(self)] > 50:
         return _spent(self, one, cause)

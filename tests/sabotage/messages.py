@@ -10,7 +10,7 @@ from trio.lowlevel import reschedule
 from treewarden.agents import Agent, AgentBody, AgentRef
 from treewarden.agents import ref as refs
 from treewarden.agents.envelope import Envelope
-from treewarden.agents.monitor import Monitor
+from treewarden.agents.monitor import Down, Monitor
 from treewarden.errors import AgentDown, NameUnknown
 
 from .double import Area
@@ -118,6 +118,19 @@ def a_ref_to_the_dead(self: AgentRef[Any]) -> AgentBody:
     return self._body if self._body is not None else _resolve(self)
 
 
+@DOUBLES.swaps(
+    AgentRef,
+    "resolve",
+    caught_by="supervision/test_reconfigure.py::test_an_address_finds_whom_a_changed_child_becomes",
+)
+def a_ref_to_whom_it_was(self: AgentRef[Any]) -> AgentBody:
+    """MGT-17: the node is the same, so surely the agent is."""
+    body = self._body
+    if body is not None and self._directory.find(self.path) is body.node:
+        return body
+    return _resolve(self)
+
+
 _agents: dict[type, Any] = {}
 
 
@@ -151,6 +164,30 @@ def a_monitor_that_comes_too_late(
     _watch(self, path, life, *rest)
     if life is None and self._untell is not None:
         self._untell()
+
+
+@DOUBLES.swaps(
+    Monitor,
+    "__init__",
+    caught_by="agents/test_monitor.py::test_a_monitor_that_is_set_in_the_middle_of_an_end_tells_once",
+)
+def a_monitor_that_comes_just_in_time_twice(
+    self: Monitor, path: str, life: Any, *rest: Any
+) -> None:
+    """Pitfall 60: set while the end is told, it tells of that and of nobody."""
+    _watch(self, path, life, *rest)
+    if life is not None and life.ended:
+        self._notify(Down(path=path, incarnation=life.incarnation, exit=life.exit))
+
+
+@DOUBLES.swaps(
+    Monitor,
+    "_ended",
+    caught_by="agents/test_monitor.py::test_what_was_answered_before_the_end_is_heard_before_it",
+)
+def a_notice_that_overtakes_the_answer(self: Monitor, life: Any) -> None:
+    """Pitfall 61: the end is told at once, the answer waits for its commit."""
+    self._leave(Down(path=self.path, incarnation=life.incarnation, exit=life.exit))
 
 
 @DOUBLES.swaps(

@@ -153,6 +153,30 @@ class NeverCleansUp(Registry[Ref]):
 @DOUBLES.swaps(
     registry,
     "Registry",
+    caught_by="test_registry.py::test_a_dead_owner_whose_clean_up_is_late_is_not_found_and_not_in_the_way",
+)
+class TakesOutTheNextOnes(Registry[Ref]):
+    """REG-04, pitfall 63: what the dead had is taken out by its key, whoever has that now."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._had: dict[int, list[object]] = {}
+
+    def register(self, key: object, ref: Ref, **options: Any) -> Entry[Ref]:
+        entry = super().register(key, ref, **options)
+        self._had.setdefault(id(entry.owner), []).append(key)
+        return entry
+
+    def _owner_ended(self, owner: Owner) -> None:
+        super()._owner_ended(owner)
+        for key in self._had.get(id(owner), ()):
+            for entry in self._of(exact(key)):
+                self._take_out(entry)
+
+
+@DOUBLES.swaps(
+    registry,
+    "Registry",
     caught_by="test_registry.py::test_unregistering_takes_out_only_what_is_ones_own",
 )
 class TakesOutAnybodys(Registry[Ref]):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from treewarden.supervision import PartitionSupervisorSpec
+from treewarden.supervision import PartitionSupervisorSpec, partition
 from treewarden.supervision import ref as refs
 from treewarden.supervision.ref import _Root
 from treewarden.supervision.remembered import Remembered
@@ -73,6 +73,16 @@ def remembers_nowhere(start: object, memory: object) -> None:
 def a_salted_partition(self: PartitionSupervisorSpec, key: object) -> int:
     """Pitfall 65: in the next run a key is somebody else's."""
     return hash(key) % self.partitions
+
+
+@DOUBLES.swaps(
+    partition,
+    "_written_once",
+    caught_by=_P + "test_keys_of_one_type_that_are_equal_have_one_partition",
+)
+def a_key_that_is_what_was_written(number: object) -> object:
+    """PRT-01: 1.0 and 1.00 are looked for in different places."""
+    return number
 
 
 @DOUBLES.swaps(

@@ -11,7 +11,7 @@ import outcome
 from treewarden import exits
 from treewarden.bus.subscription import Subscription
 from treewarden.errors import UnknownChild
-from treewarden.supervision import Directory, node, report
+from treewarden.supervision import Directory, ReportLog, node, report, report_log
 from treewarden.supervision.supervisor import Supervisor
 from treewarden.supervision.wish import Wish
 
@@ -48,6 +48,42 @@ def a_crash_is_told_twice(self: Supervisor, one: Node, life: Life, now: float) -
 def every_end_is_an_error(told: Report) -> int:
     """Pitfall 71: the log of a good night is red."""
     return logging.ERROR
+
+
+_level = report.level
+
+
+@DOUBLES.swaps(
+    (report, report_log),
+    "level",
+    caught_by=_S
+    + "test_report_log.py::test_a_failing_clean_up_is_an_error_though_it_was_being_stopped",
+)
+def whatever_happens_during_a_stop_is_wanted(told: Report) -> int:
+    """Pitfall 71: what fails while cleaning up is not worth a line."""
+    return logging.DEBUG if told.stopping else _level(told)
+
+
+@DOUBLES.swaps(
+    ReportLog,
+    "hear",
+    caught_by=_S
+    + "test_report_log.py::test_a_crash_is_logged_once_however_deep_the_tree",
+)
+def a_crash_that_nobody_hears_of(self: ReportLog, told: Report) -> None:
+    """Pitfall 70: what happened is between the child and its supervisor."""
+
+
+@DOUBLES.swaps(
+    ReportLog,
+    "hear",
+    caught_by=_S
+    + "test_report_log.py::test_reports_are_written_off_the_trio_thread_and_in_order",
+)
+def a_log_that_the_tree_waits_for(self: ReportLog, told: Report) -> None:
+    """Pitfall 76: a log handler that blocks, blocks the supervisor."""
+    self._hurried = True
+    self._write_one(told)
 
 
 _told = report._told

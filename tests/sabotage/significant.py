@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from treewarden.exits import Exit, Normal, Shutdown
 from treewarden.supervision import strategy, supervisor
@@ -92,6 +92,21 @@ async def an_end_by_hand_counts(self: Supervisor, id_: str) -> None:
     one = self._find(id_)
     await _terminate(self, id_)
     self._gone_for_good(one)
+
+
+_child_ended = Supervisor._child_ended
+
+
+@DOUBLES.swaps(
+    Supervisor,
+    "_child_ended",
+    caught_by=_T + "test_a_significant_transient_child_that_failed_is_restarted",
+)
+def a_failure_is_an_end(self: Supervisor, life: Life) -> Any:
+    """SIG-04: whoever is started again has ended all the same."""
+    left = _child_ended(self, life)
+    self._gone_for_good(life.node)
+    return left
 
 
 _run = Supervisor.run

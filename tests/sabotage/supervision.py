@@ -1,6 +1,6 @@
 """Broken supervisors: the mistakes of spec section 5 that a supervisor invites.
 
-A stop without any deadline is not among them: nothing would end it, its test neither.
+A stop without any deadline has one that is a day away: nothing would end its test either.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 import treewarden.supervision as face
-from treewarden.errors import IntensityExceeded
+from treewarden.errors import ChildStartFailed, IntensityExceeded
 from treewarden.exits import Crash, Exit, Shutdown, is_abnormal
 from treewarden.supervision import (
     ChildSpec,
@@ -50,8 +50,10 @@ _prune = RestartWindow._prune
 )
 def a_window_that_ends_too_early(self: RestartWindow, now: float) -> None:
     """Pitfall 6: what is exactly a period old is forgotten."""
-    while self._at and now - self._at[0][0] >= self.budget.period:
-        del self._at[0]
+    while len(self._times) > self._first and (
+        now - self._times[self._first] >= self.budget.period
+    ):
+        self._forget(1)
 
 
 @DOUBLES.swaps(
@@ -63,7 +65,7 @@ def a_budget_that_is_one_too_small(
     self: RestartWindow, now: float, child: str = ""
 ) -> bool:
     """Pitfall 6: failures are counted against what restarts are allowed."""
-    return _admit(self, now, child) and len(self._at) < self.budget.limit
+    return _admit(self, now, child) and len(self.children()) < self.budget.limit
 
 
 @DOUBLES.swaps(
@@ -74,8 +76,9 @@ def a_budget_that_is_one_too_small(
 def a_history_without_a_bound(self: RestartWindow, now: float, child: str = "") -> bool:
     """Pitfall 11: restarts over the limit are kept until they are old."""
     self._prune(now)
-    self._at.append((now, child))
-    return len(self._at) <= self.budget.limit
+    self._times.append(now)
+    self._children.append(child)
+    return len(self.children()) <= self.budget.limit
 
 
 @DOUBLES.swaps(
@@ -125,7 +128,7 @@ _report_restarted = Supervisor._report_restarted
 def a_start_that_succeeds_resets_the_history(self: Supervisor, one: Node) -> None:
     """Pitfall 9: a start that succeeds resets the history."""
     _report_restarted(self, one)
-    self.window._at.clear()
+    self.window._forget(len(self.window.children()))
 
 
 _start_again = Supervisor._start_again
@@ -163,6 +166,21 @@ async def a_restart_by_hand_is_counted(self: Supervisor, id_: str, by: str) -> N
     if not self.window.admit(trio.current_time(), id_):
         raise IntensityExceeded(self.path, self.window.children(), None)
     return await _bounce(self, id_, by)
+
+
+_let_go = Supervisor._let_go
+
+
+@DOUBLES.swaps(
+    Supervisor,
+    "_let_go",
+    caught_by="test_supervisor.py::test_ends_that_restart_nobody_cost_nothing_and_touch_no_sibling",
+)
+def an_end_for_good_is_counted(self: Supervisor, one: Node, exit_: Exit) -> None:
+    """Pitfall 8: whoever has done its work, or is temporary, spends budget."""
+    if not self.window.admit(trio.current_time(), one.id):
+        raise IntensityExceeded(self.path, self.window.children(), None)
+    _let_go(self, one, exit_)
 
 
 _start_failed = Supervisor._start_failed
@@ -318,10 +336,27 @@ _take = Supervisor._take
     caught_by="test_supervisor_stops.py::test_children_stop_in_reverse_order_each_gone_before_the_next_is_asked",
 )
 async def children_stop_forward(self: Supervisor) -> None:
-    """Pitfalls 19 and 42: the database is closed before its users."""
+    """Pitfall 19: the database is closed before its users."""
     for one in tuple(self.children.values()):
         await self._stop_one(one)
         self._forget(one, one.last_exit or Shutdown())
+
+
+_start_all = Supervisor._start_all
+
+
+@DOUBLES.swaps(
+    Supervisor,
+    "_start_all",
+    caught_by="test_supervisor.py::test_a_child_that_cannot_start_stops_those_before_it_and_is_the_error",
+)
+async def a_start_that_fails_half_way(self: Supervisor) -> None:
+    """Pitfall 42: those that were up already are stopped in the order of their start."""
+    try:
+        await _start_all(self)
+    except ChildStartFailed:
+        await children_stop_forward(self)
+        raise
 
 
 @DOUBLES.swaps(
@@ -356,17 +391,14 @@ async def a_group_that_starts_too_early(self: Supervisor, one: Node) -> None:
     self._ask(one)
 
 
-_shutdown_seconds = ChildSpec.shutdown_seconds
-
-
 @DOUBLES.swaps(
     ChildSpec,
     "shutdown_seconds",
     caught_by="test_supervisor_stops.py::test_a_child_that_overruns_its_shutdown_time_is_killed",
 )
-def a_deadline_that_comes_late(self: ChildSpec) -> float:
-    """Pitfall 22: the time to stop is begun anew in the middle of it."""
-    return 2 * _shutdown_seconds(self)
+def a_clean_up_with_all_the_time_in_the_world(self: ChildSpec) -> float:
+    """Pitfall 22: a day of it, whatever the child was given."""
+    return 86_400.0
 
 
 @DOUBLES.swaps(
@@ -404,11 +436,11 @@ _born = Node.born
     caught_by="test_ref.py::test_an_incarnation_is_never_used_twice_at_one_path",
 )
 def every_incarnation_is_the_first(
-    self: Node, scope: trio.CancelScope | None = None
+    self: Node, scope: trio.CancelScope | None = None, now: float | None = None
 ) -> Life:
     """Each incarnation is the first."""
     self.incarnation = 0
-    return _born(self, scope)
+    return _born(self, scope, now)
 
 
 _classify = Life.classify
@@ -503,7 +535,7 @@ _shared = copy_context()
     caught_by="test_at_once.py::test_a_child_that_never_starts_again_leaves_the_others_their_turns",
 )
 def a_turn_without_an_end(self: Supervisor, one: Node) -> Life:
-    """One attempt after the other, and nobody else runs meanwhile."""
+    """Pitfall 1: one attempt after the other, and nobody else runs meanwhile."""
     self._begun = 0
     return _begin(self, one)
 
@@ -519,11 +551,11 @@ def one_context_for_all() -> Context:
 
 
 @DOUBLES.swaps(
-    node,
-    "_end",
+    Life,
+    "end",
     caught_by="test_at_once.py::test_the_entries_of_a_life_that_failed_at_once_are_gone",
 )
-def an_end_that_nobody_hears_of(life: Life, exit_: Exit) -> None:
+def an_end_that_nobody_hears_of(self: Life, exit_: Exit) -> None:
     """A life that never came to a task leaves what it had registered."""
-    life.exit = exit_
-    life.ended = True
+    self.exit = exit_
+    self.ended = True

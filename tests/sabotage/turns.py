@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from trio.lowlevel import current_task
 
+from treewarden.agents.body import AgentBody
 from treewarden.supervision import tree
+from treewarden.supervision.crash_loops import CrashLoops
 from treewarden.supervision.supervisor import Supervisor
 from treewarden.supervision.turns import Turns
 
@@ -18,8 +20,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextvars import Context
 
+    from treewarden.exits import Exit
     from treewarden.supervision.node import Life, Node
     from treewarden.supervision.spec import ChildSpec
+
+    from .double import Replace
 
 DOUBLES: Final = Area("tests/runtime/supervision")
 
@@ -120,3 +125,40 @@ async def a_start_that_is_seen_through_later(
         return node
     answer: Node | None = await self.ask(partial(self._come_up, node, life))
     return answer
+
+
+_ALONE: Final = "test_at_once.py::test_who_crashes_at_once_again_and_again_gives_way_every_32nd_time"
+
+
+@DOUBLES.swaps(CrashLoops, "has_time_for", caught_by=_ALONE)
+def a_loop_of_crashes_for_itself(self: CrashLoops, restarts: int) -> bool:
+    """Pitfall 1: who crashes at once, again and again, lets nobody else run."""
+    return True
+
+
+@DOUBLES.swaps(AgentBody, "first_turn", caught_by=_ALONE)
+def a_pass_of_the_loop_for_each_crash(self: AgentBody, life: Life) -> Exit | None:
+    """The message that comes first waits, though nothing in it does."""
+    return None
+
+
+@DOUBLES.breaks(
+    caught_by="test_at_once.py::test_the_more_there_are_who_crash_again_the_sooner_each_gives_way"
+)
+def loops_of_crashes_that_know_of_no_others(replace: Replace) -> None:
+    """A hundred at once keep the loop for themselves a hundred times as long."""
+    replace(CrashLoops, "has_time_for", lambda self, restarts: restarts < 32)
+
+
+_first_turn = AgentBody.first_turn
+
+
+@DOUBLES.swaps(
+    AgentBody,
+    "first_turn",
+    caught_by="test_at_once.py::test_who_stops_in_its_first_message_takes_its_leave",
+)
+def a_stop_without_a_leave(self: AgentBody, life: Life) -> Exit | None:
+    """Who stops itself in its first message is not told of its end."""
+    exit_, self.exit_after = _first_turn(self, life) or self.exit_after, None
+    return exit_

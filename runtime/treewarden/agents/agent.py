@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from treewarden.registry import Registry
     from treewarden.runtime import Runtime
     from treewarden.supervision import (
+        ChildInfo,
         Directory,
         Ignore,
         Life,
@@ -524,10 +525,11 @@ class Agent(Generic[State]):
             )
         return await body.once(partial(function, *args, **kwargs))
 
-    def monitor(self, ref: AgentRef[Any] | SupervisorRef) -> Monitor:
+    def monitor(self, ref: AgentRef[Any] | SupervisorRef | ChildInfo) -> Monitor:
         """Be told once, through `on_down`, when that incarnation ends.
 
-        Called off when this incarnation ends.
+        Called off when this incarnation ends. A function, a process and a pool are named
+        by the `ChildInfo` that `start_child` gave.
         """
         return self.treewarden_body.tied.monitor(ref)
 

@@ -25,7 +25,7 @@ import time
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import outcome
 import trio
@@ -33,7 +33,6 @@ from trio.lowlevel import Abort, Task, checkpoint, current_task, reschedule
 from trio.lowlevel import wait_task_rescheduled as park
 
 import treewarden.telemetry as tracing
-from treewarden.clock import wall_ns
 from treewarden.errors import (
     AgentCrashed,
     AgentDown,
@@ -89,7 +88,7 @@ from .ties import Ties
 
 if TYPE_CHECKING:
     from collections import deque
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from treewarden.store import Store
     from treewarden.supervision import Directory, Node
@@ -154,6 +153,7 @@ class AgentBody:
         "dead_letters",
         "directory",
         "exit_after",
+        "first_steps",
         "handled",
         "histograms",
         "idle",
@@ -223,6 +223,8 @@ class AgentBody:
         self.resting = ""
         # What the last commits could not deliver for lack of room.
         self.outbox: deque[Delivery] = NO_DELIVERIES
+        # What `on_start` wants to happen first, in this incarnation or not at all.
+        self.first_steps: Sequence[Envelope] = ()
         # Where the handler in hand waits for room, and with what.
         self.standing: tuple[tuple[AgentBody, Envelope], ...] = ()
         # Events and casts of handlers that are not committed yet.
@@ -249,11 +251,52 @@ class AgentBody:
             return None
         is_there = False
         try:
-            is_there = run_through(self._start(life, at_hand=True))
+            self._enter(life)
+            agent = self._make()
+            self.memory.give(agent)
+            self.agent = agent
+            is_there = self._is_up(life, self._start_at_once())
         finally:
             if not is_there:
                 self._end_incarnation()
         return None if is_there else Normal()
+
+    def first_turn(self, life: Life) -> Exit | None:
+        """The message that waits, if its handler never does: who crashes again at once.
+
+        A pass of the loop is a fifth of such a restart.
+        """
+        mailbox = self.mailbox
+        if (
+            not mailbox.items
+            or mailbox.waiting
+            or self.called_away
+            or life.cancelled
+            or self.orders
+            or self.outbox
+            or self.suspended is not None
+            or self.ties is not None
+            or self.memory.newest is not None
+            or places.AGENT_TAKE.armed is not None
+        ):
+            return None
+        envelope = mailbox.items[0]
+        if envelope.is_call or envelope.needs or envelope.operation.waits:
+            return None
+        is_over = True
+        try:
+            mailbox.items.popleft()
+            mailbox.taken += 1
+            exit_ = self._handle_plain(envelope)
+            is_over = isinstance(exit_, Crash)
+        finally:
+            if is_over:
+                self._end_incarnation()
+        if is_over or exit_ is None:
+            return exit_
+        # It has to take its leave, which may wait.
+        self.exit_after = exit_
+        return None
 
     @property
     def _starts_at_once(self) -> bool:
@@ -322,16 +365,27 @@ class AgentBody:
         finally:
             self._end_incarnation()
 
-    async def _start(self, life: Life, *, at_hand: bool = False) -> bool:
-        """Make the agent and report it ready; False when there is none to run.
+    async def _start(self, life: Life) -> bool:
+        """Make the agent and report it ready; False when there is none to run."""
+        self._enter(life)
+        if places.AGENT_START.armed is not None:
+            await places.AGENT_START.pass_by()
+        agent = self._make()
+        await self._restore(agent)
+        if places.AGENT_RESTORED.armed is not None:
+            await places.AGENT_RESTORED.pass_by()
+        self.agent = agent
+        # Without an on_start there is nothing to run: no coroutine for that.
+        first = self.agent_class.on_start
+        value = await self._run_on_start(first) if first is not None else None
+        return self._is_up(life, value)
 
-        `at_hand`: its state has been looked for, and is there.
-        """
+    def _enter(self, life: Life) -> None:
         current_body.set(self)
         self._life = life
         self._crash = self.exit_after = None
-        if places.AGENT_START.armed is not None:
-            await places.AGENT_START.pass_by()
+
+    def _make(self) -> Agent[Any]:
         try:
             agent = self.agent_type(*self._args, **self._kwargs)
         except AttributeError as error:
@@ -339,31 +393,24 @@ class AgentBody:
                 raise TypeError(_too_early(self.agent_type)) from error
             raise
         agent.treewarden_body = self
-        if at_hand:
-            self.memory.give(agent)
-        else:
-            await self._restore(agent)
-        if places.AGENT_RESTORED.armed is not None:
-            await places.AGENT_RESTORED.pass_by()
-        self.agent = agent
-        # Without an on_start there is nothing to run: no coroutine for that.
-        first = self.agent_class.on_start
-        ignored = first is not None and await self._run_on_start(first) is IGNORE
+        return agent
+
+    def _is_up(self, life: Life, value: object) -> bool:
+        """`on_start` is through, with this value."""
         if self.ties is not None:
             self.ties.renew_subscriptions()
-        if ignored:
+        if value is IGNORE:
             life.started(IGNORE)
             return False
         self.resting = ""
-        life.started(self.node.path)
+        life.started()
         return True
 
     async def _restore(self, agent: Agent[Any]) -> None:
         await self.memory.restore(agent)
 
     async def _run_on_start(self, operation: Operation) -> object:
-        """Run `on_start` as a handler: its changes are a unit like any other's."""
-        envelope = Envelope(operation, (), {})
+        """Run `on_start` as a handler."""
         self._doing = operation.name
         store = self.surroundings.store
         if self.node.rolled_back and store is not None and not store.is_healthy:
@@ -371,29 +418,53 @@ class AgentBody:
             await store.wait_healthy()
         try:
             value = await operation.function(self.agent)
-            _refuse_answer(value)
             life = self._life
             if life is not None and life.rolled_back:
                 await checkpoint()  # raises: what it stood on is gone
-            unit, staged = self.seal(envelope, self.memory.encode())
+            self._keep_start(operation, value)
         except BaseException:
             self.discard()
             raise
         finally:
             self._doing = ""
+        return value
+
+    def _start_at_once(self) -> object:
+        """As `_run_on_start`, of one that waits for nothing, if there is one."""
+        operation = self.agent_class.on_start
+        if operation is None:
+            return None
+        self._doing = operation.name
+        try:
+            value = run_through(operation.function(self.agent))
+            self._keep_start(operation, value)
+        except BaseException:
+            self.discard()
+            raise
+        finally:
+            self._doing = ""
+        return value
+
+    def _keep_start(self, operation: Operation, value: object) -> None:
+        """Its changes are a unit like any other handler's."""
+        _refuse_answer(value)
+        memory, staged = self.memory, self.staged
+        payload = memory.encode()
+        if payload == memory.latest and staged is None and not memory.collections:
+            return  # as nearly always
+        envelope = Envelope(operation, (), {})
+        unit, staged = self.seal(envelope, payload)
         if unit is not None:
-            memory = self.memory
             unit.release.append(
                 Release(self, memory.epoch, unit, staged, envelope, None)
             )
             memory.newest = unit
-            hand_over(store, unit)
-        elif staged is not None:
+            hand_over(self.surroundings.store, unit)
+        elif staged is not None and staged.leaving:
             self._release_clean(staged, envelope, outcome.Value(None))
         if staged is not None and staged.continuations:
             self.go_on_with(staged.continuations, envelope, unit)
-            self.tied.bound += staged.continuations
-        return value
+            self.first_steps = staged.continuations
 
     def _abort_idle(self, _: object) -> Abort:
         self.idle = self._asleep = None
@@ -466,6 +537,12 @@ class AgentBody:
         self.agent = self.idle = self._asleep = self._life = None
         self.staged = self.suspended = self._early = None
         self._doing = ""
+        if self.first_steps:
+            # The next one sets its own.
+            steps, self.first_steps = self.first_steps, ()
+            if self.mailbox.items:
+                for envelope in steps:
+                    self.take_back(envelope)
         ties = self.ties
         if ties is not None:
             path = self.node.path
@@ -498,6 +575,10 @@ class AgentBody:
         self.called_away = True
         life.kill()
 
+    def shown(self, fault: Fault) -> Fault:
+        """As its class lets people see it; also what `__init__` or `on_start` raised."""
+        return self.agent_class.redaction.fault(fault)
+
     def at_rest(self, exit_: Exit, *, gone: bool) -> None:
         """Nobody will answer: tell those who wait, and those who come."""
         if gone:
@@ -507,7 +588,7 @@ class AgentBody:
         else:
             self.resting = "it is stopped"
         for envelope in (*self.orders, *self.mailbox.empty()):
-            self._lose(envelope, self.resting)
+            self._lose(envelope, self.resting, exit_)
         self.orders.clear()
         for delivery in self.outbox:
             delivery.lose("its sender is down")
@@ -530,9 +611,9 @@ class AgentBody:
 
         unit.release.append(is_decided)
 
-    def _lose(self, envelope: Envelope, why: str) -> None:
+    def _lose(self, envelope: Envelope, why: str, exit_: Exit | None = None) -> None:
         if envelope.is_call or envelope.task is not None:
-            envelope.answer(outcome.Error(AgentDown(self.node.path, why)))
+            envelope.answer(outcome.Error(AgentDown(self.node.path, why, exit_)))
         else:
             self.dead_letter(envelope, why)
 
@@ -903,6 +984,12 @@ class AgentBody:
                 value = function(agent, *envelope.args, **envelope.kwargs)
             else:
                 value = function(agent, *envelope.args)
+            if envelope.operation.is_async:
+                # As `run_through` does, which would be a frame of the fault.
+                try:
+                    value.send(None)
+                except StopIteration as stop:
+                    value = stop.value
         except Exception as error:  # noqa: BLE001 - the handler's boundary
             return self._raised(envelope, error, started)
         except BaseException as error:
@@ -997,7 +1084,10 @@ class AgentBody:
         self, continuations: list[Envelope], after: Envelope, unit: Unit | None
     ) -> None:
         """Before any other message; never without what the handler did."""
-        needs = undecided(unit or self.memory.newest, *after.needs)
+        last = unit or self.memory.newest
+        needs = after.needs
+        if last is not None or needs:
+            needs = undecided(last, *needs)
         for envelope in reversed(continuations):
             envelope.needs = needs
             self.mailbox.put_first(envelope)
@@ -1041,10 +1131,12 @@ class AgentBody:
         trace = trace_id()
         if started:
             end_span(self, envelope, started, fault_of(self, error, trace).summary())
-        if isinstance(error, Stop):
+        # By its type: an exception may lie about its class, or fail when it is asked.
+        if issubclass(type(error), Stop):
+            exit_ = cast("Stop", error).exit
             self._remember(envelope, "stopped")
-            self._lose(envelope, "it stopped itself")
-            return error.exit
+            self._lose(envelope, "it stopped itself", exit_)
+            return exit_
         if self._is_refusal(error):
             self._refuse(envelope, error)
             return None
@@ -1053,8 +1145,9 @@ class AgentBody:
         return Crash(fault)
 
     def _is_refusal(self, error: BaseException) -> bool:
-        return isinstance(error, self.agent_type.refuses) and not isinstance(
-            error, StateNotEncodable
+        kind = type(error)
+        return issubclass(kind, self.agent_type.refuses) and not issubclass(
+            kind, StateNotEncodable
         )
 
     def _refuse(self, envelope: Envelope, error: BaseException) -> None:
@@ -1097,7 +1190,7 @@ class AgentBody:
     def _remember(self, envelope: Envelope, outcome: Outcome) -> None:
         if self.ring is NOTHING_YET:
             self.ring = new_ring()
-        entry = envelope.operation.name, envelope.sender, wall_ns(), outcome
+        entry = envelope.operation.name, envelope.sender, time.time_ns(), outcome
         self.ring.append(entry)
 
     # --- staging and commits --------------------------------------------------------------

@@ -1,7 +1,8 @@
 """Being told when somebody ends: one notice a monitor, whatever happens.
 
 An agent hears of it through `on_down`; a plain task waits for it, inside a block that ends
-the watch.
+the watch. An answer that was given before the end comes before the notice: where it waits
+for its commit, the notice to a plain task waits for the same one.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import trio
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from treewarden.errors import StoreError
     from treewarden.exits import Exit
     from treewarden.supervision import Life
 
@@ -30,15 +32,33 @@ class Down:
 class Monitor:
     """A watch over one incarnation of one node, also as a block that it ends with."""
 
-    __slots__ = ("_life", "_over", "_tell", "_untell", "_watching", "down", "path")
+    __slots__ = (
+        "_life",
+        "_over",
+        "_settle",
+        "_tell",
+        "_untell",
+        "_watching",
+        "down",
+        "path",
+    )
 
     def __init__(
-        self, path: str, life: Life | None, tell: Tell, watching: set[Monitor]
+        self,
+        path: str,
+        life: Life | None,
+        tell: Tell,
+        watching: set[Monitor],
+        settle: Settle | None = None,
     ) -> None:
-        """It is in `watching` for as long as a notice may come."""
+        """It is in `watching` for as long as a notice may come.
+
+        `settle`: has the notice wait for the answers that were given before.
+        """
         self.path = path
         self.down: Down | None = None
         self._tell = tell
+        self._settle = settle
         self._untell: Callable[[], None] | None = None
         self._over: trio.Event | None = None
         self._watching = watching
@@ -88,12 +108,16 @@ class Monitor:
         return self.down
 
     def _ended(self, life: Life) -> None:
-        # Whoever is told before may have called this one off.
+        down = Down(path=self.path, incarnation=life.incarnation, exit=life.exit)
+        # A commit that fails is told to those who wait for an answer; it is over as well.
+        if self._settle is None or not self._settle(lambda _: self._leave(down)):
+            self._leave(down)
+
+    def _leave(self, down: Down) -> None:
+        # Whoever was told before, or came meanwhile, may have called this one off.
         if self in self._watching:
             self._watching.remove(self)
-            self._notify(
-                Down(path=self.path, incarnation=life.incarnation, exit=life.exit)
-            )
+            self._notify(down)
 
     def _notify(self, down: Down) -> None:
         self.down = down
@@ -111,3 +135,6 @@ if TYPE_CHECKING:
 
     Tell = Callable[[Down], Callable[[], None] | None]
     """Hears of the end; returns what takes that back, if it can be."""
+
+    Settle = Callable[[Callable[[StoreError | None], None]], bool]
+    """Calls it once all that the agent did is decided; False: it is, and nothing is called."""

@@ -64,13 +64,19 @@ class Operation:
         """`value`, or a copy of it when it could be changed later.
 
         Raises:
-            TypeError: it is mutable and the method has no usable return annotation.
+            TypeError: it is not what the return annotation says, or it is mutable and
+                there is no usable one.
         """
         if type(value) in SCALARS:
             return value
         if self._copy is None:
             self._copy = self._make_copy(value)
-        return self._copy(value)
+        try:
+            return self._copy(value)
+        except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
+            raise TypeError(
+                f"{self.name} returned what its return annotation does not hold: {error}"
+            ) from error
 
     def _make_copy(self, value: object) -> Callable[[object], object]:
         annotation = self._hints().get("return", Any)

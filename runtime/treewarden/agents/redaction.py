@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 HOOKS: Final = ("redact", "redact_message", "redact_error")
 _LONGEST: Final = 4096
 _encode = msgspec.json.Encoder().encode
+_NO_ARGUMENTS: Final = b'{"args":[],"kwargs":{}}'
 
 
 class Redaction:
@@ -48,6 +49,8 @@ class Redaction:
 
     def message(self, envelope: Envelope) -> bytes:
         """Arguments as JSON, of bounded length."""
+        if self._message is None and not (envelope.args or envelope.kwargs):
+            return _NO_ARGUMENTS
         shown: object = {"args": envelope.args, "kwargs": envelope.kwargs}
         if self._message is not None:
             try:

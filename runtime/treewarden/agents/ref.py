@@ -69,7 +69,9 @@ R = TypeVar("R")
 class AgentRef(Generic[A]):
     """An agent's address; it stays valid across restarts of the agent.
 
-    `with_timeout` gives one whose calls wait another number of seconds.
+    `with_timeout` gives one whose calls wait another number of seconds. Any task may use
+    it, in the tree or not; a thread that trio started uses it through trio:
+    `trio.from_thread.run(ref.call, Counter.add, 3)`.
     """
 
     __slots__ = ("_body", "_directory", "_patience", "_seconds", "path")
@@ -321,6 +323,7 @@ class AgentRef(Generic[A]):
         Raises:
             AgentCrashed, AgentDown: it ended otherwise, or is not there.
             CallTimeout: it did not come to it; it still will if it had begun.
+            MailboxFull: there was no room for the wish, or other messages took it.
             CallingSelf, NameUnknown: it was not asked.
             TypeError: that is no exit.
         """
@@ -338,10 +341,11 @@ class AgentRef(Generic[A]):
         self.arm(body, envelope)
         await park(envelope.give_up)
         await ending.over.wait()
+        if ending.exit == ending.wanted:
+            return
         if isinstance(ending.exit, Crash):
             raise AgentCrashed(ending.exit.fault)
-        if ending.exit != ending.wanted:
-            raise AgentDown(self.path, f"it ended with {describe(ending.exit)}")
+        raise AgentDown(self.path, f"it ended with {describe(ending.exit)}")
 
     def with_timeout(self, seconds: float) -> AgentRef[A]:
         """The same address, whose calls wait `seconds` (math.inf: for ever)."""
@@ -368,12 +372,16 @@ class AgentRef(Generic[A]):
             with ref.monitor() as monitor:
                 down = await monitor.wait_down()
 
-        With nobody there it has ended already, with the exit None. An agent uses
-        `self.monitor`, which tells it through `on_down`.
+        With nobody there it has ended already, with the exit None. What it answered
+        before its end is there before the notice is, also an answer that had to wait for
+        a commit. An agent uses `self.monitor`, which tells it through `on_down`.
         """
         node = self._directory.find(self.path)
-        life = node.life if node is not None else None
-        return Monitor(self.path, life, tell_nobody, set())
+        if node is None:
+            return Monitor(self.path, None, tell_nobody, set())
+        body = node.body
+        settle = body.when_settled if isinstance(body, AgentBody) else None
+        return Monitor(self.path, node.life, tell_nobody, set(), settle)
 
     def statistics(self) -> AgentStatistics:
         """What may be seen of the agent."""
@@ -448,11 +456,16 @@ class AgentRef(Generic[A]):
             NameUnknown: there is no such node, or it is no agent.
         """
         body = self._body
-        if body is not None and self._directory.find(self.path) is body.node:
-            return body
         node = self._directory.find(self.path)
+        if body is not None and node is not None and node.body is body:
+            return body
         if node is None or node.body.kind is not Kind.AGENT:
-            if node is None and self._body is not None:
+            if node is not None:
+                kind = node.body.kind
+                raise NameUnknown(
+                    self.path, f"{self.path} is no agent: its kind is {kind}"
+                )
+            if self._body is not None:
                 raise AgentDown(self.path, "it is gone for good")
             raise NameUnknown(self.path)
         self._body = body = cast("AgentBody", node.body)

@@ -78,8 +78,7 @@ class Staged(msgspec.Struct, eq=False):
         self, named: object, args: tuple[object, ...], kwargs: dict[str, object]
     ) -> None:
         """See `Agent.continue_with`."""
-        operation = self.body.operation(named)
-        operation.check(args, kwargs)
+        operation = self.body.found(named, args, kwargs)
         copies = operation.copy_arguments(args, kwargs)
         self.continuations.append(self._signed(Envelope(operation, *copies)))
 

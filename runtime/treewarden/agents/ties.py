@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from treewarden.bus import DurablePolicy, Event, Start, Subscriber, Subscription
-    from treewarden.supervision import SupervisorRef, Timer
+    from treewarden.supervision import ChildInfo, SupervisorRef, Timer
 
     from .body import AgentBody
     from .events import DurableEvents
@@ -262,11 +262,13 @@ class Ties:
 
     # --- monitors ----------------------------------------------------------------------------
 
-    def monitor(self, ref: AgentRef[Any] | SupervisorRef) -> Monitor:
+    def monitor(self, ref: AgentRef[Any] | SupervisorRef | ChildInfo) -> Monitor:
         """See `Agent.monitor`."""
         node = self._body.directory.find(ref.path)
         life = node.life if node is not None else None
-        return Monitor(ref.path, life, self.tell_down, self.monitors)
+        # What it sent before its end comes before the notice.
+        settle = getattr(node.body, "when_settled", None) if node is not None else None
+        return Monitor(ref.path, life, self.tell_down, self.monitors, settle)
 
     def tell_down(self, down: Down) -> Callable[[], None]:
         """Have it handled by `on_down`; called, the answer takes it back."""

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Mapping
 
     from treewarden.exits import Fault
-    from treewarden.store import JournalEntry, Owned, Store
+    from treewarden.store import EntryKind, JournalEntry, Owned, Store
 
     from .journal import Journal
     from .subscriber import LeasedEvent, Subscriber
@@ -429,10 +429,33 @@ class Bus:
             ValueError: no such pattern.
             NotRunning: the bus is closed, or there is no store.
         """
+        return self._replay(pattern, start, follow, "event")
+
+    def reports(
+        self, pattern: str = ">", *, start: Start = _FROM_NOW, follow: bool = True
+    ) -> Replay:
+        """What the runtime itself tells, as `replay` gives what others published.
+
+            async for report in runtime.bus.reports("supervision.*"):
+                if report.source == "/fetchers/f-3": ...
+
+        Starts, ends, restarts, circuits, alarms, operators' acts: a child is followed so
+        through all its incarnations, a monitor is of one. Reports are nobody's to wait
+        for: they come with the next commit, or a moment later.
+
+        Raises:
+            ValueError: no such pattern.
+            NotRunning: the bus is closed, or there is no store.
+        """
+        return self._replay(pattern, start, follow, "report")
+
+    def _replay(
+        self, pattern: str, start: Start, follow: bool, kind: EntryKind
+    ) -> Replay:
         self._check_running("replayed")
         if self._store is None:
             raise NotRunning("a replay needs a store")
-        return Replay(self._store, pattern, start, follow=follow)
+        return Replay(self._store, pattern, start, follow=follow, kind=kind)
 
     # --- publishing ------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""What was published, read again from the journal, at the pace of who reads it."""
+"""What was published or reported, read from the journal at the pace of who reads it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .start import PAGE_EVENTS, Start, event_of, last_events, read_page
 from .topic import check_pattern
 
 if TYPE_CHECKING:
-    from treewarden.store import EventPage, JournalEntry, Store
+    from treewarden.store import EntryKind, EventPage, JournalEntry, Store
 
     from .event import Event
 
@@ -29,6 +29,7 @@ class Replay:
         "_busy",
         "_events",
         "_follow",
+        "_kind",
         "_missed",
         "_now",
         "_pattern",
@@ -38,9 +39,16 @@ class Replay:
     )
 
     def __init__(
-        self, store: Store, pattern: str, start: Start, *, follow: bool
+        self,
+        store: Store,
+        pattern: str,
+        start: Start,
+        *,
+        follow: bool,
+        kind: EntryKind = "event",
     ) -> None:
         check_pattern(pattern)
+        self._kind = kind
         self._store = store
         self._pattern = pattern
         self._start = start
@@ -86,7 +94,7 @@ class Replay:
     async def _begin(self) -> None:
         position = await self._start.position(self._store, self._now)
         events = (
-            await last_events(self._store, position, self._pattern)
+            await last_events(self._store, position, self._pattern, kind=self._kind)
             if self._start.last
             else []
         )
@@ -95,7 +103,9 @@ class Replay:
 
     async def _read_on(self) -> None:
         after, until = self._read_to, self._store.position
-        page = await read_page(self._store, after, until, PAGE_EVENTS, self._pattern)
+        page = await read_page(
+            self._store, after, until, PAGE_EVENTS, self._pattern, self._kind
+        )
         self._take(page, after, until)
 
     def _take(self, page: EventPage, after: int, until: int) -> None:

@@ -16,7 +16,7 @@ from .event import Event, by_topic
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from treewarden.store import EventPage, JournalEntry, Store
+    from treewarden.store import EntryKind, EventPage, JournalEntry, Store
 
 PAGE_EVENTS: Final = 1000
 """Events that are read at a time."""
@@ -72,20 +72,36 @@ def event_of(entry: JournalEntry) -> Event:
 
 
 async def read_page(
-    store: Store, after: int, until: int, limit: int, pattern: str
+    store: Store,
+    after: int,
+    until: int,
+    limit: int,
+    pattern: str,
+    kind: EntryKind = "event",
 ) -> EventPage:
     """The next events that match, see `load_events`."""
     return await store.read(
-        partial(load_events, after=after, until=until, limit=limit, pattern=pattern)
+        partial(
+            load_events,
+            after=after,
+            until=until,
+            limit=limit,
+            pattern=pattern,
+            kind=kind,
+        )
     )
 
 
 async def last_events(
-    store: Store, until: int, pattern: str, key: Callable[[Event], str] = by_topic
+    store: Store,
+    until: int,
+    pattern: str,
+    key: Callable[[Event], str] = by_topic,
+    kind: EntryKind = "event",
 ) -> list[Event]:
     """Of each key the last event up to a position, in the order of positions."""
     found: dict[str, Event] = {}
-    async for page in pages(store, 0, until, pattern):
+    async for page in pages(store, 0, until, pattern, kind):
         for entry in page.events:
             if entry.damaged:
                 continue
@@ -100,10 +116,10 @@ async def last_events(
 
 
 async def pages(
-    store: Store, after: int, until: int, pattern: str
+    store: Store, after: int, until: int, pattern: str, kind: EntryKind = "event"
 ) -> AsyncIterator[EventPage]:
     """All that matches behind `after` and up to `until`, page by page."""
     while after < until:
-        page = await read_page(store, after, until, PAGE_EVENTS, pattern)
+        page = await read_page(store, after, until, PAGE_EVENTS, pattern, kind)
         yield page
         after = page.scanned

@@ -256,7 +256,7 @@ class Registry(Generic[Ref]):
         """
         ref = self.whereis(key)
         if ref is None:
-            raise NameUnknown(repr(key))
+            raise _unknown(key)
         return ref
 
     def lookup(self, key: object) -> tuple[Entry[Ref], ...]:
@@ -587,7 +587,7 @@ class Registry(Generic[Ref]):
             raise TypeError("entries of shared keys cannot be updated")
         entry = self._unique.get(exact(key))
         if entry is None or entry.owner.ended:
-            raise NameUnknown(repr(key))
+            raise _unknown(key)
         if entry.owner is not owner:
             raise KeyTaken(key, entry.ref)
         return entry
@@ -700,7 +700,7 @@ class Registry(Generic[Ref]):
         others = self._of(exact(key))
         if others:
             raise KeyTaken(key, others[0].ref)
-        raise NameUnknown(repr(key))
+        raise _unknown(key)
 
     def _undo(self, steps: list[Callable[[], None]]) -> None:
         for step in reversed(steps):
@@ -814,3 +814,7 @@ class Registry(Generic[Ref]):
     def _unlisten(self, listener: Callable[[Happening[Ref]], object]) -> None:
         if listener in self._listeners:
             self._listeners.remove(listener)
+
+
+def _unknown(key: object) -> NameUnknown:
+    return NameUnknown(repr(key), f"nobody is registered as {key!r}")

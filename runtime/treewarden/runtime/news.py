@@ -7,26 +7,41 @@ all) is kept for it.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 import msgspec
 
 from treewarden.clock import wall_ns
 from treewarden.errors import NotRunning
-from treewarden.exits import describe, is_rolled_back
+from treewarden.exits import Exit, describe, is_rolled_back
 from treewarden.supervision import EXITED, RESTARTED, crash_of, log_record
 from treewarden.telemetry import SpanKind, new_context
 
 if TYPE_CHECKING:
     from treewarden.agents import Surroundings
     from treewarden.control import Vitals
-    from treewarden.exits import Exit, Fault
+    from treewarden.exits import Fault
     from treewarden.resilience import Transition
+    from treewarden.store import Content
     from treewarden.supervision import Blocked, Report
     from treewarden.telemetry import Telemetry
 
+_to_json: Final = msgspec.json.Encoder().encode
+_EXIT_KINDS: Final = {kind: kind.__name__.lower() for kind in get_args(Exit)}
+
 EARLY_REPORTS: Final = 256
 """Reports that wait for a store that is down; then the oldest is dropped."""
+
+
+class _Lost(msgspec.Struct, frozen=True, gc=False):
+    """A message that found nobody, put into words when there is time for it."""
+
+    operation: str
+    reason: str
+
+    def encode(self) -> bytes:
+        """As it goes into the journal."""
+        return _to_json(self)
 
 
 class News:
@@ -41,7 +56,7 @@ class News:
         self._surroundings = surroundings
         self._telemetry = telemetry
         self._vitals = vitals
-        self._early: deque[tuple[str, bytes | Report, str, str, int, bool]] = deque(
+        self._early: deque[tuple[str, bytes | Content, str, str, int, bool]] = deque(
             maxlen=EARLY_REPORTS
         )
         self.exits: dict[str, int] = {}
@@ -53,19 +68,21 @@ class News:
         self, topic: str, payload: dict[str, Any], *, source: str = "", trace: str = ""
     ) -> None:
         """Put a report into the journal."""
-        self._note(topic, msgspec.json.encode(payload), source, trace)
+        self._note(topic, msgspec.json.encode(payload), source, trace, wall_ns())
 
     def report(self, report: Report) -> None:
         """What happened to a node."""
         # The store encodes it, later: a restart does not wait for that.
-        topic, fault = report.topic, crash_of(report) is not None
-        self._note(topic, report, report.path, report.trace, report.at_ns, fault)
+        topic, fault = report.topic, False
         if topic == RESTARTED:
             if self._telemetry.spans.enabled:
                 self._restart_span(report)
-        elif topic == EXITED and report.exit is not None:
-            kind = _exit_kind(report.exit)
-            self.exits[kind] = self.exits.get(kind, 0) + 1
+        else:
+            fault = crash_of(report) is not None
+            if topic == EXITED and report.exit is not None:
+                kind = _exit_kind(report.exit)
+                self.exits[kind] = self.exits.get(kind, 0) + 1
+        self._note(topic, report, report.path, report.trace, report.at_ns, fault)
         if self._telemetry.logs.enabled:
             self._telemetry.logs.defer(log_record, report)
 
@@ -77,19 +94,16 @@ class News:
     def _note(
         self,
         topic: str,
-        payload: bytes | Report,
+        payload: bytes | Content,
         source: str,
-        trace: str = "",
-        at_ns: int = 0,
+        trace: str,
+        at_ns: int,
         fault: bool = False,
     ) -> None:
         store = self._surroundings.store
         if store is not None:
-            store.report(
-                topic, payload, source=source, trace=trace, at_ns=at_ns, fault=fault
-            )
+            store.report(topic, payload, source, trace, at_ns, fault)
         else:
-            at_ns = at_ns or wall_ns()
             self._early.append((topic, payload, source, trace, at_ns, fault))
 
     def _restart_span(self, report: Report) -> None:
@@ -157,8 +171,8 @@ class News:
     def message_lost(self, path: str, operation: str, reason: str) -> None:
         """A message found nobody."""
         self._vitals.dead_letters += 1
-        payload = {"operation": operation, "reason": reason}
-        self.record("agent.dead_letter", payload, source=path)
+        lost = _Lost(operation, reason)
+        self._note("agent.dead_letter", lost, path, "", wall_ns())
 
     def of_the_bus(self, topic: str, payload: dict[str, object]) -> None:
         """What became of a subscription."""
@@ -197,7 +211,7 @@ class News:
 
 
 def _exit_kind(exit_: Exit) -> str:
-    return "rolled_back" if is_rolled_back(exit_) else type(exit_).__name__.lower()
+    return "rolled_back" if is_rolled_back(exit_) else _EXIT_KINDS[type(exit_)]
 
 
 def _payload(moved: Transition) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from .importable import hints_of
 from .intensity import Intensity, RestartWindow
 from .node import (
     IGNORE,
+    BegunInItsTask,
     Ignore,
     Kind,
     Life,
@@ -55,6 +56,7 @@ from .tree import (
     statistics,
 )
 from .watchdog import Blocked, Watchdog, WatchdogStatistics
+from .whereabouts import hangs_at
 
 __all__ = [
     "EXITED",
@@ -62,6 +64,7 @@ __all__ = [
     "RESTARTED",
     "Application",
     "AutoShutdown",
+    "BegunInItsTask",
     "Blocked",
     "Cause",
     "CauseKind",
@@ -106,6 +109,7 @@ __all__ = [
     "cleanup",
     "crash_of",
     "current_life",
+    "hangs_at",
     "hear_of_endings",
     "hints_of",
     "is_finished",

@@ -62,14 +62,17 @@ def taking_down(cause: Cause, paths: tuple[str, ...]) -> Cause:
 
 
 def for_others(cause: Cause) -> Cause:
-    """The same, for those that went along with whom it began with."""
-    return replace(cause, kind=CauseKind.GROUP)
+    """The same, for those that went along with whom it began with.
+
+    Who they all were is told once, of him: of each of 2,000 it would be 54 MB of journal.
+    """
+    return replace(cause, kind=CauseKind.GROUP, took_down=())
 
 
 def _kind_of(exit_: Exit) -> CauseKind:
+    if type(exit_) is Crash:  # nearly always, and in a third of the time
+        return CauseKind.CRASH
     match exit_:
-        case Crash():
-            return CauseKind.CRASH
         case Killed():
             return CauseKind.KILLED
         case _:

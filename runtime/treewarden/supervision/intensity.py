@@ -9,12 +9,8 @@ too, and its own parent decides. The idea and the numbers' shape are OTP's
 from __future__ import annotations
 
 import math
-from collections import deque
-from dataclasses import dataclass, field
-from typing import Final
-
-# Restarts that a window keeps in a list: half a microsecond to move.
-_MANY: Final = 1_000
+from array import array
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,43 +32,64 @@ class Intensity:
             raise ValueError(f"period must be > 0 and finite, not {self.period}")
 
 
-@dataclass(slots=True)
 class RestartWindow:
     """The restarts that still count against a budget; time is passed in.
 
-    Memory is bounded by `limit + 1` entries, however long it lives.
+    Memory is bounded by twice as many as count, which are never more than `limit + 1`,
+    however long it lives.
     """
 
-    budget: Intensity
-    # A list: an empty deque is 760 bytes, and every child may have a budget. But what
-    # leaves a list moves all that is behind it, which a large budget would pay for.
-    _at: list[tuple[float, str]] | deque[tuple[float, str]] = field(init=False)
+    # Side by side, and what is too old is cut off in pieces: a budget may be of a million
+    # restarts, and what has long lain somewhere in memory takes time to be looked at.
+    __slots__ = ("_children", "_first", "_seen_at", "_times", "budget")
 
-    def __post_init__(self) -> None:
-        """Begin with all of the budget."""
-        self._at = [] if self.budget.limit < _MANY else deque()
+    def __init__(self, budget: Intensity) -> None:
+        self.budget = budget
+        self._times = array("d")
+        self._children: list[str] = []
+        # The first that counts, as of when; those before it are to be cut off.
+        self._first = 0
+        self._seen_at = -math.inf
 
     def admit(self, now: float, child: str = "") -> bool:
         """Count a restart of `child` at `now` (seconds); False: the budget is spent."""
         self._prune(now)
-        self._at.append((now, child))
-        if len(self._at) <= self.budget.limit:
+        self._times.append(now)
+        self._children.append(child)
+        over = len(self._times) - self._first - self.budget.limit
+        if over <= 0:
             return True
         # The newest limit + 1 say the same as all of them would.
-        while len(self._at) > self.budget.limit + 1:
-            del self._at[0]
+        self._forget(over - 1)
         return False
+
+    def change(self, budget: Intensity) -> None:
+        """Another budget from now on; what was counted counts against it."""
+        self.budget = budget
+        self._seen_at = -math.inf
 
     def spent(self, now: float) -> int:
         """How many restarts count at `now`."""
         self._prune(now)
-        return len(self._at)
+        return len(self._times) - self._first
 
     def children(self) -> tuple[str, ...]:
         """Whose restarts are counted, oldest first."""
-        return tuple(child for _, child in self._at)
+        return tuple(self._children[self._first :])
 
     def _prune(self, now: float) -> None:
+        if now == self._seen_at:
+            return  # A restart asks three times in one moment.
+        self._seen_at = now
         # A restart exactly `period` old still counts: OTP draws the line there too.
-        while self._at and now - self._at[0][0] > self.budget.period:
-            del self._at[0]
+        times, first, period = self._times, self._first, self.budget.period
+        while first < len(times) and now - times[first] > period:
+            first += 1
+        if first != self._first:
+            self._forget(first - self._first)
+
+    def _forget(self, count: int) -> None:
+        self._first = first = self._first + count
+        if 2 * first > len(self._times):
+            del self._times[:first], self._children[:first]
+            self._first = 0

@@ -10,6 +10,7 @@ shielded, and ends when the shutdown time does. To ask a child to stop is to can
 first (or, for agents and supervisors, to tell them); to kill is to cancel both.
 """
 
+# ruff: noqa: TC004 - msgspec asks a struct for its names here, never for its types
 from __future__ import annotations
 
 import math
@@ -18,15 +19,16 @@ from contextvars import ContextVar
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+import msgspec
 import trio
 from msgspec.structs import replace
 from trio.lowlevel import (
-    cancel_shielded_checkpoint,
     current_task,
     disable_ki_protection,
 )
 
 from treewarden.clock import wall_ns
+from treewarden.errors import RestoreError
 from treewarden.exits import (
     Crash,
     Exit,
@@ -111,6 +113,14 @@ class Body(Protocol):
         """
         ...
 
+    def first_turn(self, life: Life) -> Exit | None:
+        """In the task of the last life: what it has to do first, if that never waits.
+
+        Only after `begin` has made it usable, and in its own context. An exit: it has
+        crashed, and nothing of it is left. Else `run` goes on.
+        """
+        ...
+
     async def run(self, life: Life) -> Exit | None:
         """One incarnation; calls `life.started` when usable. None means Normal."""
         ...
@@ -125,6 +135,10 @@ class Body(Protocol):
 
     def at_rest(self, exit_: Exit, *, gone: bool) -> None:
         """No incarnation runs and none will soon; `gone`: none ever."""
+        ...
+
+    def shown(self, fault: Fault) -> Fault:
+        """A fault as people may see it: the same, unless its class hides something."""
         ...
 
 
@@ -155,76 +169,45 @@ class Parent(Protocol):
         ...
 
 
-class Life:
+class Life(msgspec.Struct, eq=False):
     """One incarnation: its scopes, what was asked of it and how it ended."""
 
-    __slots__ = (
-        "_watchers",
-        "cancelled",
-        "clean_ups",
-        "consumed",
-        "cut_off",
-        "deadline",
-        "ended",
-        "error",
-        "exit",
-        "incarnation",
-        "injected",
-        "kill_cancelled",
-        "killed",
-        "node",
-        "ready",
-        "rolled_back",
-        "scope",
-        "stopping",
-        "timer",
-        "uncounted",
-        "value",
-    )
-
-    def __init__(
-        self, node: Node, incarnation: int, scope: trio.CancelScope | None = None
-    ) -> None:
-        self.node = node
-        self.incarnation = incarnation
-        self.scope = scope if scope is not None else trio.CancelScope()
-        # Open `cleanup()` blocks: they nest, and a child's own tasks may have one each.
-        self.clean_ups: tuple[trio.CancelScope, ...] = ()
-        self.deadline = math.inf
-        # Whether its scope was; to ask the scope itself takes 0.2 µs each time.
-        self.cancelled = False
-        self.stopping = False
-        self.killed = False
-        self.kill_cancelled = False
-        self.cut_off = False
-        self.rolled_back = False
-        # A crash that costs no budget: its cause was counted before.
-        self.uncounted = False
-        self.injected: Fault | None = None
-        self._watchers: list[Callable[[Life], None]] | None = None
-        self.ready = False
-        self.ended = False
-        # Whether the supervisor has dealt with the end (spec pitfalls 36 and 44).
-        self.consumed = False
-        self.timer: Timer | None = None
-        self.value: object = None
-        self.exit: Exit | None = None
-        # The live exception, kept only until the start that it failed was reported.
-        self.error: BaseException | None = None
+    # A struct: it is made at every start, in a third of the time that a class takes.
+    node: Node
+    incarnation: int
+    scope: trio.CancelScope = msgspec.field(default_factory=trio.CancelScope)
+    # Open `cleanup()` blocks: they nest, and a child's own tasks may have one each.
+    clean_ups: tuple[trio.CancelScope, ...] = ()
+    deadline: float = math.inf
+    # Whether its scope was; to ask the scope itself takes 0.2 µs each time.
+    cancelled: bool = False
+    stopping: bool = False
+    killed: bool = False
+    kill_cancelled: bool = False
+    cut_off: bool = False
+    rolled_back: bool = False
+    # A crash that costs no budget: its cause was counted before.
+    uncounted: bool = False
+    injected: Fault | None = None
+    # None: nobody; a list is one more object to collect.
+    _watchers: list[Callable[[Life], None]] | None = None
+    ready: bool = False
+    ended: bool = False
+    # Whether the supervisor has dealt with the end (spec pitfalls 36 and 44).
+    consumed: bool = False
+    timer: Timer | None = None
+    value: object = None
+    exit: Exit | None = None
+    # The live exception, kept only until the start that it failed was reported.
+    error: BaseException | None = None
 
     @property
     def watchers(self) -> list[Callable[[Life], None]]:
         """Told once, when the exit is known and before anything is restarted."""
         watchers = self._watchers
         if watchers is None:
-            # Nearly all lives have none, and a list is one more object to collect.
             watchers = self._watchers = []
         return watchers
-
-    @property
-    def is_watched(self) -> bool:
-        """Whether anybody is to be told of the end."""
-        return bool(self._watchers)
 
     @property
     def is_up(self) -> bool:
@@ -238,6 +221,14 @@ class Life:
         self.ready = True
         self.value = value
         self.node.parent.poke()
+
+    def end(self, exit_: Exit) -> None:
+        """It is over: whoever watches is told."""
+        self.exit = exit_
+        self.ended = True
+        if self._watchers:
+            for watcher in tuple(self._watchers):
+                watcher(self)
 
     def cancel(self) -> None:
         """Cancel the body; what is shielded by `cleanup()` goes on."""
@@ -363,12 +354,15 @@ class Node:
         """Whether an incarnation is there, starting and stopping included."""
         return self.life is not None
 
-    def born(self, scope: trio.CancelScope | None = None) -> Life:
+    def born(
+        self, scope: trio.CancelScope | None = None, now: float | None = None
+    ) -> Life:
         """Begin an incarnation; in `scope`, if it goes on in that of the last one."""
-        self.incarnation += 1
-        self.started_at = trio.current_time()
+        self.incarnation = number = self.incarnation + 1
+        self.started_at = now if now is not None else trio.current_time()
         self.started_at_ns = wall_ns()
-        self.life = life = Life(self, self.incarnation, scope)
+        life = Life(self, number) if scope is None else Life(self, number, scope)
+        self.life = life
         return life
 
 
@@ -400,18 +394,36 @@ async def live(node: Node, life: Life) -> None:
 
     When the next incarnation begins at once, it has this task: a new one would be a
     third of what a restart costs. It also has the scope, unless that was cancelled: to
-    leave it and enter another is a tenth. Nothing else is left of the last one.
+    leave it and enter another is a tenth. Nothing else is left of the last one: it has a
+    context of its own, in which its first turn is run, and the task from its next step on.
     """
     # One coroutine, not two: a frame more is a twentieth of a child's memory.
+    context: Context | None = None
+    turns = 1
     while True:
         scope = life.scope
         try:
             with scope:
                 while True:
-                    current_life.set(life)
                     returned: Exit | None = None
                     try:
-                        returned = await node.body.run(life)
+                        if context is not None:
+                            turns += 1
+                            crowd = node.parent.directory.crash_loops
+                            # As `is_up`, without a call: what is to be ignored has ended.
+                            is_up = life.ready and not life.ended
+                            if is_up and crowd.has_time_for(turns):
+                                returned = context.run(node.body.first_turn, life)
+                            if returned is None:
+                                # From here on in the new context.
+                                current_task().context, context = context, None
+                                turns = 1
+                                await crowd.let_others_run()
+                                if is_up:
+                                    returned = node.body.first_turn(life)
+                        if returned is None:
+                            current_life.set(life)
+                            returned = await node.body.run(life)
                     except BaseException as error:
                         if life.cancelled:
                             raise
@@ -422,23 +434,22 @@ async def live(node: Node, life: Life) -> None:
                         if life.cancelled:
                             break
                         exit_ = life.classify(returned)
-                    heir = _over(node, life, exit_)
+                    life.end(exit_)
+                    heir = node.parent.ended(life)
                     if heir is None:
                         return
-                    life, current_task().context = heir
-                    # From here on in the new context; a crash loop lets others run.
-                    await cancel_shielded_checkpoint()
+                    life, context = heir
         except BaseException as error:
             exit_ = _exit_by(node, life, error)
             if exit_ is None:
                 raise
         else:
             exit_ = life.classify(returned)
-        heir = _over(node, life, exit_)
+        life.end(exit_)
+        heir = node.parent.ended(life)
         if heir is None:
             return
-        life, current_task().context = heir
-        await cancel_shielded_checkpoint()
+        life, context = heir
 
 
 def begin(node: Node, life: Life) -> None:
@@ -454,26 +465,13 @@ def begin(node: Node, life: Life) -> None:
         # Nobody's cancellation can reach what never waits: it is the child's own.
         exit_ = _exit_by(node, life, error) or _crashed(node, life, error)
     if exit_ is not None:
-        _end(life, exit_)
+        life.end(exit_)
 
 
 @disable_ki_protection
 def _begin_body(node: Node, life: Life) -> Exit | None:
     # The child's own code may be interrupted, as in its task.
     return node.body.begin(life)
-
-
-def _over(node: Node, life: Life, exit_: Exit) -> tuple[Life, Context] | None:
-    _end(life, exit_)
-    return node.parent.ended(life)
-
-
-def _end(life: Life, exit_: Exit) -> None:
-    life.exit = exit_
-    life.ended = True
-    if life.is_watched:
-        for watcher in tuple(life.watchers):
-            watcher(life)
 
 
 def _exit_by(node: Node, life: Life, error: BaseException) -> Exit | None:
@@ -499,13 +497,20 @@ def _meant_by(node: Node, life: Life, error: BaseException) -> Exit | None:
 
 
 def _crashed(node: Node, life: Life, error: BaseException) -> Exit:
-    fault = Fault.capture(error, path=node.path, incarnation=life.incarnation)
+    # Of a function's traceback the first two frames are ours.
+    below = 2 if node.body.kind is Kind.TASK else 0
+    fault = Fault.capture(
+        error, path=node.path, incarnation=life.incarnation, below=below
+    )
+    shown = node.body.shown(fault)
     if life.ready:
         # An exception object that is raised again and again would collect tracebacks.
         BaseException.with_traceback(error, None)
-    else:
+    elif shown is fault or isinstance(error, RestoreError):
+        # Else its own text would tell what its class hides; a supervisor has to see that
+        # a state cannot be read.
         life.error = error
-    return Crash(fault)
+    return Crash(shown)
 
 
 def _interrupted(node: Node, error: BaseException) -> Exit:
@@ -544,11 +549,26 @@ def _only_leaf(error: BaseException) -> BaseException | None:
     return error
 
 
-class _Unborn:
-    kind = Kind.TASK
+class BegunInItsTask:
+    """Of a body that does nothing in anybody else's turn, and hides nothing."""
+
+    __slots__ = ()
+
+    def shown(self, fault: Fault) -> Fault:
+        """The same."""
+        return fault
 
     def begin(self, life: Life) -> Exit | None:
+        """Nothing: all of it takes a task."""
         return None
+
+    def first_turn(self, life: Life) -> Exit | None:
+        """Nothing, as `begin`."""
+        return None
+
+
+class _Unborn(BegunInItsTask):
+    kind = Kind.TASK
 
     async def run(self, life: Life) -> Exit | None:
         raise AssertionError("a node was run before it had a body")
@@ -566,7 +586,7 @@ class _Unborn:
 _UNBORN: Final = _Unborn()
 
 
-class TaskBody:
+class TaskBody(BegunInItsTask):
     """A function: ready when spawned or when it says so; asked to stop by cancelling."""
 
     __slots__ = ("_arguments", "_function", "_says_ready", "kind")
@@ -583,10 +603,6 @@ class TaskBody:
         self._function = function
         self._arguments = args, kwargs
         self._says_ready = says_ready
-
-    def begin(self, life: Life) -> Exit | None:
-        """Nothing: a function runs in its task from its first line."""
-        return None
 
     async def run(self, life: Life) -> Exit | None:
         """Call it; what it returns is dropped."""
@@ -612,7 +628,7 @@ class TaskBody:
         """Nothing is kept between incarnations."""
 
 
-class ResourceBody:
+class ResourceBody(BegunInItsTask):
     """An async context manager: ready once entered, left when asked to stop."""
 
     __slots__ = ("_factory", "_stop", "kind")
@@ -622,10 +638,6 @@ class ResourceBody:
         self._factory = factory
         self._stop = trio.Event()
 
-    def begin(self, life: Life) -> Exit | None:
-        """Nothing: all of it takes a task."""
-        return None
-
     async def run(self, life: Life) -> Exit | None:
         """Enter, report ready with what entering gave, stay, leave."""
         self._stop = stop = trio.Event()
@@ -634,7 +646,8 @@ class ResourceBody:
         async with self._factory() as value:
             life.started(value)
             await stop.wait()
-        return Shutdown()
+        # Unless it left by itself: a deadline of its own, an error that it swallowed.
+        return Shutdown() if life.stopping else None
 
     def ask_to_stop(self, life: Life) -> None:
         """Leave the context manager; while it is still being entered, cancel that."""

@@ -8,8 +8,10 @@ N: not on the process, whose `hash(str)` is salted, nor on the machine.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, Context, Decimal
 from typing import Final, TypeAlias
 from zlib import crc32
 
@@ -25,6 +27,8 @@ ArgsFor: TypeAlias = Callable[[int], Sequence[object]]
 # Each is a child, made with the specification: a slip of the finger would fill the memory.
 _MOST: Final = 65_536
 
+# Nothing is rounded away.
+_EXACT: Final = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN)
 _encode: Final = msgspec.msgpack.Encoder(order="deterministic").encode
 
 
@@ -120,18 +124,26 @@ def _partition(template: ChildSpec, number: int, args_for: ArgsFor | None) -> Ch
 def _stable_hash(key: object) -> int:
     try:
         return crc32(_encode(_plain(key)))
-    except (TypeError, OverflowError, RecursionError) as error:
+    except (TypeError, OverflowError, RecursionError, UnicodeError) as error:
         raise TypeError(f"{key!r} is no key of a partition: {error}") from error
 
 
 def _plain(key: object) -> object:
     """Equal keys of one type, made so that they are encoded the same."""
-    if isinstance(key, tuple):
-        return tuple([_plain(part) for part in key])
-    if isinstance(key, float):
-        itself = key
-        if not key == itself:
-            raise ValueError(f"{key!r} does not equal itself; nobody could find it")
-        # There are two zeros.
-        return key + 0.0
+    if isinstance(key, (tuple, list)):
+        return [_plain(part) for part in key]
+    if isinstance(key, dict):
+        return {name: _plain(part) for name, part in key.items()}
+    if isinstance(key, (float, Decimal)):
+        return _written_once(key)
     return key
+
+
+def _written_once(number: float | Decimal) -> float | Decimal:
+    """There are two zeros, and many ways to write a decimal."""
+    unlike = number.is_nan() if isinstance(number, Decimal) else math.isnan(number)
+    if unlike:
+        raise ValueError(f"{number!r} does not equal itself; nobody could find it")
+    if isinstance(number, float):
+        return number + 0.0
+    return number.normalize(_EXACT) if number else Decimal()

@@ -38,7 +38,7 @@ from treewarden.injection import places
 
 from .endings import check_endings, hear_of_endings
 from .importable import freeze, import_path
-from .node import IGNORE, Kind, Life
+from .node import IGNORE, BegunInItsTask, Kind, Life
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -168,7 +168,7 @@ class Conversation:
                 return
 
 
-class ProcessBody:
+class ProcessBody(BegunInItsTask):
     """A function in a process of its own; the processes of all its incarnations."""
 
     __slots__ = ("_arguments", "_function", "_patience", "_process", "kind")
@@ -179,10 +179,6 @@ class ProcessBody:
         self._arguments = freeze(spec.id, spec.start, spec.args, spec.kwargs)
         self._patience = trio.CancelScope()
         self._process: _Process | None = None
-
-    def begin(self, life: Life) -> Exit | None:
-        """Nothing: all of it takes a task."""
-        return None
 
     async def run(self, life: Life) -> Exit | None:
         """Spawn, attend, and return when the process and its group are gone."""

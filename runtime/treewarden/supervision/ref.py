@@ -35,7 +35,12 @@ if TYPE_CHECKING:
 
 
 class ChildInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """A child as its supervisor sees it; `started_at` is on trio's clock, in seconds."""
+    """A child as its supervisor sees it; `started_at` is on trio's clock, in seconds.
+
+    `value` is what it is ready with, as long as it runs: what it gave to
+    `task_status.started`, as `nursery.start` returns it, or what entering a context
+    manager gave.
+    """
 
     # A struct: one is made for every start, in a quarter of a dataclass's time.
     id: str
@@ -47,6 +52,7 @@ class ChildInfo(msgspec.Struct, frozen=True, kw_only=True):
     restarts: int
     last_exit: Exit | None
     started_at: float | None
+    value: object = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,8 +78,24 @@ class SupervisorRef:
         self.directory = directory
         self.path = path
 
+    def __repr__(self) -> str:
+        """The path says who it is."""
+        return f"SupervisorRef({self.path!r})"
+
+    def __eq__(self, other: object) -> bool:
+        """Two refs to one path in one tree are the same address."""
+        return (
+            isinstance(other, SupervisorRef)
+            and other.path == self.path
+            and other.directory is self.directory
+        )
+
+    def __hash__(self) -> int:
+        """By path."""
+        return hash(self.path)
+
     async def start_child(self, spec: ChildSpec) -> ChildInfo | None:
-        """Start a new child and wait until it is ready.
+        """Start a new child and wait until it is ready; the answer says with what.
 
         One that ignored its start is kept as stopped, or not at all (None) when it is
         temporary or the supervisor dynamic. A cancelled caller does not cancel the start.
@@ -184,12 +206,16 @@ class SupervisorRef:
             await as_host(parent).done.wait()
 
     def which_children(self) -> list[ChildInfo]:
-        """The children in start order; answered at once, also during a slow start."""
-        return [child_info(node) for node in self._supervisor().children.values()]
+        """The children in start order; answered at once, also during a slow start.
+
+        Raises:
+            NotRunning: there is no supervisor, or it is stopped or waits to be restarted.
+        """
+        return [child_info(node) for node in self._running().children.values()]
 
     def count_children(self) -> ChildCounts:
-        """How many there are."""
-        nodes = self._supervisor().children.values()
+        """How many there are; NotRunning as for `which_children`."""
+        nodes = self._running().children.values()
         supervisors = sum(node.body.kind is Kind.SUPERVISOR for node in nodes)
         return ChildCounts(
             specs=len(nodes),
@@ -199,15 +225,24 @@ class SupervisorRef:
         )
 
     def get_childspec(self, id_: str) -> ChildSpec:
-        """The specification of a child; UnknownChild when there is none."""
-        node = self._supervisor().children.get(id_)
+        """The specification of a child.
+
+        Raises:
+            UnknownChild, NotRunning.
+        """
+        node = self._running().children.get(id_)
         if node is None:
             raise UnknownChild(self.path, id_)
         return node.spec
 
     def supervisor(self, id_: str) -> SupervisorRef:
-        """The address of a child that is a supervisor; UnknownChild when none is."""
-        node = self._supervisor().children.get(id_)
+        """The address of a child that is a supervisor.
+
+        Raises:
+            UnknownChild: no such child is one.
+            NotRunning: as for `which_children`.
+        """
+        node = self._running().children.get(id_)
         if node is None or as_supervisor(node) is None:
             raise UnknownChild(self.path, id_)
         return SupervisorRef(self.directory, node.path)
@@ -220,7 +255,7 @@ class SupervisorRef:
             TypeError: it is no partition supervisor, or no key.
             ValueError: the key does not equal itself.
         """
-        supervisor = self._supervisor()
+        supervisor = self._running()
         spec = supervisor.spec
         if not isinstance(spec, PartitionSupervisorSpec):
             raise TypeError(f"{self.path} is no partition supervisor")
@@ -235,6 +270,13 @@ class SupervisorRef:
         supervisor = as_supervisor(node) if node is not None else None
         if supervisor is None:
             raise NotRunning(f"there is no supervisor at {self.path}")
+        return supervisor
+
+    def _running(self) -> Supervisor:
+        supervisor = self._supervisor()
+        if not supervisor.node.running:
+            # Its empty table would look as if it had no children.
+            raise NotRunning(f"supervisor {self.path} is not running")
         return supervisor
 
 
@@ -259,6 +301,7 @@ def child_info(node: Node) -> ChildInfo:
         restarts=node.restarts,
         last_exit=node.last_exit,
         started_at=node.started_at,
+        value=node.life.value if node.life is not None else None,
     )
 
 
@@ -444,7 +487,18 @@ async def open_supervisor(
     strategy: str = "one_for_one",
     intensity: Intensity | None = None,
 ) -> AsyncIterator[SupervisorRef]:
-    """Supervision alone, without store, bus or console; see `open_tree` for the rules."""
+    """Supervision alone, without store, bus or console, for as long as the block lasts.
+
+    Entered once every child is ready. However the block ends, the children are stopped in
+    reverse order, each within its shutdown time, before that is passed on.
+
+    Raises:
+        ChildStartFailed: a child did not start; those before it were stopped.
+        IntensityExceeded: the supervisor gave up; the block was cancelled.
+        NotRunning: a supervisor is to remember its children, and there is no store.
+        RuntimeError: it is no trio that runs here.
+        KeyboardInterrupt, SystemExit: one came out of a child.
+    """
     budget = intensity if intensity is not None else Intensity()
     spec = SupervisorSpec(children, strategy=strategy, intensity=budget)
     async with open_tree(spec) as ref:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from .report import FAILED, GAVE_UP, details, fields, headline, level
+from .report import FAILED, GAVE_UP, LEVELS, details, fields, headline, level
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -85,7 +85,7 @@ class ReportLog:
 
     def hear(self, report: Report) -> None:
         """Have it written down soon, if anybody listens at its level; never waits."""
-        if not _log.isEnabledFor(level(report)):
+        if not _log.isEnabledFor(LEVELS.get(report.topic) or level(report)):
             return
         waiting = self._waiting
         room = (

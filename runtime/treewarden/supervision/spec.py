@@ -27,6 +27,11 @@ from .strategy import AutoShutdown, Restart, Strategy
 
 _DEFAULT_SHUTDOWN: Final = 5.0
 _DEFAULT_START: Final = 30.0
+# What a child can be started from, for whoever gave something else.
+_STARTS: Final = (
+    "an Agent subclass, an async function, an async context manager factory "
+    "or a supervisor's spec"
+)
 _E = TypeVar("_E", bound=StrEnum)
 
 
@@ -54,17 +59,20 @@ class ChildSpec:
     signature names `task_status`, when it says so), an async context manager factory, a
     SupervisorSpec or a DynamicSupervisorSpec. `args` and `kwargs` are given at every
     start, the same objects each time: what one incarnation changes in them the next one
-    sees. `shutdown` is how many seconds it has to clean up: 0 cuts it off at once, None
-    means 5 s, and for ever for supervisors. `intensity` gives the child a budget of its
-    own (one_for_one supervisors only). `backoff` waits between attempts to restart; each
-    attempt counts. The end of a `significant` child can end its supervisor, whose
-    `auto_shutdown` says so; it is transient or temporary, for a permanent one never ends.
+    sees. `start_timeout` is how many seconds it has to become ready: 30, and for ever for
+    supervisors, unless it is given. `shutdown` is how many it has to clean up: 0 cuts it
+    off at once, None means 5 s, and for ever for supervisors. `intensity` gives the child
+    a budget of its own (one_for_one supervisors only). `backoff` waits between attempts to
+    restart; each attempt counts. The end of a `significant` child can end its supervisor,
+    whose `auto_shutdown` says so; it is transient or temporary, for a permanent one never
+    ends.
 
     `isolation="process"` runs the function in an interpreter of its own. It is the only
     true kill: a task that never awaits, or swallows its cancellation, can only be waited
-    for, a process is gone at the end of its shutdown time. `start` is then a function at
-    the top of a module, or its import path (`"package.module:name"`); its arguments, and
-    what it is ready with, are values that msgspec can encode, and it has no runtime.
+    for, a process is gone at the end of its shutdown time. `start` is then an async
+    function at the top of a module (which may well block: it has the process to itself),
+    or its import path (`"package.module:name"`); its arguments, and what it is ready
+    with, are values that msgspec can encode, and it has no runtime.
 
     Raises:
         TypeError, ValueError: a field is wrong; the message shows the value.
@@ -104,6 +112,9 @@ class ChildSpec:
             _check_significant(self)
         if self.start_timeout is not _DEFAULT_START:
             _seconds(f"{self.id}: start_timeout", self.start_timeout, zero=False)
+        elif kind is Start.SUPERVISOR:
+            # Each child below has a limit of its own; OTP sets no other, either.
+            _set(self, "start_timeout", math.inf)
         if self.intensity is not None:
             _instance(f"{self.id}: intensity", self.intensity, Intensity)
         if self.backoff is not None:
@@ -125,6 +136,11 @@ class ChildSpec:
 @dataclass(frozen=True, slots=True)
 class SupervisorSpec:
     """A supervisor with a fixed list of children, started in order.
+
+    With more restarts than its `intensity` allows it gives up: it stops its children, in
+    reverse order, and ends as crashed with `IntensityExceeded`. So its own supervisor
+    starts it again unless it is temporary. (In OTP it ends with `shutdown`, and a transient
+    one stays down, with all below it.)
 
     With `auto_shutdown` it stops, its other children in reverse order, when "any" or "all"
     of its significant children have ended by themselves and are not restarted. Its exit is
@@ -279,14 +295,16 @@ def classify(id_: str, start: object) -> Start:
             return Start.AGENT
         if hasattr(start, "__aenter__"):
             return Start.RESOURCE
-        raise TypeError(f"{id_}: {start.__qualname__} is no Agent subclass")
+        raise TypeError(
+            f"{id_}: {start.__qualname__} is no Agent subclass; start must be {_STARTS}"
+        )
     if inspect.iscoroutine(start):
         start.close()
         raise TypeError(
             f"{id_}: start is a coroutine; give the function itself, with args=…"
         )
     if not callable(start):
-        raise TypeError(f"{id_}: start must be something to start, not {start!r}")
+        raise TypeError(f"{id_}: start must be {_STARTS}, not {start!r}")
     return _classify_callable(id_, start)
 
 
@@ -306,10 +324,7 @@ def _classify_callable(id_: str, start: Callable[..., object]) -> Start:
             f"{id_}: start is an async generator; decorate it with "
             "contextlib.asynccontextmanager"
         )
-    raise TypeError(
-        f"{id_}: start must be async: an Agent subclass, an async function, an async "
-        f"context manager factory or a supervisor's spec, not {start!r}"
-    )
+    raise TypeError(f"{id_}: start must be async: {_STARTS}, not {start!r}")
 
 
 def says_ready(start: object) -> bool:

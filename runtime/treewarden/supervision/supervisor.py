@@ -60,6 +60,7 @@ from .cause import (
 from .intensity import RestartWindow
 from .node import (
     IGNORE,
+    BegunInItsTask,
     Kind,
     Life,
     Node,
@@ -125,7 +126,7 @@ class _Retry:
         self.counted = counted
 
 
-class Supervisor:
+class Supervisor(BegunInItsTask):
     """A supervisor node's body."""
 
     kind = Kind.SUPERVISOR
@@ -157,6 +158,8 @@ class Supervisor:
         self._turns = Turns()
         # Whose end is told in this very turn, and the life that its task goes on with.
         self._ending: Life | None = None
+        # When that was, on trio's clock, for as long as nothing is waited for.
+        self._now: float | None = None
         self._heir: tuple[Life, Context] | None = None
         self._nursery: trio.Nursery | None = None
         self._stop_wanted = False
@@ -184,10 +187,20 @@ class Supervisor:
         if self._is_free:
             self._end_at_once(life)
         else:
-            self._post(life)
+            self._await_turn(life)
         self._ending = None
         heir, self._heir = self._heir, None
         return heir
+
+    def _await_turn(self, life: Life) -> None:
+        """Something else is in hand, which may take long: nobody shall see it as running."""
+        node = life.node
+        if node.state in (NodeState.RUNNING, NodeState.SUSPENDED):
+            back = not self._stop_wanted and self._comes_back(
+                life, life.exit or Normal()
+            )
+            self._set(node, NodeState.RESTARTING if back else NodeState.STOPPING)
+        self._post(life)
 
     def failing(self, life: Life) -> None:
         """A child was told to crash; it has its shutdown time for that, as for a stop."""
@@ -208,10 +221,12 @@ class Supervisor:
 
     def _end_at_once(self, life: Life) -> None:
         self._begun = 0
+        self._now = trio.current_time()
         try:
             self._half_done = self._turns.instead(self._child_ended, life)
         except Exception as error:  # noqa: BLE001 - the supervisor's failure, not the child's
             self._half_done = _given_up(error)
+        self._now = None
         if self._half_done is not None or self._inbox or self._stop_wanted:
             self.poke()
 
@@ -241,10 +256,6 @@ class Supervisor:
 
     def at_rest(self, exit_: Exit, *, gone: bool) -> None:
         """Its children went before it."""
-
-    def begin(self, life: Life) -> Exit | None:
-        """Nothing: all of it takes a task."""
-        return None
 
     async def run(self, life: Life) -> Exit | None:
         """One incarnation, with the children of the specification, or the remembered.
@@ -279,6 +290,7 @@ class Supervisor:
         failure: Exception | Fault | None = None
         try:
             await self._start_all()
+            await self._own_turn()
             if not self._stop_wanted:
                 life.started(None)
                 failure = await self._serve()
@@ -289,6 +301,17 @@ class Supervisor:
             self._refuse_waiting()
             await self._stop_children()
         return failure
+
+    async def _own_turn(self) -> None:
+        """Go on in the task of its own.
+
+        A child became ready in this very turn, and so may have one of that child's. If
+        whoever stands above were told in it too, a tree of 160 levels would be too deep
+        for Python's stack.
+        """
+        if self._turns.is_borrowed:
+            self._turns.poke_soon()
+            await news()
 
     async def _start_all(self) -> None:
         if isinstance(self.spec, SupervisorSpec):
@@ -393,6 +416,7 @@ class Supervisor:
         node.retry = None
         node.state = NodeState.STOPPED
         self.children.pop(node.id, None)
+        self._changed.discard(node.id)
         self.directory.remove(node)
         # What ends with the tree, or with its supervisor, is there again next time.
         ending = self._stop_wanted or self.directory.interrupt is not None
@@ -437,10 +461,11 @@ class Supervisor:
             self._make_changed(node)
         if places.CHILD_START.armed is not None:
             places.CHILD_START.reach()
-        self._set(node, NodeState.STARTING)
+        node.state = NodeState.STARTING
         life = self._begin(node)
         if life.is_up:
-            self._set(node, NodeState.RUNNING)
+            node.state = NodeState.RUNNING
+        self.directory.touch()
         return life
 
     async def _wait_up(self, node: Node, life: Life) -> None:
@@ -471,7 +496,7 @@ class Supervisor:
             last = None
         if last is not None and not last.cancelled:
             scope = last.scope
-        life = node.born(scope)
+        life = node.born(scope, self._now)
         self._begun += 1
         if self._begun < _IN_ONE_TURN:
             context.run(begin, node, life)
@@ -540,6 +565,8 @@ class Supervisor:
             return
         places.CHILD_STOP.reach()
         life.stopping = True
+        if self._inbox and not self._stop_wanted:
+            self._refuse_wishes_of(node)
         life.deadline = min(life.deadline, trio.current_time() + seconds)
         self._set(node, NodeState.STOPPING)
         node.body.ask_to_stop(life)
@@ -614,7 +641,7 @@ class Supervisor:
         assert exit_ is not None  # noqa: S101 - it is set before anybody is told
         if places.CHILD_ENDED.armed is not None:
             places.CHILD_ENDED.reach()
-        now = trio.current_time()
+        now = self._now if self._now is not None else trio.current_time()
         self._lay_down(node, life)
         self._report_exit(node, life, now)
         if not self._comes_back(life, exit_):
@@ -722,7 +749,7 @@ class Supervisor:
         """As `_start_again` does with a group of one: nearly all restarts are that."""
         node.cause = cause
         life = self._launch(node)
-        if not life.is_up:
+        if node.state is not NodeState.RUNNING:
             return self._start_again(node, (node,), cause, life)
         node.restarts += 1
         self._report_restarted(node)
@@ -852,8 +879,7 @@ class Supervisor:
             NotRunning, ShuttingDown, CallingSelf: it would never be executed.
         """
         await checkpoint_if_cancelled()
-        self._refuse(about)
-        wish = Wish(run)
+        wish = Wish(run, self._refuse(about))
         self._post(wish)
         return await wish.wait()
 
@@ -868,7 +894,7 @@ class Supervisor:
             What `ask` and `add` do.
         """
         await checkpoint_if_cancelled()
-        self._refuse(None)
+        asker = self._refuse(None)
         if self._is_free and self.remembered is None:
             try:
                 node, life = self._turns.instead(self._add_at_once, spec)
@@ -886,7 +912,7 @@ class Supervisor:
             self._half_done = wish.carry_out()
             self.poke()
         else:
-            wish = Wish(partial(self.add, spec))
+            wish = Wish(partial(self.add, spec), asker)
             self._post(wish)
         added: Node | None = await wish.wait()
         return added
@@ -904,26 +930,38 @@ class Supervisor:
         """Start a child when its turn comes; nobody waits, or hears why it was not."""
         self._post(Wish(partial(self.add, spec)))
 
-    def _refuse(self, about: str | None) -> None:
-        self._refuse_self(about)
+    def _refuse(self, about: str | None) -> Node | None:
+        """Say that it would never be executed; or which child is asking, if one is."""
+        asker = self._refuse_self(about)
         if self._nursery is None:
             raise NotRunning(f"supervisor {self.path} is not running")
         if self._stop_wanted:
             raise ShuttingDown(f"{self.path} is stopping")
+        return asker
 
-    def _refuse_self(self, about: str | None) -> None:
+    def _refuse_self(self, about: str | None) -> Node | None:
         child = self.child_of_caller()
         life = child.life if child is not None else None
         if child is None or life is None:
-            return
+            return None
         if life.stopping:
-            raise ShuttingDown(f"{child.path} is being stopped, and asks {self.path}")
+            raise self._too_late(child)
         if not life.ready:
             raise CallingSelf(
                 f"{child.path} asks {self.path}, which waits for it to start"
             )
         if about == child.id:
             raise CallingSelf(f"{child.path} would wait for its own end")
+        return child
+
+    def _too_late(self, child: Node) -> ShuttingDown:
+        return ShuttingDown(f"{child.path} is being stopped, and asks {self.path}")
+
+    def _refuse_wishes_of(self, node: Node) -> None:
+        """Who is to stop first would else wait for an answer that comes after that."""
+        for event in self._inbox:
+            if isinstance(event, Wish) and event.asker is node:
+                event.refuse(self._too_late(node))
 
     def child_of_caller(self) -> Node | None:
         """The child of this supervisor that the running task is part of."""
@@ -1051,7 +1089,7 @@ class Supervisor:
         changed = [one for one in others if one != self.children[one.id].spec]
         self.spec = spec
         self.node.spec = replace(self.node.spec, start=spec)
-        self.window.budget = spec.intensity
+        self.window.change(spec.intensity)
         if isinstance(spec, SupervisorSpec):
             self.strategy = Strategy(spec.strategy)
         for child in changed:

@@ -16,6 +16,7 @@ from treewarden.errors import NameAmbiguous, NameUnknown
 from treewarden.exits import Crash
 from treewarden.injection import places
 
+from .crash_loops import CrashLoops
 from .node import Kind, NodeState
 from .report import ITEM_LIMIT, Report, cut, in_hand
 from .report_log import ReportLog
@@ -109,6 +110,7 @@ class Directory:
         # Whether a start that is over in its caller's turn gives way to other tasks. One
         # for all: only one task runs at a time, so none gets further, wherever it starts.
         self.gives_way = cycle([False] * (_STARTS_A_TURN - 1) + [True])
+        self.crash_loops = CrashLoops()
         self._by_path: dict[str, Node] = {}
         # By id: the node, or (a dict is 230 bytes) all that share it, by path.
         self._by_id: dict[str, Node | dict[str, Node]] = {}

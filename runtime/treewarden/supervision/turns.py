@@ -78,6 +78,11 @@ class Turns:
         self._parked = False
         return Abort.SUCCEEDED
 
+    @property
+    def is_borrowed(self) -> bool:
+        """Whether the step that runs is run by whoever poked, not in the task of `run`."""
+        return self._parked
+
     def poke(self) -> None:
         """Run its next step now; nothing while it runs, for it looks before it waits."""
         if not self._running and self._coroutine is not None:

@@ -21,19 +21,29 @@ from trio.lowlevel import (
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from .node import Node
+
 
 class Wish:
-    """Something to be done once, for one task that waits for it, if it still does."""
+    """Something to be done once, for one task that waits for it, if it still does.
 
-    __slots__ = ("_result", "_run", "_task")
+    `asker` is the supervisor's child that the task is part of, if it is part of one.
+    """
 
-    def __init__(self, run: Callable[[], Awaitable[Any]]) -> None:
+    __slots__ = ("_result", "_run", "_task", "asker")
+
+    def __init__(
+        self, run: Callable[[], Awaitable[Any]], asker: Node | None = None
+    ) -> None:
         self._run = run
+        self.asker = asker
         self._task: Task | None = None
         self._result: outcome.Outcome[Any] | None = None
 
     async def carry_out(self) -> None:
         """Do it and answer; what it awaits is the supervisor's to await."""
+        if self._result is not None:
+            return  # It was refused meanwhile.
         try:
             value = await self._run()
         except Exception as error:  # noqa: BLE001 - it is the asker's to handle

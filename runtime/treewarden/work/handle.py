@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from treewarden.errors import PoolReentered, WorkStopped
+from treewarden.errors import CallingSelf, PoolReentered, WorkStopped
 from treewarden.exits import Killed
 
-from .work import Work, WorkState, WorkStatistics, wait_finished
+from .work import Work, WorkState, WorkStatistics, current_origin, wait_finished
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -44,6 +44,7 @@ class Handle(Generic[T]):
             What the function raised, as it is.
             WorkStopped: it was stopped, or ended itself, without a result.
             PoolReentered: it waits for a slot, and the pool is full of what waits here.
+            CallingSelf: it is the work that asks.
         """
         await self._wait_finished()
         return self._work.unwrap()
@@ -52,7 +53,7 @@ class Handle(Generic[T]):
         """How it went, as a value; never raises what the work raised.
 
         Raises:
-            PoolReentered: as `result` does.
+            PoolReentered, CallingSelf: as `result` does.
         """
         await self._wait_finished()
         return self._work.outcome()
@@ -79,7 +80,7 @@ class Handle(Generic[T]):
         return self.outcome()
 
     async def _wait_finished(self) -> None:
-        _refuse_reentry([self._work])
+        _refuse_deadlock([self._work])
         await self._work.wait_finished()
 
     def _went_as_told(self) -> bool:
@@ -94,8 +95,11 @@ class Handle(Generic[T]):
         return self._work
 
 
-def _refuse_reentry(works: Collection[Work[Any]]) -> None:
+def _refuse_deadlock(works: Collection[Work[Any]]) -> None:
+    own = current_origin.get()
     for work in works:
+        if work.origin is own and not work.finished:
+            raise CallingSelf(f"{work.name} would wait for its own end")
         if work.state is WorkState.WAITING and work.pool.holds_the_caller():
             raise PoolReentered(work.pool.node.path, work.pool.policy.size)
 
@@ -108,10 +112,10 @@ async def results(handles: Collection[Handle[T]]) -> list[T]:
 
     Raises:
         What the first that failed raised.
-        PoolReentered: one waits for a slot, and the pool is full of what waits here.
+        PoolReentered, CallingSelf: as `Handle.result` does, for one of them.
     """
     works = [handle.work for handle in handles]
-    _refuse_reentry(works)
+    _refuse_deadlock(works)
     await wait_finished(works, or_failure=True)
     for work in works:
         if work.error is not None:
@@ -126,8 +130,11 @@ async def wait_done(
 
     None stands for one that is not over. To bound the wait, put `trio.move_on_after`
     around it and ask each handle for its `outcome()`.
+
+    Raises:
+        PoolReentered, CallingSelf: as `Handle.result` does, for one of them.
     """
     works = [handle.work for handle in handles]
-    _refuse_reentry(works)
+    _refuse_deadlock(works)
     await wait_finished(works, count)
     return [handle.outcome() for handle in handles]

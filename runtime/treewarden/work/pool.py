@@ -49,7 +49,14 @@ from treewarden.errors import (
     WorkTimeout,
 )
 from treewarden.exits import Crash, Exit, Fault, Killed, Normal, Shutdown
-from treewarden.supervision import Kind, Life, Stop, current_life, raised_by_itself
+from treewarden.supervision import (
+    BegunInItsTask,
+    Kind,
+    Life,
+    Stop,
+    current_life,
+    raised_by_itself,
+)
 
 from .policy import PoolKind, PoolPolicy, PoolStatistics
 from .work import Work, WorkStatistics, current_origin
@@ -74,7 +81,7 @@ class _End(StrEnum):
     TIMED_OUT = "timed_out"
 
 
-class PoolBody:
+class PoolBody(BegunInItsTask):
     """A pool's node: see the module's theory of operation."""
 
     kind = Kind.POOL
@@ -118,10 +125,6 @@ class PoolBody:
         self._numbers = count(1)
 
     # --- as a body -------------------------------------------------------------------------
-
-    def begin(self, life: Life) -> Exit | None:
-        """Nothing: all of it takes a task."""
-        return None
 
     async def run(self, life: Life) -> Exit | None:
         """One incarnation; all work that it accepted ends with it."""
@@ -319,11 +322,11 @@ class PoolBody:
             end, error = _End.STOPPED, work.stopped(stop.exit)
         except BaseException as raised:
             # The barrier: it goes to whoever asked.
-            if not raised_by_itself(raised):
+            end, error = _End.FAILED, _failure(raised)
+            if error is None:
                 self._nursery = None
                 self._over(work, _End.STOPPED, work.stopped(self._own_exit()))
                 raise
-            end, error = _End.FAILED, _without_our_frames(raised)
         self._over(work, end, error)
         # In newer Pythons the frames of what failed know this one, and would keep them.
         del work, error
@@ -355,7 +358,7 @@ class PoolBody:
             "work.crashed",
             node,
             exit_=Crash(fault),
-            detail=f"#{work.number} {work.name}{work.shown}{by}",
+            detail=f"#{work.number} {work.call}{by}",
             trace=work.trace.trace_hex if work.trace is not None else "",
         )
 
@@ -475,6 +478,15 @@ def _judge(work: Work[Any]) -> tuple[_End, BaseException | None]:
     if isinstance(exit_, Shutdown) and not work.life.stopping:
         return _End.TIMED_OUT, WorkTimeout(work.name, work.timeout)
     return _End.STOPPED, work.stopped(exit_)
+
+
+def _failure(raised: BaseException) -> BaseException | None:
+    """What work failed with; None: it was cancelled, or interrupted, from outside."""
+    try:
+        return _without_our_frames(raised) if raised_by_itself(raised) else None
+    except Exception as lie:  # noqa: BLE001 - the work's own exception
+        # It cannot be looked at; what came of that stands for it.
+        return lie
 
 
 def _without_our_frames(error: BaseException) -> BaseException:

@@ -21,7 +21,7 @@ import trio
 import treewarden.telemetry as tracing
 from treewarden.agents import current_body
 from treewarden.errors import StoreError, WorkStopped
-from treewarden.exits import writable
+from treewarden.exits import Fault, writable
 from treewarden.supervision import current_life
 
 from .outcome import Done, Failed, Outcome
@@ -192,9 +192,12 @@ class Work(Generic[T]):
 
     def __del__(self) -> None:
         """Say so when a failure goes unseen."""
-        if getattr(self, "error", None) is not None and not self.read:
+        error = getattr(self, "error", None)
+        if error is not None and not self.read:
+            # As a fault says it: its own words may fail.
+            said = Fault.capture(error).summary()
             warnings.warn(
-                f"{self.name} failed and nobody asked: {self.error!r}; "
+                f"{self.name} failed and nobody asked: {said}; "
                 "await its result(), or ignore() it",
                 ResourceWarning,
                 stacklevel=2,
@@ -214,10 +217,12 @@ class Work(Generic[T]):
         return starter, Origin((*chain, own)[-_CALLERS_KEPT:], held | {self.pool})
 
     @property
-    def shown(self) -> str:
-        """Its arguments for people, cut short."""
-        shown = ", ".join(reprlib.repr(one) for one in self.args[:_SHOWN])
-        return f"({writable(shown)})"
+    def call(self) -> str:
+        """What is called with which arguments, cut short, after the name it was given."""
+        called = writable(_name_of(self.fn))
+        given = ", ".join(reprlib.repr(one) for one in self.args[:_SHOWN])
+        label = "" if self.name == called else f"{self.name}: "
+        return f"{label}{called}({writable(given)})"
 
     @property
     def state(self) -> WorkState:

@@ -421,6 +421,7 @@ async def test_a_handler_runs_in_the_agents_own_context(
 async def test_an_interrupt_in_a_handler_stops_the_tree_and_hangs_nobody(
     autojump_clock: object, operation: Any, queued: bool
 ) -> None:
+    """END-15"""
     answers: list[str] = []
 
     async def call(ref: Any, what: Any, *args: object) -> None:
@@ -458,7 +459,7 @@ async def test_an_agent_may_end_itself_with_an_exit(
 async def test_a_watcher_that_ends_leaves_nothing_with_whom_it_watched(
     busy: Any, start_agents: StartAgents, address: Address, autojump_clock: object
 ) -> None:
-    """MON-09"""
+    """MON-09, pitfall 62"""
     supervisor = await start_agents(ChildSpec("watcher", Busy))
     watcher = address(supervisor, "/watcher")
     await watcher.call(Busy.watch, "/busy")
@@ -603,7 +604,6 @@ class Leaves(Agent[None]):
 async def test_an_agent_cannot_be_stopped_with_what_is_no_exit(
     start_agents: StartAgents, address: Address, no_exit: Any
 ) -> None:
-    """END-02"""
     supervisor = await start_agents(ChildSpec("a", Leaves))
     ref = address(supervisor, "/a")
     with pytest.raises(TypeError, match="an exit is Normal"):

@@ -134,7 +134,7 @@ async def stepper(start_agents: StartAgents, address: Address) -> Any:
 async def test_a_continuation_of_the_start_comes_first_and_delays_nobody(
     start_agents: StartAgents, address: Address, autojump_clock: object
 ) -> None:
-    """INI-10"""
+    """INI-10, INI-11: what OTP makes of an idle timeout of 0."""
     gate = trio.Event()
     spec = ChildSpec("stepper", Stepper, args=(gate,), kwargs={"at_start": True})
     with trio.fail_after(1):
@@ -230,6 +230,31 @@ async def test_timers_and_notices_may_continue(
     await trio.sleep(2)
     seen = await stepper.call(Stepper.seen)
     assert seen == ["after /nobody", "after the timer"]
+
+
+async def test_what_timers_and_notices_continue_with_comes_before_what_waits(
+    start_agents: StartAgents, address: Address, autojump_clock: object
+) -> None:
+    """MSG-21"""
+    gate = trio.Event()
+    supervisor = await start_agents(
+        ChildSpec("other", Stepper, args=(gate,), restart="temporary"),
+        ChildSpec("stepper", Stepper, args=(gate,)),
+    )
+    stepper = address(supervisor, "/stepper")
+    await stepper.call(Stepper.watch, address(supervisor, "/other"))
+    await stepper.call(Stepper.ask_timer)
+    stepper.cast_nowait(Stepper.wait, "busy")
+    await wait_all_tasks_blocked()
+    await supervisor.terminate_child("other")
+    stepper.cast_nowait(Stepper.note, "first message")
+    await trio.sleep(2)
+    stepper.cast_nowait(Stepper.note, "second message")
+    gate.set()
+    assert await stepper.call(Stepper.seen) == [
+        *("busy", "after /other", "first message"),
+        *("after the timer", "second message"),
+    ]
 
 
 async def test_a_handler_that_fails_has_no_continuation(

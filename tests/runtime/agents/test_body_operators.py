@@ -18,13 +18,16 @@ from treewarden import (
     Application,
     CallTimeout,
     ChildSpec,
+    ChildStartFailed,
     Config,
+    DynamicSupervisorSpec,
     Exit,
     MailboxPolicy,
     Refused,
     StateNotEncodable,
     open_runtime,
 )
+from treewarden.testing import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -243,7 +246,7 @@ async def test_a_suspension_ends_with_its_incarnation(
 async def test_the_state_of_a_live_agent_can_be_replaced(
     ref: Any, suspended: bool, autojump_clock: object
 ) -> None:
-    """SYS-02"""
+    """SYS-02, pitfall 69"""
     await ref.call(Counter.add, 1)
     if suspended:
         ref.suspend()
@@ -434,7 +437,7 @@ async def test_the_text_of_an_error_is_redacted_wherever_it_goes(
         assert caught.value.fault.cause.summary() == "KeyError: '***'"
         crash = ref.resolve().last_crash
         assert crash is not None
-        assert b"1234" not in crash.fault
+        assert b"1234" not in crash.fault_json()
         await ref.call(Bank.open, "bad", "1234")
         with pytest.raises(AgentCrashed, match=r"closed with \*\*\*"):
             await ref.stop()
@@ -455,7 +458,7 @@ async def test_an_error_without_words_is_told_all_the_same(
 async def test_a_redactor_that_fails_leaks_nothing_and_hurts_nobody(
     tmp_path: Path,
 ) -> None:
-    """SYS-07"""
+    """SYS-07, pitfall 74"""
     async with opened(tmp_path, Careless) as runtime:
         ref = runtime.ref("one", Careless)
         await ref.call(Careless.open, "ada", "1234")
@@ -466,8 +469,10 @@ async def test_a_redactor_that_fails_leaks_nothing_and_hurts_nobody(
             await ref.call(Careless.pay, 5, "1234")
         crash = ref.resolve().last_crash
         assert crash is not None
-        assert b"1234" not in (crash.payload or b"") + crash.message + crash.fault
-        assert b"redact_error() failed with ValueError" in crash.fault
+        assert (
+            b"1234" not in (crash.payload or b"") + crash.message + crash.fault_json()
+        )
+        assert b"redact_error() failed with ValueError" in crash.fault_json()
         await ref.call(Careless.open, "bob", "4321")
 
 
@@ -496,6 +501,37 @@ async def test_senders_in_line_wait_out_a_suspension(
         assert ref.statistics().waiting_senders == 2
         ref.resume()
     assert await ref.call(Tight.get) == 3
+
+
+async def test_a_full_mailbox_keeps_neither_an_operator_nor_a_stop_waiting(
+    start_agents: StartAgents, address: Address, autojump_clock: object
+) -> None:
+    """SYS-01 to SYS-03, pitfall 69: they go before all that waits, in no place of its own."""
+    supervisor = await start_agents(ChildSpec("one", Tight))
+    ref = address(supervisor, "/one")
+    hanging = ref.request(Tight.hang, 1)
+    await wait_all_tasks_blocked()
+    ended: list[int] = []
+
+    async def wait_in_line(number: int) -> None:
+        with pytest.raises(AgentDown):
+            await ref.call(Tight.get)
+        ended.append(number)
+
+    async with trio.open_nursery() as nursery:
+        for number in range(3):
+            nursery.start_soon(wait_in_line, number)
+        await wait_all_tasks_blocked()
+        assert ref.statistics().waiting_senders == 2
+        assert ref.inspect() == b'{"value":0}'
+        ref.suspend()
+        await ref.replace_state(Total(value=10))
+        assert trio.current_time() == 1
+        assert hanging.is_answered
+        assert ref.inspect() == b'{"value":10}'
+        await supervisor.terminate_child("one")
+    assert trio.current_time() == 1
+    assert sorted(ended) == [0, 1, 2]
 
 
 class Talker(Agent[Total]):
@@ -591,3 +627,45 @@ async def test_an_argument_that_fails_when_it_is_shown_costs_no_report(
     assert crash is not None
     assert crash.message == b'"not encodable"'
     assert ref.resolve().node.last_exit.fault.message == "boom"
+
+
+class Sealed(msgspec.Struct):
+    pin: str = "1234"
+
+
+class Vault(Agent[Sealed]):
+    """It tells its pin whenever it does not start: at the second and the third time."""
+
+    starts = 0
+
+    @classmethod
+    def redact_error(cls, text: str) -> str:
+        return text.replace("1234", "***")
+
+    async def on_start(self) -> None:
+        Vault.starts += 1
+        if Vault.starts in {2, 3}:
+            raise ValueError(f"no door behind {self.state.pin}")
+
+    async def fail(self) -> None:
+        raise ValueError("on purpose")
+
+
+async def test_what_a_start_raises_is_redacted_too(tmp_path: Path) -> None:
+    """SYS-07, pitfall 74: whoever asked for the start is told no more, nor is the journal."""
+    Vault.starts = 0
+    children = [ChildSpec("one", Vault), ChildSpec("some", DynamicSupervisorSpec())]
+    app = Application("test", children)
+    config = Config(store=tmp_path / "test.db", socket=False)
+    async with open_runtime(app, config=config) as runtime:
+        with pytest.raises(ChildStartFailed) as caught:
+            await runtime.supervisor("/some").start_child(ChildSpec("two", Vault))
+        said = "/some/two did not start: ValueError: no door behind ***"
+        assert str(caught.value) == said
+        assert caught.value.__cause__ is None
+        with pytest.raises(AgentCrashed):
+            await runtime.ref("one").call(Vault.fail)
+        await wait_until(lambda: runtime.tree()["/one"].restarts == 1)
+    text = (tmp_path / "test.db").read_bytes()
+    assert b"no door behind ***" in text
+    assert b"no door behind 1234" not in text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -20,6 +21,8 @@ from treewarden import (
     Crash,
     Down,
     Exit,
+    Killed,
+    Normal,
     Shutdown,
     Stop,
     open_runtime,
@@ -28,7 +31,7 @@ from treewarden import (
 from treewarden.supervision import Directory, Report, SupervisorSpec, open_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from .conftest import StartAgents
@@ -349,7 +352,7 @@ async def test_a_failed_goodbye_is_kept_with_the_state_and_the_last_message(
         assert crash is not None
         assert (crash.operation, crash.incarnation) == ("on_stop", 1)
         assert msgspec.json.decode(crash.payload or b"") == {"seen": ["last"]}
-        assert b"in on_stop" in crash.fault
+        assert b"in on_stop" in crash.fault_json()
         assert [(one.operation, one.outcome) for one in ref.recent()] == [
             ("note", "done"),
             ("stop", "done"),
@@ -384,3 +387,36 @@ async def test_an_idle_agent_that_is_stopped_is_shut_down_and_not_killed(
         await supervisor.terminate_child("one")
         (child,) = supervisor.which_children()
         assert child.last_exit == Shutdown()
+
+
+@pytest.mark.parametrize("how", ["deadline", "swallowed", "stopped", "killed"])
+async def test_a_context_manager_that_leaves_by_itself_was_not_stopped(
+    start_agents: StartAgents, how: str, autojump_clock: object
+) -> None:
+    """END-14"""
+
+    @asynccontextmanager
+    async def resource() -> AsyncIterator[None]:
+        if how == "deadline":
+            with trio.move_on_after(1):
+                yield
+        elif how == "swallowed":
+            with suppress(ExceptionGroup):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(fails)
+                    yield
+        else:
+            yield
+
+    async def fails() -> None:
+        raise ValueError("in the background")
+
+    restart, shutdown = "transient", 0 if how == "killed" else 5
+    spec = ChildSpec("one", resource, restart=restart, shutdown=shutdown)
+    supervisor = await start_agents(spec)
+    await trio.sleep(2)
+    if how in {"stopped", "killed"}:
+        await supervisor.terminate_child("one")
+    (child,) = supervisor.which_children()
+    expected = {"stopped": Shutdown(), "killed": Killed()}.get(how, Normal())
+    assert (child.state, child.last_exit) == ("stopped", expected)

@@ -79,7 +79,7 @@ class Heard:
 
 
 async def test_a_hook_hears_of_every_message_and_what_became_of_it(ref: Any) -> None:
-    """SYS-06"""
+    """SYS-04, SYS-06"""
     heard = Heard()
     await ref.call(Counter.get)
     ref.install(heard.tell)
@@ -114,8 +114,10 @@ async def test_a_hook_that_is_installed_twice_is_there_once(ref: Any) -> None:
 
 
 async def test_a_hook_that_is_uninstalled_hears_no_more_and_others_do(ref: Any) -> None:
-    """SYS-06"""
+    """SYS-06: with the last of them the ring is the plain one again."""
     first, second = Heard(), Heard()
+    await ref.call(Counter.get)
+    plain = type(ref.resolve().ring)
     ref.install(first.tell)
     ref.install(second.tell)
     await ref.call(Counter.get)
@@ -123,6 +125,10 @@ async def test_a_hook_that_is_uninstalled_hears_no_more_and_others_do(ref: Any) 
     ref.uninstall(first.tell)
     await ref.call(Counter.add, 1)
     assert (first.names, second.names) == (["get"], ["get", "add"])
+    assert type(ref.resolve().ring) is not plain
+    ref.uninstall(second.tell)
+    assert type(ref.resolve().ring) is plain
+    assert [one.operation for one in ref.recent()] == ["get", "get", "add"]
 
 
 async def test_all_hooks_are_off_at_once_and_what_was_handled_is_still_known(

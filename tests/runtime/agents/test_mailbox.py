@@ -59,6 +59,7 @@ def test_a_late_comer_does_not_overtake_the_line() -> None:
 def test_a_mailbox_does_what_two_lists_would(
     overflow: str, capacity: int, steps: list[str]
 ) -> None:
+    """MSG-32: wait, reject, and drop the oldest or the newest."""
     mailbox = Mailbox(MailboxPolicy(capacity=capacity, overflow=overflow))
     items: list[Envelope] = []
     line: list[Envelope] = []

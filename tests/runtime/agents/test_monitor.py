@@ -12,19 +12,25 @@ from treewarden import (
     Agent,
     AgentCrashed,
     AgentRef,
+    Application,
     ChildSpec,
+    Config,
     Crash,
     Down,
+    Exit,
     Monitor,
     Normal,
     Registry,
     Shutdown,
     SupervisorRef,
     SupervisorSpec,
+    open_runtime,
 )
+from treewarden.agents.monitor import tell_nobody
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from .conftest import StartAgents
 
@@ -65,6 +71,26 @@ class Fan(Agent[None]):
 
     async def on_down(self, down: Down) -> None:
         self.heard.append(down)
+
+
+class Purse(Agent[int]):
+    def initial_state(self) -> int:
+        return 0
+
+    async def add(self) -> int:
+        self.state += 1
+        return self.state
+
+    def add_at_once(self) -> int:
+        self.state += 1
+        return self.state
+
+    async def add_and_leave(self) -> int:
+        self.stop()
+        return await self.add()
+
+    async def fail(self) -> None:
+        raise ValueError("on purpose")
 
 
 class Show:
@@ -132,6 +158,81 @@ async def test_children_are_down_before_their_supervisor(
     ]
 
 
+@pytest.mark.parametrize(
+    ("operation", "exit_"),
+    [(Purse.add, Crash), (Purse.add_at_once, Crash), (Purse.add_and_leave, Normal)],
+)
+async def test_what_was_answered_before_the_end_is_heard_before_it(
+    tmp_path: Path, operation: Any, exit_: type[Exit]
+) -> None:
+    """MON-05, G22, pitfall 61: also an answer that waits for its commit."""
+    app = Application("test", [ChildSpec("purse", Purse)])
+    config = Config(store=tmp_path / "test.db", socket=False)
+    async with open_runtime(app, config=config) as runtime:
+        purse = runtime.ref("purse", Purse)
+        with purse.monitor() as monitor:
+            answer = purse.request(operation)
+            await purse.cast(Purse.fail)
+            down = await monitor.wait_down()
+        assert isinstance(down.exit, exit_)
+        assert answer.is_answered
+        assert await answer.result() == 1
+
+
+async def test_a_monitor_that_is_called_off_while_its_notice_waits_tells_nothing(
+    show: Show, autojump_clock: object
+) -> None:
+    """MON-04: the commit that it waits for comes later."""
+    star = await show.star()
+    commits: list[Callable[[None], None]] = []
+
+    def settle(tell: Callable[..., None]) -> bool:
+        commits.append(tell)
+        return True
+
+    life = star.resolve().node.life
+    told, untold = (
+        Monitor("/star", life, tell_nobody, set(), settle) for _ in range(2)
+    )
+    await star.stop()
+    assert told.down is None
+    untold.cancel()
+    for commit in commits:
+        commit(None)
+    assert (await told.wait_down()).exit == Normal()
+    assert untold.down is None
+
+
+async def test_a_monitor_that_is_set_in_the_middle_of_an_end_tells_once(
+    show: Show, autojump_clock: object
+) -> None:
+    """MON-02, MON-03, pitfall 60: before all others are told, among them, and after."""
+    fan = await show.fan()
+    await show.supervisor.start_child(ChildSpec("star", Star, restart="temporary"))
+    star = show.address(show.supervisor, "/star")
+    life: Any = star.resolve().node.life
+    watch = fan.resolve().agent.monitor
+    set_when: list[str] = []
+
+    def at(moment: str) -> Callable[[object], None]:
+        def ended(_: object) -> None:
+            set_when.append(moment)
+            watch(star)
+
+        return ended
+
+    life.watchers.append(at("first"))
+    await fan.call(Fan.watch, star)
+    life.watchers.append(at("last"))
+    await star.stop()
+    watch(star)
+    await wait_all_tasks_blocked()
+    assert set_when == ["first", "last"]
+    exits = [down.exit for down in show.heard]
+    # Whoever came when it was over already is told so; the order is that of the moments.
+    assert exits == [None, Normal(), None, None]
+
+
 async def test_a_plain_task_can_wait_for_an_end(
     show: Show, autojump_clock: object
 ) -> None:
@@ -149,6 +250,35 @@ async def test_a_plain_task_can_wait_for_an_end(
         # It tells of that one, however often it is asked.
         assert await star.call(Star.ping) == "pong"
         assert await monitor.wait_down() is down
+
+
+async def test_children_that_are_no_agents_are_watched_like_agents(
+    tmp_path: Path,
+) -> None:
+    """MON-01, MON-03, MON-11: functions and supervisors, by path, id or info."""
+    heard: list[Down] = []
+    inner = SupervisorSpec([ChildSpec("poll", trio.sleep_forever)])
+    children = [ChildSpec("fan", Fan, args=(heard,)), ChildSpec("inner", inner)]
+    config = Config(store=tmp_path / "test.db", socket=False)
+    async with open_runtime(Application("test", children), config=config) as runtime:
+        (info,) = runtime.supervisor("inner").which_children()
+        await runtime.ref("fan", Fan).call(Fan.watch, info)
+        with (
+            runtime.monitor("poll") as poll,
+            runtime.monitor(info) as same,
+            runtime.monitor("/inner") as supervisor,
+            runtime.monitor("/nobody") as nobody,
+        ):
+            await runtime.supervisor("/application").terminate_child("inner")
+            downs = [await one.wait_down() for one in (poll, same, supervisor, nobody)]
+        await wait_all_tasks_blocked()
+    assert [(down.path, down.exit) for down in downs] == [
+        ("/inner/poll", Shutdown()),
+        ("/inner/poll", Shutdown()),
+        ("/inner", Shutdown()),
+        ("/nobody", None),
+    ]
+    assert heard == downs[:1]
 
 
 async def test_leaving_the_block_ends_the_watch(

@@ -250,6 +250,7 @@ async def test_an_event_does_not_overtake_what_waits_in_the_outbox(
 async def test_a_cast_to_a_full_mailbox_of_ones_own_is_a_dead_letter(
     opened: Any,
 ) -> None:
+    """MSG-32: nobody waits for himself."""
     async with opened(trio.Event()) as runtime:
         sender = runtime.ref("sender", Sender)
         await sender.call(Sender.tell_itself, 8)

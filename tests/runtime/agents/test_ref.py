@@ -102,6 +102,7 @@ async def test_a_call_returns_the_handlers_answer(
 async def test_a_crash_is_told_to_the_caller_and_undone(
     start_agents: StartAgents, address: Address, autojump_clock: object
 ) -> None:
+    """Pitfall 52"""
     ref = await counter(start_agents, address)
     with pytest.raises(AgentCrashed, match="on purpose") as caught:
         await ref.call(Counter.fail)
@@ -138,6 +139,7 @@ async def test_a_refusal_is_an_answer_and_its_changes_go_back(
 async def test_messages_that_wait_are_handled_by_the_next_incarnation(
     start_agents: StartAgents, address: Address, autojump_clock: object
 ) -> None:
+    """Pitfall 57"""
     ref = await counter(start_agents, address)
     answers: dict[int, object] = {}
 
@@ -188,8 +190,13 @@ async def test_a_call_that_is_late_says_what_the_agent_is_doing(
     with pytest.raises(CallTimeout, match="doing: hang") as caught:
         await ref.with_timeout(2).call(Counter.hang, 3)
     assert trio.current_time() == 2
-    assert caught.value.begun
-    assert isinstance(caught.value, trio.TooSlowError)
+    error = caught.value
+    assert (error.path, error.operation, error.seconds) == ("/counter", "hang", 2)
+    assert error.begun
+    assert isinstance(error, trio.TooSlowError)
+    # It goes on as if nobody had waited.
+    assert await ref.call(Counter.get) == 0
+    assert (trio.current_time(), ref.incarnation) == (3, 1)
 
 
 async def test_a_call_that_was_not_begun_never_happens(
@@ -208,7 +215,7 @@ async def test_a_call_that_was_not_begun_never_happens(
 async def test_a_cancelled_call_that_was_not_begun_never_happens(
     start_agents: StartAgents, address: Address, autojump_clock: object
 ) -> None:
-    """MSG-27"""
+    """MSG-30, pitfall 68"""
     ref = await counter(start_agents, address)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(ref.call, Counter.hang, 4)
@@ -222,6 +229,7 @@ async def test_a_cancelled_call_that_was_not_begun_never_happens(
 async def test_the_deadline_counts_while_a_sender_stands_in_line(
     start_agents: StartAgents, address: Address, autojump_clock: object
 ) -> None:
+    """MSG-32"""
     ref = await counter(start_agents, address)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(ref.with_timeout(100).call, Counter.hang, 50)
@@ -238,6 +246,7 @@ async def test_the_deadline_counts_while_a_sender_stands_in_line(
 async def test_a_cast_waits_for_room(
     start_agents: StartAgents, address: Address, autojump_clock: object
 ) -> None:
+    """MSG-32"""
     ref = await counter(start_agents, address)
     sequence = Sequencer()
     order: list[str] = []
@@ -264,6 +273,7 @@ async def test_a_cast_waits_for_room(
 async def test_cast_nowait_refuses_where_cast_would_wait(
     start_agents: StartAgents, address: Address, autojump_clock: object
 ) -> None:
+    """MSG-32"""
     ref = await counter(start_agents, address)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(ref.call, Counter.hang, 1)
@@ -277,6 +287,7 @@ async def test_cast_nowait_refuses_where_cast_would_wait(
 async def test_a_mailbox_that_rejects_tells_the_caller(
     start_agents: StartAgents, address: Address, autojump_clock: object
 ) -> None:
+    """MSG-32"""
     ref = await counter(start_agents, address, Rejecting)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(ref.call, Counter.hang, 1)
@@ -289,7 +300,7 @@ async def test_a_mailbox_that_rejects_tells_the_caller(
 async def test_a_call_to_oneself_is_refused(
     start_agents: StartAgents, address: Address, autojump_clock: object
 ) -> None:
-    """MSG-08"""
+    """MSG-08, pitfall 55"""
     ref = await counter(start_agents, address)
     with pytest.raises(AgentCrashed, match="CallingSelf"):
         await ref.call(Counter.call_self)
@@ -336,7 +347,7 @@ async def test_an_unannotated_mutable_reply_is_refused(
 async def test_a_call_to_nobody_fails_at_once(
     start_agents: StartAgents, address: Address, autojump_clock: object
 ) -> None:
-    """MSG-06"""
+    """MSG-06, pitfall 53"""
     supervisor = await start_agents(ChildSpec("counter", Counter))
     with pytest.raises(NameUnknown):
         await address(supervisor, "/nobody").call(Counter.get)
@@ -436,7 +447,7 @@ async def test_a_monitor_tells_once_how_an_incarnation_ended(
 async def test_a_monitor_on_nobody_tells_at_once(
     start_agents: StartAgents, address: Address, autojump_clock: object
 ) -> None:
-    """MON-03"""
+    """MON-03, pitfall 60"""
     supervisor = await start_agents()
     downs: list[Down] = []
     nobody = address(supervisor, "/nobody")
@@ -487,3 +498,36 @@ async def test_an_agent_may_ignore_its_start(
     (child,) = supervisor.which_children()
     assert child.state == "stopped"
     assert log == ["start"]
+
+
+class Liar(Exception):
+    """Fails whoever asks it anything."""
+
+    def __getattribute__(self, name: str) -> Any:
+        raise RuntimeError(name)
+
+
+class Lying(Agent[None]):
+    persistence = "none"
+
+    def lie(self) -> None:
+        raise Liar
+
+    async def lie_later(self) -> None:
+        await trio.lowlevel.checkpoint()
+        raise Liar
+
+
+@pytest.mark.parametrize("operation", [Lying.lie, Lying.lie_later])
+async def test_an_exception_that_cannot_be_looked_at_is_a_crash_like_any_other(
+    start_agents: StartAgents,
+    address: Address,
+    autojump_clock: object,
+    operation: Callable[..., object],
+) -> None:
+    """Pitfalls 52 and 75"""
+    supervisor = await start_agents(ChildSpec("one", Lying))
+    with pytest.raises(AgentCrashed):
+        await address(supervisor, "/one").call(operation)
+    assert trio.current_time() == 0
+    assert address(supervisor, "/one").incarnation == 2

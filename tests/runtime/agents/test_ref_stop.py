@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -10,27 +12,35 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from treewarden import (
+    IGNORE,
     Agent,
     AgentCrashed,
     AgentDown,
     CallTimeout,
     ChildSpec,
+    ChildStartFailed,
     Crash,
     Down,
     Exit,
+    Fault,
     Killed,
+    NameUnknown,
     Normal,
     Shutdown,
+    Stop,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from treewarden import SupervisorRef
+    from treewarden.supervision import Ignore
 
     from .conftest import StartAgents
 
     Address = Callable[..., Any]
+
+FAULT = Fault(type="Overdue", message="the rent")
 
 
 class Notes(msgspec.Struct):
@@ -40,9 +50,17 @@ class Notes(msgspec.Struct):
 class Guest(Agent[Notes]):
     persistence = "none"
 
-    def __init__(self, log: list[Any], goodbye: str = "") -> None:
+    def __init__(self, log: list[Any], goodbye: str = "", hello: str = "") -> None:
         self.heard = log
         self.goodbye = goodbye
+        self.hello = hello
+
+    async def on_start(self) -> Ignore | None:
+        if self.hello == "fail":
+            raise ValueError("in on_start")
+        if self.hello == "stop":
+            raise Stop(Shutdown("full"))
+        return IGNORE if self.hello == "ignore" else None
 
     async def note(self, word: str) -> None:
         self.heard.append(word)
@@ -56,6 +74,16 @@ class Guest(Agent[Notes]):
     async def stop_itself(self) -> None:
         await self.ref.stop()
 
+    async def leave(self) -> str:
+        self.stop(Shutdown("checked out"))
+        return "bye"
+
+    async def leave_at_once(self) -> None:
+        raise Stop(Shutdown("checked out"))
+
+    async def nonsense(self) -> int:
+        return object()  # type: ignore[return-value]
+
     async def fail(self) -> None:
         raise ValueError("on purpose")
 
@@ -63,6 +91,9 @@ class Guest(Agent[Notes]):
         self.heard.append(exit)
         if self.goodbye == "hang":
             await trio.sleep_forever()
+        if self.goodbye == "take leave":
+            await trio.sleep(2)
+            self.heard.append("left")
         if self.goodbye == "fail":
             raise ValueError("in on_stop")
 
@@ -117,7 +148,9 @@ async def test_stop_returns_after_the_agent_is_gone(
         await hotel.guest.stop()
 
 
-@pytest.mark.parametrize("exit_", [Normal(), Shutdown(), Shutdown("for lunch")])
+@pytest.mark.parametrize(
+    "exit_", [Normal(), Shutdown(), Shutdown("for lunch"), Killed(), Crash(FAULT)]
+)
 async def test_everybody_sees_the_exit_that_was_asked_for(
     hotel: Hotel, exit_: Exit, autojump_clock: object
 ) -> None:
@@ -125,8 +158,9 @@ async def test_everybody_sees_the_exit_that_was_asked_for(
     await hotel.open()
     await hotel.guest.stop(exit_)
     await wait_all_tasks_blocked()
-    assert hotel.heard == [exit_]
     assert hotel.downs == [exit_]
+    # Who ends as if crashed says no goodbye, as who crashes.
+    assert hotel.heard == ([] if isinstance(exit_, Crash) else [exit_])
 
 
 async def test_killed_and_crashed_are_seen_as_what_they_are(
@@ -156,13 +190,85 @@ async def test_a_permanent_agent_that_was_asked_to_end_starts_again(
     assert hotel.guest.incarnation == 2
 
 
+@pytest.mark.parametrize(
+    "exit_", [Normal(), Shutdown(), Shutdown("plain"), Killed(), Crash(FAULT), None]
+)
 async def test_an_agent_without_on_stop_can_be_stopped(
-    start_agents: StartAgents, address: Address, autojump_clock: object
+    start_agents: StartAgents,
+    address: Address,
+    exit_: Exit | None,
+    autojump_clock: object,
 ) -> None:
-    """END-06"""
+    """END-06: for any reason; by its supervisor, too."""
     supervisor = await start_agents(ChildSpec("one", Plain, restart="temporary"))
-    await address(supervisor, "/one").stop(Shutdown("plain"))
+    with address(supervisor, "/one").monitor() as monitor:
+        if exit_ is not None:
+            await address(supervisor, "/one").stop(exit_)
+        else:
+            await supervisor.terminate_child("one")
+        assert (await monitor.wait_down()).exit == (exit_ or Shutdown())
     assert supervisor.directory.find("/one") is None
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        ("leave", Shutdown("checked out")),
+        ("leave_at_once", Shutdown("checked out")),
+        ("stop", Normal()),
+        ("terminate", Shutdown()),
+        ("fail", None),
+        ("nonsense", None),
+        ("kill", None),
+    ],
+)
+async def test_on_stop_is_told_what_the_monitors_are_told_or_does_not_run(
+    hotel: Hotel, how: str, told: Exit | None, autojump_clock: object
+) -> None:
+    """END-09: not after a crash (design 5), where Elixir does, nor when killed."""
+    await hotel.open(shutdown=0 if how == "kill" else 5)
+    if how == "stop":
+        await hotel.guest.stop()
+    elif how in {"terminate", "kill"}:
+        await hotel.supervisor.terminate_child("guest")
+    else:
+        request = hotel.guest.request(getattr(Guest, how))
+        with suppress(AgentCrashed, AgentDown):
+            await request.result()
+    await wait_all_tasks_blocked()
+    assert hotel.heard == ([] if told is None else [told])
+    (down,) = hotel.downs
+    if told is not None:
+        assert down == told
+    else:
+        assert isinstance(down, Killed if how == "kill" else Crash)
+
+
+@pytest.mark.parametrize("hello", ["fail", "stop", "ignore"])
+async def test_who_never_came_says_no_goodbye(
+    hotel: Hotel, hello: str, autojump_clock: object
+) -> None:
+    """END-09"""
+    spec = ChildSpec("late", Guest, args=(hotel.heard,), kwargs={"hello": hello})
+    with nullcontext() if hello == "ignore" else pytest.raises(ChildStartFailed):
+        await hotel.supervisor.start_child(spec)
+    assert hotel.heard == []
+
+
+@pytest.mark.parametrize("by", ["its address", "its supervisor"])
+async def test_on_stop_may_take_its_time(
+    hotel: Hotel, by: str, autojump_clock: object
+) -> None:
+    """END-13: within the shutdown time."""
+    await hotel.open("take leave", shutdown=3)
+    if by == "its address":
+        await hotel.guest.stop(Shutdown())
+    else:
+        await hotel.supervisor.terminate_child("guest")
+    assert trio.current_time() == 2
+    await wait_all_tasks_blocked()
+    assert hotel.heard == [Shutdown(), "left"]
+    assert hotel.downs == [Shutdown()]
 
 
 async def test_who_ends_otherwise_than_asked_is_told_of(
@@ -174,6 +280,18 @@ async def test_who_ends_otherwise_than_asked_is_told_of(
         await hotel.guest.stop()
     await wait_all_tasks_blocked()
     assert isinstance(hotel.downs[0], Crash)
+
+
+async def test_who_is_not_there_cannot_be_stopped(
+    hotel: Hotel, address: Address, autojump_clock: object
+) -> None:
+    """END-04"""
+    with pytest.raises(NameUnknown, match="/nobody"):
+        await address(hotel.supervisor, "/nobody").stop()
+    await hotel.open(restart="permanent")
+    await hotel.supervisor.terminate_child("guest")
+    with pytest.raises(AgentDown, match="/guest is down: it is stopped"):
+        await hotel.guest.stop()
 
 
 async def test_who_hangs_in_on_stop_is_cut_off_at_its_shutdown_time(
@@ -199,6 +317,8 @@ async def test_who_never_comes_to_it_is_not_waited_for(
         await hotel.guest.stop()
     with pytest.raises(ValueError, match="must be >= 0"):
         await hotel.guest.with_timeout(-1).stop()
+    with pytest.raises(ValueError, match="must be >= 0"):
+        await hotel.guest.with_timeout(math.nan).stop()
     # It was withdrawn: the agent lives.
     assert await hotel.guest.with_timeout(60).call(Guest.ping) == "pong"
 
@@ -231,7 +351,7 @@ async def test_what_waited_before_the_stop_is_handled_and_what_came_after_is_tol
 async def test_a_stop_by_the_supervisor_overtakes_what_waits(
     hotel: Hotel, autojump_clock: object
 ) -> None:
-    """END-10, END-11"""
+    """END-10, END-11, pitfall 69"""
     await hotel.open()
     hotel.guest.request(Guest.hang, 1)
     waiting = hotel.guest.request(Guest.note, "waiting")

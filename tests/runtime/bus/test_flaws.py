@@ -89,7 +89,10 @@ async def test_f60_one_stalled_subscriber_costs_nine_fast_ones_nothing(
     overflow: Overflow,
     send: Callable[[Bus, int], object],
 ) -> None:
-    """F60: all 20,000 events reach each of the nine; the tenth lost what it could not hold."""
+    """F60, pitfall 66: all 20,000 events reach each of the nine.
+
+    The tenth lost what it could not hold.
+    """
     bus = station.bus
     seen = [0] * 9
 

@@ -89,6 +89,27 @@ async def test_what_was_deleted_meanwhile_is_missed(
     assert [(one.payload, one.missed) async for one in replay] == [(2, 1)]
 
 
+async def test_reports_are_followed_apart_from_what_is_published(
+    clock: MockClock, station: Station
+) -> None:
+    station.store.report("x.early", b"0", source="/a")
+    await publish(station, "published", topic="x.early")
+    reports = station.bus.reports("x.*")
+    for number, topic in enumerate(("x.a", "y", "x.b", "x.a"), 1):
+        station.store.report(topic, b"%d" % number, source="/a")
+    await publish(station, "published", topic="x.a")
+    followed = [(await anext(reports)).payload for _ in range(3)]
+    assert followed == [1, 3, 4]
+
+    async def seen(start: Start) -> list[object]:
+        found = station.bus.reports("x.*", start=start, follow=False)
+        return [report.payload async for report in found]
+
+    assert await seen(Start(after=0)) == [0, 1, 3, 4]
+    assert await seen(Start(last=True)) == [0, 3, 4]
+    assert await replayed(station, "x.*", Start(after=0)) == ["published"] * 2
+
+
 async def test_a_replay_needs_a_store_and_a_pattern(
     clock: MockClock, station: Station
 ) -> None:
@@ -96,6 +117,10 @@ async def test_a_replay_needs_a_store_and_a_pattern(
         station.bus.replay("a.>.b", start=Start(after=0))
     with pytest.raises(NotRunning, match="needs a store"):
         Bus(StoreJournal(station.store)).replay("t", start=Start(after=0))
+    with pytest.raises(ValueError, match="last word of a pattern"):
+        station.bus.reports("a.>.b")
+    with pytest.raises(NotRunning, match="needs a store"):
+        Bus(StoreJournal(station.store)).reports()
 
 
 async def test_a_page_of_events_tells_how_far_it_looked(

@@ -264,6 +264,7 @@ def test_a_sink_never_gets_a_newer_event_before_an_older_one() -> None:
 
 
 def test_a_sink_that_raises_costs_that_event_and_fails_nobody() -> None:
+    """Pitfall 66"""
     got: list[object] = []
 
     def sink(each: Event) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -18,6 +19,7 @@ from treewarden import (
     ChildStartFailed,
     Config,
     Down,
+    Intensity,
     NameUnknown,
     NotRunning,
     Refused,
@@ -131,7 +133,7 @@ async def _ignore_down(ref: AgentRef[Worker]) -> None:
 async def test_a_name_is_free_before_anybody_hears_of_the_end(
     tree: SupervisorRef, names: Names
 ) -> None:
-    """MON-06, G20, REG-03"""
+    """MON-06, G20, REG-03, pitfall 61"""
     seen: list[tuple[Down, object]] = []
     await tree.start_child(ChildSpec("watcher", Watcher, args=(names, seen)))
     spec = ChildSpec("w", Worker, args=(names,), restart="temporary")
@@ -157,6 +159,38 @@ async def test_a_restarted_agent_registers_the_same_key_again(
         await wait_all_tasks_blocked()
     statistics = names.statistics()
     assert (statistics.registered, statistics.ended, statistics.refused) == (4, 3, 0)
+
+
+async def test_whoever_is_looked_up_in_a_crash_loop_answers_all_the_same(
+    tree: SupervisorRef, names: Names, autojump_clock: trio.abc.Clock
+) -> None:
+    """MSG-06, REG-25, pitfall 59: between look-up and call it was restarted, or is now."""
+    answers: list[str] = []
+    crashes = 40
+
+    async def crash() -> None:
+        for _ in range(crashes):
+            await address.cast(Worker.fail)
+            await trio.lowlevel.checkpoint()
+
+    async def ask() -> None:
+        for _ in range(crashes):
+            for entry in names.lookup("worker"):
+                await trio.lowlevel.checkpoint()
+                answers.append(await entry.ref.with_timeout(inf).call(Worker.ping))
+            await trio.lowlevel.checkpoint()
+
+    budget = Intensity(crashes, 1.0)
+    await tree.start_child(ChildSpec("w", Worker, args=(names,), intensity=budget))
+    address = AgentRef[Worker](tree.directory, "/w")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(crash)
+        for _ in range(3):
+            nursery.start_soon(ask)
+    assert address.incarnation == crashes + 1
+    assert len(answers) > crashes
+    assert set(answers) == {"/w"}
+    assert trio.current_time() == 0
 
 
 async def test_a_group_that_is_restarted_registers_again_in_order(
@@ -291,7 +325,9 @@ async def test_a_registered_key_is_a_name_to_call_by_in_every_incarnation() -> N
         runtime.registry.declare("kind")
         ref = runtime.registry.ref(("counter", 1))
         assert ref == runtime.ref("/c") == runtime.ref("c", Counter)
-        assert await ref.call(Counter.add, 3) == 3
+        await ref.cast(Counter.add, 1)
+        assert await ref.call(Counter.add, 2) == 3
+        assert runtime.registry.whereis(("counter", 1)) == ref
         with pytest.raises(AgentCrashed):
             await ref.call(Counter.fail)
         await _back(runtime, 2)

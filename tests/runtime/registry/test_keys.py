@@ -44,7 +44,7 @@ class Point:
 def test_keys_of_different_types_are_different_keys(
     unique: Registry[str], owner: OwnerScope, alike: tuple[object, ...]
 ) -> None:
-    """REG-10"""
+    """REG-10, pitfall 65"""
     for number, key in enumerate(alike):
         unique.register(key, f"ref {number}", owner=owner)
     assert [unique.whereis(key) for key in alike] == [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from contextlib import suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
-from treewarden import IGNORE, Agent, AgentCrashed, AgentRef, ChildSpec, Intensity
+from treewarden import (
+    IGNORE,
+    Agent,
+    AgentCrashed,
+    AgentRef,
+    ChildSpec,
+    Intensity,
+    Stop,
+)
 from treewarden.agents.operation import never_waits, run_through
 from treewarden.errors import (
     AlreadyStarted,
@@ -98,6 +107,17 @@ class Stubborn(Prompt):
         self.note("up")
         if self.incarnation > 1:
             raise ValueError("not again")
+
+
+class Looping(Prompt):
+    """Crashes in its first message, in so many of its lives."""
+
+    times = 0
+
+    async def on_start(self) -> None:
+        self.note("up")
+        if self.incarnation <= self.times:
+            self.continue_with(Looping.crash)
 
 
 class Absent(Prompt):
@@ -314,7 +334,7 @@ async def test_starts_in_one_turn_are_as_many_as_the_loop_can_do_without(
 async def test_a_child_that_never_starts_again_leaves_the_others_their_turns(
     world: World, passes: Passes
 ) -> None:
-    """Each attempt costs one of the budget, and most of them no pass of the loop."""
+    """Pitfall 1: each attempt costs one of the budget, and most of them no pass of the loop."""
     with pytest.raises(IntensityExceeded):
         async with world.open(prompt(world, Stubborn), limit=1000) as root:
             before = passes.count
@@ -322,6 +342,154 @@ async def test_a_child_that_never_starts_again_leaves_the_others_their_turns(
             await trio.sleep_forever()
     assert world.trace.count("up") == 1 + 1000
     assert passes.count - before >= 1000 / 128
+
+
+# --- and what comes first -------------------------------------------------------------------
+
+
+def looping(times: int) -> type[Looping]:
+    return type("Looping", (Looping,), {"times": times})
+
+
+async def test_who_crashes_at_once_again_and_again_gives_way_every_32nd_time(
+    world: World, passes: Passes
+) -> None:
+    """Pitfall 1: a pass of the loop is a fifth of such a restart."""
+    async with world.open(limit=1000) as root:
+        before = passes.count
+        await root.start_child(prompt(world, looping(320)))
+        await world.settle()
+        assert world.cut() == [*["up", "crash"] * 320, "up"]
+        assert 320 // 32 <= passes.count - before <= 320 // 32 + 5
+
+
+async def test_the_more_there_are_who_crash_again_the_sooner_each_gives_way(
+    world: World, passes: Passes
+) -> None:
+    crashes: Counter[int] = Counter()
+
+    def note(what: str) -> None:
+        if what == "crash":
+            crashes[passes.count] += 1
+
+    many = [
+        ChildSpec(f"a-{number}", looping(50), args=(note,)) for number in range(100)
+    ]
+    async with world.open(*many, limit=10_000):
+        await world.settle()
+    assert crashes.total() == 100 * 50
+    # Until all have come to wait for a pass, each goes on for as long as one alone.
+    assert max(crashes.values()) < 2_000
+    assert sorted(crashes.values())[len(crashes) // 2] <= 512
+
+
+async def test_a_life_that_begins_with_a_crash_leaves_nothing_in_the_next_ones_context(
+    world: World,
+) -> None:
+    """TA-10"""
+    found: list[tuple[str, str]] = []
+
+    class Painting(Looping):
+        times = 5
+
+        async def on_start(self) -> None:
+            found.append(("on_start", _colour.get()))
+            await super().on_start()
+
+        async def crash(self) -> None:
+            found.append(("crash", _colour.get()))
+            _colour.set("left behind")
+            raise ValueError
+
+        async def wait(self) -> str:
+            await trio.lowlevel.checkpoint()
+            return _colour.get()
+
+    async with world.open(prompt(world, Painting), limit=9) as root:
+        await world.settle()
+        assert found == [("on_start", "none"), ("crash", "none")] * 5 + [
+            ("on_start", "none")
+        ]
+        assert await address(root).call(Painting.wait) == "none"
+
+
+async def test_a_crash_is_told_of_alike_in_whosever_turn_it_comes(world: World) -> None:
+    async with world.open(prompt(world, looping(3)), limit=9) as root:
+        await world.settle()
+        with pytest.raises(AgentCrashed):
+            await address(root).call(Prompt.crash)
+        ends = [one.exit for one in world.reported("exited")]
+        faults = [end.fault for end in ends if isinstance(end, Crash)]
+        assert len(faults) == 4
+        [frames] = {fault.frames for fault in faults}
+        assert [name for _, _, name in frames] == ["crash"]
+
+
+async def test_who_stops_in_its_first_message_takes_its_leave(world: World) -> None:
+    class Leaving(Looping):
+        times = 2
+
+        async def crash(self) -> None:
+            if self.incarnation == 1:
+                self.note("crash")
+                raise ValueError
+            self.note("leave")
+            raise Stop(Shutdown("enough"))
+
+    spec = prompt(world, Leaving, restart="transient")
+    async with world.open(spec) as root:
+        await world.settle()
+        assert world.cut() == ["up", "crash", "up", "leave", "down"]
+        [child] = root.which_children()
+        assert child.last_exit == Shutdown("enough")
+
+
+async def test_an_interrupt_in_a_first_message_ends_the_tree(world: World) -> None:
+    class Interrupted(Looping):
+        times = 2
+
+        async def crash(self) -> None:
+            if self.incarnation == 2:
+                raise KeyboardInterrupt
+            self.note("crash")
+            raise ValueError
+
+    with pytest.raises(KeyboardInterrupt):
+        async with world.open(prompt(world, Interrupted)):
+            await trio.sleep_forever()
+    assert world.trace == ["up", "crash", "up"]
+
+
+async def test_what_waits_behind_a_first_message_is_handled_after_it_in_order(
+    world: World,
+) -> None:
+    class Busy(Looping):
+        times = 2
+
+        async def say(self, word: str) -> None:
+            self.note(word)
+
+        async def wait(self, word: str) -> None:
+            await trio.lowlevel.checkpoint()
+            self.note(word)
+
+    gate = trio.Event()
+
+    class Gated(Busy):
+        async def hold(self) -> None:
+            await gate.wait()
+            raise ValueError
+
+    async with world.open(prompt(world, Gated), limit=9) as root:
+        await world.settle()
+        world.cut()
+        ref = address(root)
+        await ref.cast(Gated.hold)
+        for word in ("1", "2", "3"):
+            await ref.cast(Busy.wait if word == "2" else Busy.say, word)
+        gate.set()
+        await world.settle()
+        assert world.cut() == ["up", "1", "2", "3"]
 
 
 # --- where --------------------------------------------------------------------------------------

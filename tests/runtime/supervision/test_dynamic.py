@@ -67,6 +67,8 @@ async def test_a_dynamic_supervisor_starts_empty_and_forgets_what_is_terminated(
         spec = world.child("a")
         await dyn.start_child(spec)
         assert dyn.get_childspec("a") is spec
+        with pytest.raises(UnknownChild):
+            dyn.get_childspec("other")
         with pytest.raises(AlreadyStarted):
             await dyn.start_child(spec)
         await dyn.terminate_child("a")
@@ -206,11 +208,15 @@ async def test_the_number_of_children_is_limited_and_a_restarting_one_counts(
     """RFL-10"""
     async with world.open(world.dynamic(max_children=2)) as root:
         dyn = inside(root)
-        await dyn.start_child(world.child("a", backoff=PATIENT))
+        await dyn.start_child(world.child("a", fails=[2], backoff=PATIENT))
         await dyn.start_child(world.child("b"))
         await world.crashed("a")
-        with pytest.raises(TooManyChildren, match="2 children"):
-            await dyn.start_child(world.child("c"))
+        # It ended; then its restart failed, too.
+        for starts in (1, 2):
+            assert (world.starts["a"], world.states(dyn)["a"]) == (starts, "restarting")
+            with pytest.raises(TooManyChildren, match="2 children"):
+                await dyn.start_child(world.child("c"))
+            await trio.sleep(12)
         await dyn.terminate_child("a")
         await dyn.start_child(world.child("c"))
         assert world.states(dyn) == {"b": "running", "c": "running"}
@@ -262,9 +268,13 @@ class CountsLooks(dict[str, Node]):
         return super().__iter__()
 
 
-async def test_dealing_with_one_child_looks_at_no_other(world: World) -> None:
+@pytest.mark.parametrize("kind", ["dynamic", "static"])
+async def test_dealing_with_one_child_looks_at_no_other(
+    world: World, kind: str
+) -> None:
     """MGT-11: pitfall 77; so ten thousand siblings cost nothing."""
-    async with world.open(world.dynamic()) as root:
+    kinds = {"dynamic": world.dynamic("dyn"), "static": world.supervisor("dyn")}
+    async with world.open(kinds[kind]) as root:
         dyn = inside(root)
         for number in range(5):
             await dyn.start_child(world.child(f"c{number}"))
@@ -277,6 +287,10 @@ async def test_dealing_with_one_child_looks_at_no_other(world: World) -> None:
         await dyn.bounce_child("c4")
         assert dyn.get_childspec("c1").id == "c1"
         await dyn.terminate_child("d")
+        if kind == "static":
+            await dyn.restart_child("d")
+            await dyn.terminate_child("d")
+            await dyn.delete_child("d")
         assert children.looks == 0
         assert world.incarnations(dyn) == {"c0": 1, "c1": 1, "c2": 2, "c3": 2, "c4": 2}
 

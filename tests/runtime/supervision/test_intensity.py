@@ -7,16 +7,31 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from treewarden.supervision import Intensity, RestartWindow
+from treewarden.supervision import (
+    Application,
+    DynamicSupervisorSpec,
+    Intensity,
+    RestartWindow,
+    SupervisorSpec,
+)
 
 
 def test_the_default_budget_is_three_restarts_in_five_seconds() -> None:
-    """INT-13"""
+    """INT-13, pitfall 12"""
     assert Intensity() == Intensity(3, 5.0)
     assert Intensity(limit=3, period=5.0) == Intensity()
+    dynamic = DynamicSupervisorSpec()
+    for budget in (
+        SupervisorSpec().intensity,
+        Application("app", []).intensity,
+        dynamic.intensity,
+        dynamic.child_intensity,
+    ):
+        assert budget == Intensity(3, 5.0)
 
 
 def test_a_budget_of_three_is_spent_by_the_fourth_restart_within_the_period() -> None:
+    """Pitfall 6"""
     window = RestartWindow(Intensity(3, 5.0))
     assert [window.admit(now) for now in (0.0, 1.0, 2.0, 3.0)] == [True] * 3 + [False]
 
@@ -33,7 +48,7 @@ def test_a_budget_of_zero_is_spent_by_the_first_restart() -> None:
 def test_a_restart_counts_until_it_is_older_than_the_period(
     second: float, lives: bool
 ) -> None:
-    """INT-04, G2: OTP's comparison, but exact where OTP cuts to whole seconds."""
+    """INT-04, G2, pitfall 6: OTP's comparison, but exact where OTP cuts to whole seconds."""
     window = RestartWindow(Intensity(1, 1.0))
     assert window.admit(0.0)
     assert window.admit(second) is lives
@@ -59,7 +74,7 @@ def test_ten_thousand_spaced_restarts_leave_no_more_than_the_limit_behind() -> N
 
 
 def test_restarts_over_the_limit_are_not_kept_either() -> None:
-    """INT-14: an operator may go on restarting a child that spent its own budget."""
+    """INT-14, pitfall 11: an operator may go on restarting a child that spent its own budget."""
     window = RestartWindow(Intensity(3, 5.0))
     for _ in range(10_000):
         window.admit(0.0)
@@ -76,7 +91,6 @@ def test_the_window_names_whose_restarts_it_counts() -> None:
 
 @settings(deadline=None)
 @given(
-    # The last is kept in another way than the others.
     limit=st.sampled_from([0, 1, 2, 3, 5, 100_000]),
     period=st.sampled_from([0.5, 1.0, 3.0]),
     steps=st.lists(st.sampled_from([0.0, 0.25, 0.5, 1.0, 2.0, 3.0]), max_size=40),

@@ -11,6 +11,7 @@ import trio
 from treewarden import Agent, ChildSpec
 from treewarden.agents import AgentRef, Down
 from treewarden.agents.monitor import Monitor, tell_nobody
+from treewarden.registry import Registry
 from treewarden.supervision import Directory, SupervisorSpec, open_tree
 
 if TYPE_CHECKING:
@@ -49,14 +50,14 @@ def one_child() -> SupervisorSpec:
 def test_every_test_of_the_runtime_is_checked(
     request: pytest.FixtureRequest, balanced_books: Books
 ) -> None:
-    """TRI-01 to TRI-05"""
+    """TRI-01, TRI-02, TRI-04, TRI-05"""
     assert "balanced_books" in request.fixturenames
     autouse = request.session._fixturemanager._getautousenames(request.node)
     assert "balanced_books" in set(autouse)
 
 
 async def test_a_tree_that_is_well_leaves_balanced_books(books: Books) -> None:
-    """TRI-01 to TRI-05"""
+    """TRI-01, TRI-02, TRI-04, TRI-05"""
     spec = SupervisorSpec([ChildSpec(id_, Watcher) for id_ in ("a", "b")])
     directory = Directory()
     async with open_tree(spec, directory=directory):
@@ -101,6 +102,20 @@ async def test_a_node_that_stays_in_the_table_is_found(
     assert books.violations() == ["TRI-02: 1 nodes are left"]
 
 
+async def test_a_name_that_outlives_its_owner_is_found(books: Books) -> None:
+    """TRI-02"""
+    names = Registry[str]()
+    directory = Directory()
+    async with open_tree(one_child(), directory=directory):
+        life = directory.resolve("a").life
+        assert life is not None
+        names.register("well", "a", owner=life)
+        names.register("left", "a", owner=life)
+        names.unregister("well", owner=life)
+        life.watchers.clear()
+    assert books.violations() == ["TRI-02: names of /a are left"]
+
+
 async def test_a_group_that_leaves_the_tree_is_found(
     new_world: Callable[[], World],
 ) -> None:
@@ -136,7 +151,7 @@ async def test_an_end_that_is_not_reported_once_is_found(
 
 
 async def test_a_monitor_with_two_notices_or_none_is_found(books: Books) -> None:
-    """TRI-04"""
+    """TRI-02, TRI-04"""
     directory = Directory()
     async with open_tree(one_child(), directory=directory) as root:
         life = directory.resolve("a").life
@@ -151,6 +166,7 @@ async def test_a_monitor_with_two_notices_or_none_is_found(books: Books) -> None
         await root.terminate_child("a")
     assert told.down is not None
     assert books.violations() == [
+        "TRI-02: never is watched still",
         "TRI-04: a monitor of twice had 2 notices",
         "TRI-04: a monitor of never had 0 notices",
     ]

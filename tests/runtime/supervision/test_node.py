@@ -286,7 +286,7 @@ async def test_a_child_that_finishes_just_in_time_was_not_stopped(
 async def test_no_exception_is_kept_alive_after_a_hundred_crashes(
     world: World,
 ) -> None:
-    """TA-13, RST-10, pitfall 72: nor what its frames held."""
+    """TA-13, pitfall 72: nor what its frames held."""
     kept: list[weakref.ref[Exception]] = []
     lives: list[Life | None] = []
 

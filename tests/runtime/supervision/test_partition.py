@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -90,7 +93,7 @@ def test_an_int_goes_by_its_absolute_value() -> None:
 
 
 def test_other_keys_are_where_they_have_always_been() -> None:
-    """PRT-03: these numbers are for ever; what is stored by partition relies on them."""
+    """PRT-03, pitfall 65: these numbers are for ever; what is stored by partition relies on them."""
     spec = PartitionSupervisorSpec(stay, partitions=1000)
     keys = ["alice", b"alice", ("alice", 1), None, True, 1.0, {"b": 1, "a": 2}]
     found = [spec.partition_of(key) for key in keys]
@@ -127,13 +130,47 @@ def test_keys_of_different_types_are_different_keys_and_the_two_zeros_one() -> N
     assert spec.partition_of({"a": 1, "b": 2}) == spec.partition_of({"b": 2, "a": 1})
 
 
+@pytest.mark.parametrize(
+    ("key", "same"),
+    [
+        (0.0, -0.0),
+        ((1, 0.0), (1, -0.0)),
+        ([0.0, [0.0]], [-0.0, [-0.0]]),
+        ({"x": 0.0}, {"x": -0.0}),
+        (frozenset("abc"), frozenset("cba")),
+        (Decimal("1.0"), Decimal("1.00")),
+        (Decimal(10), Decimal("1e1")),
+        (Decimal(0), Decimal("-0.0")),
+        ((Decimal("1.5"),), (Decimal("1.500"),)),
+        (Decimal("9" * 40), Decimal("9" * 40 + ".0")),
+        (
+            datetime(2020, 1, 1, 12, tzinfo=UTC),
+            datetime(2020, 1, 1, 14, tzinfo=timezone(timedelta(hours=2))),
+        ),
+    ],
+)
+def test_keys_of_one_type_that_are_equal_have_one_partition(
+    key: object, same: object
+) -> None:
+    """PRT-01: a key is found again however it was written."""
+    assert key == same
+    spec = PartitionSupervisorSpec(stay, partitions=1000)
+    assert spec.partition_of(key) == spec.partition_of(same)
+
+
 def test_what_is_no_key_is_refused_with_the_value() -> None:
     """PRT-03"""
     spec = PartitionSupervisorSpec(stay, partitions=3)
     with pytest.raises(TypeError, match=r"<function stay .* is no key of a partition"):
         spec.partition_of(stay)
-    with pytest.raises(ValueError, match="nan does not equal itself"):
-        spec.partition_of(("a", float("nan")))
+    for nan in (("a", float("nan")), ["a", float("nan")], {"a": float("nan")}):
+        with pytest.raises(ValueError, match="nan does not equal itself"):
+            spec.partition_of(nan)
+    for decimal in (Decimal("nan"), Decimal("snan")):
+        with pytest.raises(ValueError, match="does not equal itself"):
+            spec.partition_of(decimal)
+    with pytest.raises(TypeError, match=r"ud800' is no key of a partition"):
+        spec.partition_of("\ud800")
 
 
 @pytest.mark.parametrize(
@@ -158,7 +195,7 @@ def test_what_is_no_key_is_refused_with_the_value() -> None:
             ValueError,
             r"args_for takes the place of args, which are \(1,\)",
         ),
-        (7, {}, TypeError, "start must be something to start, not 7"),
+        (7, {}, TypeError, "start must be an Agent subclass, .*, not 7"),
         (stay, {"strategy": "all"}, ValueError, "strategy must be one of .*'all'"),
         (stay, {"intensity": 3}, TypeError, "intensity must be an Intensity, not 3"),
         (stay, {"auto_shutdown": "any_significant"}, TypeError, "auto_shutdown"),
@@ -256,11 +293,17 @@ async def test_where_nobody_is_the_error_says_so(world: World) -> None:
             root.partition("alice")
         shards = root.supervisor("shards")
         await root.terminate_child("shards")
-        with pytest.raises(NotRunning, match="/shards has no partition"):
-            shards.partition("alice")
+        asks = (
+            partial(shards.partition, "alice"),
+            shards.which_children,
+            shards.count_children,
+        )
+        for ask in asks:
+            with pytest.raises(NotRunning, match="supervisor /shards is not running"):
+                ask()
         await root.delete_child("shards")
-        for ask in (shards.which_children, shards.count_children):
-            with pytest.raises(NotRunning, match="/shards"):
+        for ask in asks:
+            with pytest.raises(NotRunning, match="there is no supervisor at /shards"):
                 ask()
     nobody = SupervisorRef(Directory(), "/nobody")
     with pytest.raises(NotRunning, match="/nobody"):

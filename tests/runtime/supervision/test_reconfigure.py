@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import random
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
 
-from treewarden import Agent
-from treewarden.errors import IntensityExceeded, NotRunning, TooManyChildren
+from treewarden import Agent, AgentRef
+from treewarden.errors import (
+    IntensityExceeded,
+    NameUnknown,
+    NotRunning,
+    SupervisionError,
+    TooManyChildren,
+)
 from treewarden.exits import Shutdown
+from treewarden.resilience import Backoff
 from treewarden.supervision import (
     ChildSpec,
     DynamicSupervisorSpec,
@@ -20,7 +30,11 @@ from treewarden.supervision import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
     from tests.runtime.supervision.conftest import World
+
+    from treewarden.supervision import SupervisorRef
 
 LONG = 36_000.0
 
@@ -31,6 +45,25 @@ async def stay() -> None:
 
 class Idle(Agent[None]):
     persistence = "none"
+
+
+class Teller(Agent[None]):
+    def __init__(self, word: str) -> None:
+        self.word = word
+
+    async def tell(self) -> str:
+        return self.word
+
+    def tell_now(self) -> str:
+        return self.word
+
+
+class LoudTeller(Teller):
+    async def tell(self) -> str:
+        return self.word.upper()
+
+    def tell_now(self) -> str:
+        return self.word.upper()
 
 
 async def test_new_flags_count_from_now_on(world: World) -> None:
@@ -113,6 +146,29 @@ async def test_a_child_may_become_something_else_at_its_next_start(
         assert world.info(root, "x").kind == "agent"
         await root.bounce_child("x")
         assert world.info(root, "x").kind == "task"
+
+
+async def test_an_address_finds_whom_a_changed_child_becomes(world: World) -> None:
+    """MGT-17: however often it was used before."""
+    async with world.open(ChildSpec("x", Teller, args=["one"])) as root:
+        ref: AgentRef[Teller] = AgentRef(root.directory, "/x")
+        assert await ref.call(Teller.tell) == "one"
+        await root.reconfigure(
+            SupervisorSpec([ChildSpec("x", LoudTeller, args=["two"])])
+        )
+        assert await ref.call(Teller.tell) == "one"
+        await root.bounce_child("x")
+        assert await ref.call(Teller.tell) == "TWO"
+        assert await ref.call(Teller.tell_now) == "TWO"
+        assert await ref.request(Teller.tell).result() == "TWO"
+        await ref.cast(Teller.tell)
+        ref.cast_nowait(Teller.tell)
+        await world.settle()
+        assert ref.statistics().handled == 5
+        await root.reconfigure(SupervisorSpec([ChildSpec("x", stay)]))
+        await root.bounce_child("x")
+        with pytest.raises(NameUnknown):
+            await ref.call(Teller.tell)
 
 
 async def test_the_new_specification_holds_when_the_supervisor_is_restarted(
@@ -201,6 +257,26 @@ async def test_what_cannot_be_is_refused_and_changes_nothing(
         assert spec is root.directory.root
 
 
+async def test_a_mode_that_a_child_who_stays_could_not_have_is_refused(
+    world: World,
+) -> None:
+    """SIG-12, SIG-11: nothing of it counts, and the old mode does."""
+    x = world.child("x", restart="transient", significant=True)
+    inner = SupervisorSpec([x, world.child("y")], auto_shutdown="any_significant")
+    async with world.open(ChildSpec("sub", inner, restart="temporary")) as root:
+        sub = root.supervisor("sub")
+        for new in (
+            SupervisorSpec([world.child("z")]),
+            SupervisorSpec([world.child("y")], strategy="rest_for_one"),
+        ):
+            with pytest.raises(ValueError, match="x: a significant child needs"):
+                await sub.reconfigure(new)
+            assert world.states(sub) == {"x": "running", "y": "running"}
+            assert root.get_childspec("sub").start is inner
+        await world.ended("x", "normal")
+        assert root.which_children() == []
+
+
 async def test_whether_to_remember_cannot_be_changed(world: World) -> None:
     """MGT-17"""
     async with world.open(world.dynamic()) as root:
@@ -237,3 +313,76 @@ async def test_partitions_can_become_more(world: World) -> None:
         await shards.delete_child("2")
         await shards.reconfigure(fewer)
         assert [shards.partition(n).id for n in range(4)] == ["0", "1", "0", "1"]
+
+
+# --- at any moment --------------------------------------------------------------------------
+
+_IDS = "abcd"
+_STRATEGIES = ["one_for_one", "one_for_all", "rest_for_one"]
+
+
+class Chance:
+    """One order of things: what children are like, and what happens to them when."""
+
+    def __init__(self, world: World, seed: int) -> None:
+        self.world = world
+        self.rng = random.Random(seed)  # noqa: S311 - it guards nothing
+
+    def spec(self, id_: str) -> ChildSpec:
+        pick = self.rng.choice
+        return self.world.child(
+            id_,
+            restart=pick(["permanent", "transient", "temporary"]),
+            fails=pick([[], [], [2], [3, 4]]),
+            ignores=pick([[], [], [], [3]]),
+            start_takes=pick([0.0, 0.0, 1.0]),
+            stop_takes=pick([0.0, 0.0, 0.5]),
+            shutdown=pick([None, 0, 2.0]),
+            backoff=pick([None, None, Backoff(initial=3.0, maximum=3.0, jitter=0.0)]),
+        )
+
+    def supervisor(self, ids: Sequence[str]) -> SupervisorSpec:
+        strategy = self.rng.choice(_STRATEGIES)
+        endless = Intensity(10**6, LONG)
+        children = [self.spec(id_) for id_ in ids]
+        return SupervisorSpec(children, strategy=strategy, intensity=endless)
+
+    async def act(self, supervisor: SupervisorRef) -> None:
+        """Something happens to somebody some time."""
+        id_ = self.rng.choice(_IDS)
+        ids = self.rng.sample(_IDS, self.rng.randrange(5))
+        acts: list[Callable[[], Awaitable[object]]] = [
+            lambda: supervisor.reconfigure(self.supervisor(ids)),
+            lambda: supervisor.start_child(self.spec(id_)),
+            lambda: supervisor.terminate_child(id_),
+            lambda: supervisor.restart_child(id_),
+            lambda: supervisor.bounce_child(id_),
+            lambda: supervisor.delete_child(id_),
+            lambda: self.world.ended(id_, "normal"),
+            lambda: self.world.ended(id_, "crash"),
+        ]
+        await trio.sleep(self.rng.choice([0.0, 0.0, 0.5, 1.0, 2.0, 5.0]))
+        with suppress(SupervisionError):
+            await self.rng.choice(acts)()
+
+
+def test_whatever_happens_meanwhile_everybody_is_there_once_or_not_at_all(
+    new_world: Callable[[], World], play: Callable[..., None], quiet: None
+) -> None:
+    """MGT-17, TRI-01 to TRI-05"""
+
+    async def main(world: World, chance: Chance) -> None:
+        async with world.open_spec(chance.supervisor("abc")) as root:
+            with trio.fail_after(1000):
+                async with trio.open_nursery() as nursery:
+                    for _ in range(30):
+                        nursery.start_soon(chance.act, root)
+                await trio.sleep(100)
+            for id_, state in world.states(root).items():
+                assert state in {"running", "stopped"}
+                assert world.is_up(id_) == (state == "running")
+
+    for seed in range(50):
+        world = new_world()
+        play(partial(main, world, Chance(world, seed)), seed=seed)
+        assert world.violations() == [], f"seed {seed}"

@@ -37,7 +37,7 @@ def counts(specs: int, active: int, supervisors: int, workers: int) -> ChildCoun
 
 
 async def test_every_operation_answers_by_the_childs_state(world: World) -> None:
-    """MGT-01, MGT-09, G29"""
+    """MGT-01, MGT-04, MGT-09, G29: of a child that is ready with something."""
     spec = world.child("a")
     async with world.open() as root:
         assert root.count_children() == counts(0, 0, 0, 0)

@@ -157,7 +157,7 @@ def test_the_journal_gets_what_there_is_to_say_and_nothing_else(
     ],
 )
 def test_a_report_is_as_bad_as_in_otp(one: Report, expected: int) -> None:
-    """LOG-01, LOG-06, END-12"""
+    """LOG-01, LOG-06, END-12, SHD-12"""
     assert level(one) == expected
 
 

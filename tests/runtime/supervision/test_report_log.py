@@ -189,7 +189,7 @@ async def test_a_child_that_forgot_who_it_is_is_reported_all_the_same(
 async def test_a_record_carries_fields_traceback_and_the_time_of_the_event(
     world: World, debug: pytest.LogCaptureFixture
 ) -> None:
-    """LOG-02, LOG-07"""
+    """LOG-02, LOG-07, END-12"""
     async with world.open(world.supervisor("s", world.child("a"))):
         await world.crashed("a")
     [record] = [one for one in debug.records if one.levelno == logging.ERROR]
@@ -209,7 +209,7 @@ async def test_reports_are_written_off_the_trio_thread_and_in_order(
     debug: pytest.LogCaptureFixture,
     listen: Callable[[Callable[[logging.LogRecord], None]], None],
 ) -> None:
-    """LOG-07"""
+    """LOG-07, pitfall 76"""
     threads = set()
     listen(lambda _: threads.add(threading.current_thread()))
     names = [f"c{n}" for n in range(20)]

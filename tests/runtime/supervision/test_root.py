@@ -12,10 +12,11 @@ import pytest
 import trio
 
 from treewarden.errors import IntensityExceeded, NotRunning, ShuttingDown
-from treewarden.exits import Killed, Shutdown
+from treewarden.exits import Crash, Killed, Shutdown
 from treewarden.supervision import (
     ChildSpec,
     Directory,
+    Node,
     SupervisorSpec,
     cleanup,
     open_supervisor,
@@ -50,12 +51,13 @@ async def test_an_error_of_the_block_comes_out_as_it_was_when_the_children_are_g
     context, cause = KeyError("context"), KeyError("cause")
     error = ValueError("body")
     error.__context__, error.__cause__ = context, cause
+    pair = [world.child(id_, stop_takes=1.0) for id_ in "ab"]
     with pytest.raises(ValueError, match="body") as caught:
-        async with world.open(world.child("a", stop_takes=1.0)):
+        async with world.open(*pair):
             raise error
     assert caught.value is error
     assert (error.__context__, error.__cause__) == (context, cause)
-    assert world.at[-1] == (1.0, "end a")
+    assert world.at[2:] == [(1.0, "end b"), (2.0, "end a")]
 
 
 async def test_a_group_that_the_block_raised_stays_a_group(
@@ -135,6 +137,17 @@ async def test_the_address_of_a_closed_tree_says_that_it_is_not_running(
             look()
 
 
+async def test_two_addresses_of_one_supervisor_are_the_same_and_say_whose(
+    world: World,
+) -> None:
+    async with world.open(world.supervisor("sub")) as root, open_supervisor() as other:
+        sub = root.supervisor("sub")
+        assert sub == root.supervisor("sub")
+        assert len({root, sub, root.supervisor("sub"), other}) == 3
+        assert (root == other, sub == root, sub == "/sub") == (False, False, False)
+        assert repr(sub) == "SupervisorRef('/sub')"
+
+
 async def test_open_supervisor_is_a_tree_without_a_runtime(world: World) -> None:
     """STA-06"""
     pair = [world.child("a"), world.child("b")]
@@ -158,11 +171,34 @@ async def test_a_bug_of_ours_stops_the_children_in_order_and_comes_out_bare(
             raise bugs.pop()
 
     with pytest.raises(AssertionError, match="bug"):
-        async with world.open(world.child("a"), world.child("b")):
+        async with world.open(*(world.child(id_) for id_ in "abc")):
             monkeypatch.setattr(world.directory, "report", report)
-            world.crash("a")
+            world.crash("b")
             await trio.sleep_forever()
-    assert world.trace[2:] == ["end a", "end b"]
+    assert world.trace[3:] == ["end b", "end c", "end a"]
+
+
+async def test_a_bug_of_ours_below_the_root_is_its_supervisors_end_and_no_childs(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ESC-09"""
+    bugs = [AssertionError("bug")]
+
+    def report(topic: str, node: Node, **rest: Any) -> None:
+        Directory.report(world.directory, topic, node, **rest)
+        if bugs and node.path == "/sub/b":
+            raise bugs.pop()
+
+    sub = world.supervisor("sub", *(world.child(id_) for id_ in "abc"), limit=0)
+    async with world.open(sub, world.child("z"), limit=1) as root:
+        monkeypatch.setattr(world.directory, "report", report)
+        world.cut()
+        await world.crashed("b")
+        assert world.trace[:3] == ["end b", "end c", "end a"]
+        assert world.incarnations(root) == {"sub": 2, "z": 1}
+        exit_ = world.info(root, "sub").last_exit
+        assert isinstance(exit_, Crash)
+        assert (exit_.fault.type, exit_.fault.message) == ("AssertionError", "bug")
 
 
 # --- cancellation from outside ------------------------------------------------------------------
@@ -197,10 +233,31 @@ async def test_cancelled_from_outside_the_children_stop_in_order_within_their_ti
     assert world.at[3:] == [(11.0, "end c"), (14.0, "end b"), (15.0, "end a")]
 
 
+async def test_who_starts_a_child_in_a_tree_that_is_cancelled_is_told_and_it_is_gone(
+    world: World,
+) -> None:
+    """STA-20, SHD-18: nobody cancels who asks, and no start goes on behind his back."""
+
+    async def start(root: SupervisorRef) -> None:
+        with pytest.raises(ShuttingDown):
+            await root.start_child(world.child("slow", start_takes=5.0))
+        world.note("told")
+        with pytest.raises(ShuttingDown):
+            await root.start_child(world.child("late"))
+
+    async with trio.open_nursery() as nursery:
+        with trio.move_on_after(1):
+            async with world.open(world.child("a", stop_takes=2.0)) as root:
+                nursery.start_soon(start, root)
+                await trio.sleep_forever()
+    assert world.at[1:] == [(1.0, "told"), (3.0, "end a")]
+    assert world.starts["late"] == 0
+
+
 async def test_a_cancellation_during_the_stop_neither_hurries_nor_breaks_it(
     world: World,
 ) -> None:
-    """SHD-23, pitfall 20"""
+    """SHD-23, pitfall 20, pitfall 19"""
     pair = [world.child("a", stop_takes=2.0), world.child("b", stop_takes=2.0)]
     with trio.move_on_after(1) as scope:
         async with world.open(*pair):
@@ -296,7 +353,7 @@ STOP_TAKES = 1.0 + 1.0 + 0.5 + 0.5 + 0.5
 def test_whatever_comes_at_whatever_step_the_tree_ends_in_order_and_in_time(
     new_world: Callable[[], World], play: Callable[..., None], act: str
 ) -> None:
-    """SHD-23, SHD-29, TRI-01 to TRI-05, prototype invariant 8"""
+    """SHD-23, SHD-29, TRI-01 to TRI-05, pitfall 24, prototype invariant 8"""
     step, done = 0, False
     while not done:
         step += 1
@@ -363,7 +420,7 @@ def _stop(world: World) -> None:
 async def test_an_interrupt_out_of_a_child_stops_the_tree_in_order_and_comes_out_bare(
     world: World, error: type[BaseException], depth: int
 ) -> None:
-    """TA-8, pitfall 17: it is no crash, nothing is restarted."""
+    """TA-8, pitfall 17, pitfall 18: it is no crash, nothing is restarted."""
 
     async def interrupted(levels: int) -> None:
         if not levels:

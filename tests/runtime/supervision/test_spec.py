@@ -73,19 +73,45 @@ def test_a_supervisor_has_for_ever_to_stop_unless_told(start: object) -> None:
     assert ChildSpec("s", start, shutdown=2).shutdown_seconds() == 2
 
 
+@pytest.mark.parametrize("start", [SupervisorSpec(), DynamicSupervisorSpec()])
+def test_a_supervisor_has_for_ever_to_start_unless_told(start: object) -> None:
+    """SPC-04, STA-08"""
+    assert ChildSpec("s", start).start_timeout == math.inf
+    assert ChildSpec("s", start, start_timeout=30.0).start_timeout == 30.0
+
+
 def test_every_combination_of_valid_values_is_a_child() -> None:
-    """SPC-02"""
+    """SPC-02: and is taken by every supervisor that heeds its significance."""
     starts = [work, resource, Door, SupervisorSpec(), DynamicSupervisorSpec()]
     restarts = ["permanent", "transient", "temporary"]
     shutdowns = [None, 0, 0.5, 7, math.inf]
     backoffs = [None, Backoff()]
-    for start, restart, shutdown, backoff in itertools.product(
-        starts, restarts, shutdowns, backoffs
+    modes = ["never", "any_significant", "all_significant"]
+    for start, restart, shutdown, backoff, significant in itertools.product(
+        starts, restarts, shutdowns, backoffs, (False, True)
     ):
-        spec = ChildSpec(
-            "a", start, restart=restart, shutdown=shutdown, backoff=backoff
+        make = functools.partial(
+            ChildSpec,
+            *("a", start),
+            restart=restart,
+            shutdown=shutdown,
+            backoff=backoff,
+            significant=significant,
         )
+        if significant and restart == "permanent":
+            with pytest.raises(ValueError, match="must be transient or temporary"):
+                make()
+            continue
+        spec = make()
         assert (spec.restart, spec.shutdown) == (restart, shutdown)
+        assert (spec.start, spec.significant) == (start, significant)
+        for mode in modes:
+            if significant and mode == "never":
+                with pytest.raises(ValueError, match="a significant child needs"):
+                    SupervisorSpec([spec], auto_shutdown=mode)
+            else:
+                supervisor = SupervisorSpec([spec], auto_shutdown=mode)
+                assert supervisor.children == (spec,)
 
 
 @pytest.mark.parametrize(
@@ -116,8 +142,12 @@ def test_what_can_be_awaited_entered_or_supervised_can_be_a_child(
         (lambda: plain, "must be async"),
         (lambda: lambda: work(), "must be async"),
         (lambda: generator, "asynccontextmanager"),
+        (generator, "<async_generator object generator"),
         (lambda: int, "int is no Agent subclass"),
         (lambda: "work", "'work'"),
+        (lambda: "no.such.module:work", "'no.such.module:work'"),
+        (lambda: (Door, ()), "Door"),
+        (lambda: functools.partial(int), "functools.partial(<class 'int'>)"),
         (lambda: None, "None"),
     ],
 )
@@ -128,6 +158,10 @@ def test_what_cannot_be_a_child_is_refused_with_a_hint(
     with pytest.raises(TypeError, match=r"^a: ") as caught:
         ChildSpec("a", make())
     assert hint in str(caught.value)
+    # Either it says what is taken, or what to do to this one.
+    assert "an Agent subclass, an async function, " in str(caught.value) or (
+        "give the function itself" in hint or "asynccontextmanager" in hint
+    )
 
 
 @pytest.mark.parametrize(

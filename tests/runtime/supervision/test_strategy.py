@@ -86,14 +86,14 @@ def test_rest_for_one_of_the_last_is_one_for_one_and_of_the_first_one_for_all() 
 
 
 def test_a_group_restart_starts_siblings_that_had_ended_or_been_stopped() -> None:
-    """STR-06, G9"""
+    """STR-06, G9, pitfall 45"""
     assert plan(Strategy.ONE_FOR_ALL, members("aP- bT- cP"), "a") == Plan(
         stops=("c",), starts=("a", "b", "c")
     )
 
 
 def test_a_group_restart_stops_temporary_siblings_and_forgets_them() -> None:
-    """RST-08"""
+    """RST-08, pitfall 46"""
     assert plan(Strategy.ONE_FOR_ALL, members("aX bP- cX"), "b") == Plan(
         stops=("c", "a"), forgets=("a", "c"), starts=("b",)
     )

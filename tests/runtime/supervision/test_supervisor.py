@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import gc
+import logging
 import random
 import time
+import weakref
+from collections import Counter
+from contextlib import asynccontextmanager
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
@@ -27,12 +32,14 @@ from treewarden.supervision import (
     Intensity,
     NodeState,
     Stop,
+    SupervisorRef,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
-    from tests.runtime.supervision.conftest import World
+    from tests.runtime.conftest import Books
+    from tests.runtime.supervision.conftest import AllTasks, World
 
 STRATEGIES = ["one_for_one", "one_for_all", "rest_for_one"]
 GROUPS = ["one_for_all", "rest_for_one"]
@@ -45,6 +52,13 @@ def counts(specs: int, active: int, supervisors: int, workers: int) -> ChildCoun
     )
 
 
+def spent(world: World) -> int:
+    """How much of the root's budget is gone."""
+    budget = world.directory.snapshot(trio.current_time())["/"].budget
+    assert budget is not None
+    return budget[0]
+
+
 def chance() -> random.Random:
     """The same numbers each time."""
     return random.Random(17)  # noqa: S311 - spreading, not secrecy
@@ -53,17 +67,27 @@ def chance() -> random.Random:
 # --- starting (STA) ---------------------------------------------------------------------------
 
 
-async def test_a_supervisor_without_children_starts_and_stops(world: World) -> None:
+async def test_a_supervisor_without_children_starts_and_stops(
+    world: World, all_tasks: AllTasks, caplog: pytest.LogCaptureFixture
+) -> None:
     """STA-01"""
+    caplog.set_level(logging.INFO)
     async with world.open() as root:
         assert root.count_children() == counts(0, 0, 0, 0)
     assert world.reports == []
+    async with world.open(world.supervisor("sub")) as root:
+        assert world.states(root) == {"sub": "running"}
+        assert root.supervisor("sub").count_children() == counts(0, 0, 0, 0)
+        await root.supervisor("sub").stop()
+        assert "/sub" not in {task.name for task in all_tasks()}
+        assert world.info(root, "sub").last_exit == Shutdown()
+    assert caplog.messages == []
 
 
 async def test_children_start_in_list_order_each_when_the_one_before_is_ready(
     world: World,
 ) -> None:
-    """STA-08, INI-08"""
+    """STA-08, INI-08, pitfall 31"""
     async with world.open(*(world.child(id_, start_takes=1.0) for id_ in "cab")):
         assert world.at == [(1.0, "start c"), (2.0, "start a"), (3.0, "start b")]
 
@@ -71,7 +95,7 @@ async def test_children_start_in_list_order_each_when_the_one_before_is_ready(
 async def test_a_child_that_cannot_start_stops_those_before_it_and_is_the_error(
     world: World,
 ) -> None:
-    """STA-04, STA-09, G7, INI-03"""
+    """STA-04, STA-09, G7, INI-03, pitfall 42"""
     children = [world.child("a"), world.child("b"), world.child("c", fails=[1])]
     with pytest.raises(ChildStartFailed) as caught:
         async with world.open(*children, world.child("d")):
@@ -80,6 +104,9 @@ async def test_a_child_that_cannot_start_stops_those_before_it_and_is_the_error(
     assert caught.value.path == "/c"
     assert isinstance(caught.value.exit, Crash)
     assert isinstance(caught.value.__cause__, world.boom)
+    assert caught.value.__cause__.__traceback__ is not None
+    ends = [(report.path, report.exit) for report in world.reported("exited")]
+    assert ends == [("/b", Shutdown()), ("/a", Shutdown())]
 
 
 async def test_a_failure_three_levels_down_is_told_with_every_level_and_its_cause(
@@ -103,7 +130,7 @@ async def test_a_failure_three_levels_down_is_told_with_every_level_and_its_caus
 async def test_a_child_that_returns_before_it_is_ready_has_failed_to_start(
     world: World,
 ) -> None:
-    """INI-09, INI-12, TA-6"""
+    """INI-09, INI-12, TA-6, pitfall 25"""
 
     async def forgetful(*, task_status: trio.TaskStatus[None]) -> None: ...
 
@@ -115,12 +142,24 @@ async def test_a_child_that_returns_before_it_is_ready_has_failed_to_start(
 async def test_a_child_that_is_not_ready_in_time_is_gone_before_that_is_told(
     world: World,
 ) -> None:
-    """INI-02"""
+    """INI-02, pitfall 25, pitfall 43"""
     slow = world.child("slow", start_takes=60, start_timeout=2.0)
     with pytest.raises(StartTimeout, match="/slow was not ready within 2 s"):
         async with world.open(world.child("a"), slow):
             pytest.fail("the block was entered")
     assert world.at == [(0.0, "start a"), (2.0, "end a")]
+
+
+async def test_a_supervisor_has_as_long_to_start_as_its_children_need(
+    world: World,
+) -> None:
+    """STA-08: as in OTP, where only they have a limit; but one that is given counts."""
+    slow = [world.child(id_, start_takes=20.0) for id_ in "abc"]
+    async with world.open(world.supervisor("top", world.supervisor("sub", *slow))):
+        assert trio.current_time() == 60
+    with pytest.raises(StartTimeout, match="/sub was not ready within 30 s"):
+        async with world.open(world.supervisor("sub", *slow, start_timeout=30.0)):
+            pytest.fail("the block was entered")
 
 
 async def test_a_child_that_absorbs_the_start_timeout_has_still_timed_out(
@@ -159,7 +198,7 @@ async def test_a_child_that_is_ready_too_late_is_stopped_all_the_same(
 
 
 async def test_saying_ready_twice_is_the_childs_own_error(world: World) -> None:
-    """INI-17"""
+    """INI-17, pitfall 25"""
 
     async def twice(*, task_status: trio.TaskStatus[None]) -> None:
         task_status.started()
@@ -194,7 +233,7 @@ async def test_a_crash_right_after_ready_is_a_crash_and_no_failed_start(
 async def test_a_sibling_that_crashes_during_a_start_waits_and_the_start_goes_on(
     world: World,
 ) -> None:
-    """INI-19"""
+    """INI-19, pitfall 26"""
 
     async def crashes_soon() -> None:
         world.note("start a")
@@ -254,6 +293,50 @@ async def test_what_a_child_does_after_ignoring_its_start_is_waited_for_and_drop
         assert world.trace == ["gone"]
         assert world.states(root) == {"a": "stopped"}
     assert world.reports == []
+
+
+async def test_whoever_starts_a_child_is_told_what_it_is_ready_with(
+    world: World,
+) -> None:
+    """IGN-06, IGN-07, INI-17: a restart by itself tells nobody; it can be looked up."""
+    async with world.open(world.dynamic()) as root:
+        for supervisor, id_ in ((root, "a"), (root.supervisor("dyn"), "b")):
+            # A scripted child is ready with the number of its start.
+            added = await supervisor.start_child(world.child(id_))
+            assert added is not None
+            assert added.value == 1
+            await world.crashed(id_)
+            assert world.info(supervisor, id_).value == 2
+            assert (await supervisor.bounce_child(id_)).value == 3
+        await root.terminate_child("a")
+        assert world.info(root, "a").value is None
+        assert (await root.restart_child("a")).value == 4
+        assert world.info(root, "dyn").value is None
+
+
+async def test_the_value_is_handed_on_as_it_is_and_a_resource_gives_what_it_yields(
+    world: World,
+) -> None:
+    """IGN-06"""
+    value = object()
+
+    async def child(*, task_status: trio.TaskStatus[object]) -> None:
+        task_status.started(value)
+        await trio.sleep_forever()
+
+    @asynccontextmanager
+    async def resource() -> AsyncIterator[object]:
+        yield value
+
+    async def says_nothing() -> None:
+        await trio.sleep_forever()
+
+    async with world.open() as root:
+        told = [
+            await root.start_child(ChildSpec(start.__name__, start))
+            for start in (child, resource, says_nothing)
+        ]
+        assert [one.value for one in told if one is not None] == [value, value, None]
 
 
 async def test_a_restart_that_is_ignored_leaves_a_permanent_child_stopped(
@@ -340,12 +423,57 @@ async def test_what_is_kept_of_a_child_depends_on_its_type_and_end_alone(
         else:
             with pytest.raises(AlreadyPresent if stays_down else AlreadyStarted):
                 await root.start_child(spec)
+        if kept and stays_down:
+            await root.restart_child("a")
+        assert world.states(root) == {"a": "running"}
+
+
+class Big:
+    """Something that a child is given."""
+
+
+async def test_what_a_temporary_child_was_given_goes_with_it(
+    world: World, balanced_books: Books
+) -> None:
+    """RST-10: while it is there it can be bounced, and is given the same again."""
+    starts: list[int] = []
+    doors: list[trio.Event] = []
+    given: list[weakref.ref[Big]] = []
+
+    async def child(big: Big) -> None:
+        starts.append(id(big))
+        doors.append(door := trio.Event())
+        await door.wait()
+
+    async def come_and_go(supervisor: SupervisorRef, *, by_hand: bool) -> None:
+        big = Big()
+        given.append(weakref.ref(big))
+        spec = ChildSpec("x", child, args=(big,), restart="temporary")
+        await supervisor.start_child(spec)
+        await supervisor.bounce_child("x")
+        await world.settle()
+        assert starts[-2:] == [id(big)] * 2
+        if by_hand:
+            await supervisor.terminate_child("x")
+        doors[-1].set()
+        await world.settle()
+
+    async with world.open(world.dynamic()) as root:
+        # What this test writes down of it is not the supervisor's.
+        hear, world.directory.reporter = world.directory.reporter, None
+        for supervisor in (root, root.supervisor("dyn")):
+            await come_and_go(supervisor, by_hand=False)
+            await come_and_go(supervisor, by_hand=True)
+        balanced_books._last.clear()
+        gc.collect()
+        assert [ref() for ref in given] == [None] * 4
+        world.directory.reporter = hear
 
 
 async def test_ends_that_restart_nobody_cost_nothing_and_touch_no_sibling(
     world: World,
 ) -> None:
-    """RST-11, INT-10, G8"""
+    """RST-11, INT-10, G8, pitfall 8"""
     children = [
         world.child("a"),
         world.child("x", restart="temporary"),
@@ -387,7 +515,7 @@ async def test_a_permanent_function_that_returns_at_once_ends_at_the_limit(
 async def test_a_child_that_cancels_a_scope_of_its_own_and_returns_is_normal(
     world: World,
 ) -> None:
-    """RST-17"""
+    """RST-17, pitfall 35"""
 
     async def cancels_itself() -> None:
         with trio.move_on_after(1):
@@ -447,6 +575,27 @@ async def test_rest_for_one_restarts_those_started_after_the_one_that_crashed(
         ]
         assert world.incarnations(root) == {"e": 1, "b": 1, "d": 2, "a": 2, "c": 2}
     assert world.trace == ["end c", "end a", "end d", "end b", "end e"]
+
+
+async def test_each_dynamic_child_comes_back_with_what_it_was_given(
+    world: World,
+) -> None:
+    """STR-13"""
+    seen: Counter[str] = Counter()
+
+    async def takes(word: str) -> None:
+        seen[word] += 1
+        if word == "torn" and seen[word] < 3:
+            raise world.boom
+        await trio.sleep_forever()
+
+    async with world.open(world.dynamic()) as root:
+        dyn = root.supervisor("dyn")
+        for word in ("whole", "torn", "other"):
+            await dyn.start_child(ChildSpec(word, takes, args=(word,)))
+        await world.settle()
+        assert seen == {"whole": 1, "torn": 3, "other": 1}
+        assert world.incarnations(dyn) == seen
 
 
 async def test_a_child_added_at_run_time_is_the_last_in_order(world: World) -> None:
@@ -526,15 +675,40 @@ def test_two_crashes_in_one_moment_are_one_restart_of_a_group_under_every_seed(
                 await world.crashed("a", "b")
                 assert world.incarnations(root) == {"a": 2, "b": 2}
                 assert len(world.trace) == 6
+                assert spent(world) == restarts
 
         play(main, seed=seed)
         assert world.violations() == []
 
 
+@pytest.mark.parametrize("strategy", GROUPS)
+async def test_a_sibling_that_fails_while_it_is_stopped_starts_no_second_round(
+    world: World, strategy: str
+) -> None:
+    """STR-08"""
+
+    async def spoils() -> None:
+        world.note("start b")
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise world.boom("late")
+
+    pair = [world.child("a"), ChildSpec("b", spoils)]
+    async with world.open(*pair, strategy=strategy, limit=1) as root:
+        await world.settle()
+        world.cut()
+        await world.crashed("a")
+        assert world.trace == ["end a", "start a", "start b"]
+        assert world.incarnations(root) == {"a": 2, "b": 2}
+        assert isinstance(world.info(root, "b").last_exit, Crash)
+        assert spent(world) == 1
+
+
 async def test_nobody_of_a_group_starts_before_the_last_has_ended(
     world: World,
 ) -> None:
-    """STR-08, STR-09"""
+    """STR-08, STR-09, pitfall 41"""
     slow = world.child("b", stop_takes=4.0)
     trio_ = [world.child("a"), slow, world.child("c")]
     async with world.open(*trio_, strategy="one_for_all", limit=1) as root:
@@ -570,6 +744,7 @@ async def test_why_tells_who_began_and_whom_it_took_along(world: World) -> None:
     assert (first.kind, first.origin) == (CauseKind.CRASH, "/b")
     assert first.took_down == ("/c",)
     assert (second.kind, second.origin) == (CauseKind.GROUP, "/b")
+    assert second.took_down == ()
     assert isinstance(second.exit, Crash)
 
 
@@ -622,6 +797,9 @@ async def test_a_budget_of_zero_ends_the_supervisor_at_the_first_crash(
     exits = [(report.path, report.exit) for report in world.reported("exited")]
     assert [path for path, _ in exits] == ["/sub/a", "/sub/y", "/sub/x", "/sub"]
     assert [exit_ for _, exit_ in exits[1:3]] == [Shutdown(), Shutdown()]
+    _, gave_up = exits[-1]
+    assert isinstance(gave_up, Crash)
+    assert gave_up.fault.type.endswith(".IntensityExceeded")
 
 
 async def test_every_failed_attempt_to_restart_costs_one(world: World) -> None:
@@ -647,7 +825,7 @@ async def test_every_failed_attempt_to_restart_costs_one(world: World) -> None:
 
 
 async def test_restarts_by_hand_cost_nothing(world: World) -> None:
-    """INT-08, G8m"""
+    """INT-08, G8m, pitfall 8"""
     with pytest.raises(IntensityExceeded):
         async with world.open(world.child("a"), limit=1) as root:
             for _ in range(5):
@@ -680,6 +858,7 @@ async def test_a_return_of_a_permanent_child_costs_as_much_as_a_crash(
             await world.ended("a", "normal")
             await world.ended("a", "normal")
             pytest.fail("the block went on")
+    assert world.starts["a"] == 2
 
 
 async def test_stepping_the_wall_clock_changes_no_budget(
@@ -885,7 +1064,7 @@ async def test_a_group_gives_up_when_another_of_it_cannot_start(
 async def test_a_supervisor_that_gave_up_counts_as_crashed_for_its_parent(
     world: World, restart: str
 ) -> None:
-    """ESC-04, G6, as overruled by design 5: a transient one is restarted too."""
+    """ESC-04, G6, pitfall 13, as overruled by design 5: a transient one is restarted too."""
     sub = world.supervisor("sub", world.child("a"), limit=0, restart=restart)
     async with world.open(sub) as root:
         await world.crashed("a")
@@ -928,3 +1107,35 @@ async def test_a_transient_child_can_stop_itself_from_inside_a_nursery(
     async with world.open(ChildSpec("a", stops, restart="transient")) as root:
         await world.settle()
         assert world.info(root, "a").last_exit == Shutdown("done")
+
+
+async def test_a_tree_may_be_deeper_than_the_stack_of_python(world: World) -> None:
+    """STA-08: so deep that nobody can hear of all of them in one turn."""
+    spec = world.child("leaf")
+    for level in range(300):
+        spec = world.supervisor(f"s{level}", spec)
+    with trio.fail_after(10):
+        async with world.open(spec):
+            await world.crashed("leaf")
+            assert world.starts["leaf"] == 2
+
+
+async def test_who_has_ended_is_not_shown_as_running_while_another_starts(
+    world: World,
+) -> None:
+    """MGT-05, MGT-13: what comes next is decided when the start is over."""
+    pair = [world.child("a"), world.child("t", restart="transient")]
+    async with world.open(*pair) as root, trio.open_nursery() as nursery:
+        nursery.start_soon(root.start_child, world.child("slow", start_takes=5.0))
+        await world.settle()
+        world.crash("a")
+        world.tell("t", None)
+        await trio.sleep(1)
+        assert world.states(root) == {
+            "a": "restarting",
+            "t": "stopping",
+            "slow": "starting",
+        }
+        assert root.count_children().active == 0
+        await trio.sleep(5)
+        assert world.states(root) == {"a": "running", "t": "stopped", "slow": "running"}

@@ -60,7 +60,7 @@ async def test_a_restart_by_hand_that_fails_is_told_and_not_tried_again(
 async def test_a_child_between_attempts_is_restarting_and_can_be_terminated(
     world: World, strategy: str
 ) -> None:
-    """RFL-03, SHD-13, pitfall 79"""
+    """RFL-03, SHD-13, pitfall 79, pitfall 37"""
     spec = world.child("a", fails=[2], backoff=PATIENT)
     async with world.open(spec, strategy=strategy) as root:
         world.crash("a")

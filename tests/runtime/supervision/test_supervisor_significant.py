@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+import trio
 
 from treewarden.errors import ChildStartFailed, UnknownChild
 from treewarden.exits import Crash, Shutdown
@@ -94,7 +95,8 @@ async def test_a_significant_child_that_was_terminated_ends_nobody_else(
         await root.supervisor("s").terminate_child("a")
         await root.supervisor("s").terminate_child("b")
         await world.settle()
-        assert world.states(root) == {"s": "running"}
+        # As it was: a permanent one that had ended would run again by now.
+        assert world.incarnations(root) == {"s": 1}
 
 
 @pytest.mark.parametrize("how", ENDS)
@@ -146,6 +148,7 @@ async def test_a_significant_transient_child_that_failed_is_restarted(
     async with world.open(world.supervisor("s", t, auto_shutdown=mode)) as root:
         await world.ended("t", how)
         assert world.incarnations(root.supervisor("s")) == {"t": 2}
+        assert world.incarnations(root) == {"s": 1}
 
 
 async def test_all_significant_transient_children_must_have_ended(world: World) -> None:
@@ -292,6 +295,10 @@ async def test_a_child_that_waits_to_be_restarted_still_counts(world: World) -> 
         await world.ended("b", "normal")
         s = root.supervisor("s")
         assert world.states(s) == {"a": "restarting", "b": "stopped"}
+        await trio.sleep(20)
+        assert world.states(s) == {"a": "running", "b": "stopped"}
+        await world.ended("a", "normal")
+        assert world.states(root) == {"s": "stopped"}
 
 
 async def test_a_significant_child_whose_own_budget_is_spent_has_ended(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,12 +20,18 @@ from treewarden.errors import (
     UnknownChild,
 )
 from treewarden.exits import Crash, Exit, Killed, Normal, Shutdown
-from treewarden.supervision import ChildSpec, Stop, SupervisorRef, cleanup
+from treewarden.supervision import (
+    ChildSpec,
+    Stop,
+    SupervisorRef,
+    cleanup,
+    current_life,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from tests.runtime.supervision.conftest import World
+    from tests.runtime.supervision.conftest import AllTasks, World
 
 
 def exits(world: World) -> dict[str, Exit | None]:
@@ -36,7 +45,7 @@ def exits(world: World) -> dict[str, Exit | None]:
 async def test_children_stop_in_reverse_order_each_gone_before_the_next_is_asked(
     world: World,
 ) -> None:
-    """SHD-07"""
+    """SHD-07, pitfall 19"""
     three = [world.child(id_, stop_takes=1.0) for id_ in "bca"]
     async with world.open(*three):
         world.at.clear()
@@ -62,15 +71,17 @@ async def test_a_nested_tree_stops_last_subtree_first_and_leaves_before_supervis
 
 @pytest.mark.parametrize("shutdown", [math.inf, 100])
 async def test_a_child_may_have_for_ever_to_stop(world: World, shutdown: float) -> None:
-    """SHD-01"""
-    async with world.open(world.child("a", stop_takes=90, shutdown=shutdown)):
+    """SHD-01: and so may a supervisor, for those below it."""
+    slow = [world.child(id_, stop_takes=90, shutdown=shutdown) for id_ in "ab"]
+    sub = world.supervisor("sub", slow[1], shutdown=shutdown)
+    async with world.open(slow[0], sub):
         pass
-    assert exits(world) == {"/a": Shutdown()}
-    assert trio.current_time() == 90
+    assert exits(world) == dict.fromkeys(["/sub/b", "/sub", "/a"], Shutdown())
+    assert trio.current_time() == 180
 
 
 async def test_a_child_that_overruns_its_shutdown_time_is_killed(world: World) -> None:
-    """SHD-02, TA-4"""
+    """SHD-02, TA-4, pitfall 22"""
     slow = world.child("slow", stop_takes=1000, shutdown=1.0)
     async with world.open(world.child("prompt"), slow):
         pass
@@ -83,9 +94,14 @@ async def test_a_child_without_time_to_stop_is_killed_at_once(
 ) -> None:
     """SHD-03, SHD-11, G28"""
     brutal = world.child("brutal", stop_takes=1.0, shutdown=0)
-    async with world.open(brutal, world.child("kind", stop_takes=1.0)):
+    sub = world.supervisor("sub", brutal, world.child("kind", stop_takes=1.0))
+    async with world.open(sub):
         pass
-    assert exits(world) == {"/kind": Shutdown(), "/brutal": Killed()}
+    assert exits(world) == {
+        "/sub/kind": Shutdown(),
+        "/sub/brutal": Killed(),
+        "/sub": Shutdown(),
+    }
     assert world.at[2:] == [(1.0, "end kind"), (1.0, "end brutal")]
 
 
@@ -126,8 +142,9 @@ async def test_siblings_that_end_by_themselves_during_a_stop_keep_their_own_exit
 
 
 @pytest.mark.parametrize("restart", ["permanent", "transient", "temporary"])
+@pytest.mark.parametrize("dynamic", [False, True])
 async def test_a_child_may_answer_the_stop_with_an_exit_of_its_own(
-    world: World, restart: str
+    world: World, restart: str, dynamic: bool
 ) -> None:
     """SHD-06, SHD-12, SHD-28"""
 
@@ -143,11 +160,18 @@ async def test_a_child_may_answer_the_stop_with_an_exit_of_its_own(
         ChildSpec("stop", answers, args=(Stop(Shutdown("done")),), restart=restart),
         ChildSpec("crash", answers, args=(world.boom("late"),), restart=restart),
     ]
-    async with world.open(*children, limit=0):
+    sub = world.dynamic("sub") if dynamic else world.supervisor("sub")
+    async with world.open(sub, limit=0) as root:
+        for spec in children:
+            await root.supervisor("sub").start_child(spec)
         await world.settle()
     ended = exits(world)
-    crash = ended.pop("/crash")
-    assert ended == {"/normal": Normal(), "/stop": Shutdown("done")}
+    crash = ended.pop("/sub/crash")
+    assert ended == {
+        "/sub/normal": Normal(),
+        "/sub/stop": Shutdown("done"),
+        "/sub": Shutdown(),
+    }
     assert isinstance(crash, Crash)
     assert crash.fault.message == "late"
 
@@ -156,7 +180,7 @@ async def test_a_child_may_answer_the_stop_with_an_exit_of_its_own(
 
 
 async def test_a_supervisor_that_overruns_is_killed_with_all_below_it(
-    world: World,
+    world: World, all_tasks: AllTasks
 ) -> None:
     """SHD-14, ESC-06"""
     leaf = world.child("leaf", stop_takes=1000, shutdown=math.inf)
@@ -167,6 +191,7 @@ async def test_a_supervisor_that_overruns_is_killed_with_all_below_it(
         assert trio.current_time() == 3.0
         assert not world.is_up("leaf")
         assert not world.is_up("a")
+        assert not [task for task in all_tasks() if task.name.startswith("/sub")]
     ended = exits(world)
     assert ended["/sub/deep/leaf"] == ended["/sub/deep"] == ended["/sub"] == Killed()
 
@@ -268,6 +293,33 @@ async def test_a_child_that_swallows_the_cancellation_hangs_nobody_else(
             enough = True
         assert world.states(root) == {"a": "stopped", "b": "running"}
     assert [report.path for report in world.reported("stuck")] == ["/a"] * 2
+
+
+@pytest.mark.real_time
+async def test_a_thread_that_looks_whether_it_is_to_stop_ends_with_its_child(
+    world: World,
+) -> None:
+    """SHD-27: trio's own flag, for what a pool would leave behind."""
+    begun, ended = trio.Event(), threading.Event()
+
+    def count() -> None:
+        trio.from_thread.run_sync(begun.set)
+        try:
+            while True:
+                trio.from_thread.check_cancelled()
+                time.sleep(0.001)
+        finally:
+            ended.set()
+
+    async def counts() -> None:
+        await trio.to_thread.run_sync(count)
+
+    async with world.open(ChildSpec("a", counts, shutdown=math.inf)) as root:
+        with trio.fail_after(30):
+            await begun.wait()
+            await root.terminate_child("a")
+        assert ended.is_set()
+    assert exits(world) == {"/a": Shutdown()}
 
 
 async def test_those_who_hold_up_a_killed_supervisor_are_named(world: World) -> None:
@@ -386,6 +438,50 @@ async def test_a_start_that_fails_in_the_instant_of_a_stop_has_failed(
     assert world.trace == ["told"]
 
 
+class StopsTheNewborn(trio.abc.Instrument):
+    """Stops the tree when a child's task is there and has not taken a step."""
+
+    def __init__(self, world: World, path: str) -> None:
+        self._world = world
+        self._path = path
+
+    def task_spawned(self, task: trio.lowlevel.Task) -> None:
+        root = self._world.directory.root
+        if task.name == self._path and root is not None and root.life is not None:
+            root.body.ask_to_stop(root.life)
+
+
+@pytest.mark.parametrize("says_ready", [False, True])
+async def test_a_child_that_is_stopped_before_its_first_step_meets_it_at_its_first_wait(
+    world: World, says_ready: bool
+) -> None:
+    """SHD-29"""
+
+    async def newborn() -> None:
+        life = current_life.get()
+        assert life is not None
+        world.note("begins, stopping" if life.stopping else "begins")
+        try:
+            await trio.sleep_forever()
+        finally:
+            world.note("cleans up")
+
+    async def tells(*, task_status: trio.TaskStatus[None]) -> None:
+        await newborn()
+
+    async def start(root: SupervisorRef) -> None:
+        with pytest.raises(ShuttingDown):
+            await root.start_child(ChildSpec("a", tells if says_ready else newborn))
+        world.note("told")
+
+    async with trio.open_nursery() as nursery, world.open() as root:
+        trio.lowlevel.add_instrument(StopsTheNewborn(world, "/a"))
+        nursery.start_soon(start, root)
+        await trio.sleep_forever()
+    assert world.trace == ["begins, stopping", "cleans up", "told"]
+    assert world.directory.find("/a") is None
+
+
 async def test_a_stop_during_a_group_restart_starts_nobody_any_more(
     world: World,
 ) -> None:
@@ -434,19 +530,25 @@ async def test_nothing_starts_once_the_stop_has_begun(world: World) -> None:
     assert world.trace == ["start a", "refused", "end a"]
 
 
+@pytest.mark.parametrize("restart", ["permanent", "transient"])
 async def test_an_end_in_the_instant_of_a_terminate_keeps_its_true_exit(
-    world: World,
+    world: World, restart: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """SHD-15, pitfall 15"""
-    async with world.open(world.child("a", restart="transient")) as root:
-        world.tell("a", None)
-        await root.terminate_child("a")
-        assert world.info(root, "a").last_exit == Normal()
-        await root.restart_child("a")
+    caplog.set_level(logging.INFO)
+    async with world.open(world.child("a", restart=restart), limit=0) as root:
+        for order, exit_ in ((None, Normal()), (Stop(Killed()), Killed())):
+            world.tell("a", order)
+            await root.terminate_child("a")
+            assert world.info(root, "a").last_exit == exit_
+            await root.restart_child("a")
         world.crash("a")
         await root.terminate_child("a")
         assert isinstance(world.info(root, "a").last_exit, Crash)
         assert world.states(root) == {"a": "stopped"}
+    assert [one.path for one in world.reported("restarted")] == []
+    # What it returned in that instant is nothing to tell people of; how it failed is.
+    assert [record.levelname for record in caplog.records] == ["WARNING", "ERROR"]
 
 
 async def test_two_stops_at_once_both_return_after_the_one_real_stop(

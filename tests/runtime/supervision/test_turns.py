@@ -239,7 +239,7 @@ def test_what_restarts_at_once_has_the_task_of_the_last_life_and_nothing_else_of
 
 
 async def test_a_loop_of_crashes_lets_others_run(world: World) -> None:
-    """TRI-07"""
+    """pitfall 1: time need not pass for them to have their turns."""
     passes = 0
 
     async def crash() -> None:

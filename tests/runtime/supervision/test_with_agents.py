@@ -201,13 +201,14 @@ async def test_a_hand_written_loop_says_itself_that_it_is_ready_and_then_goes_on
 async def test_a_start_that_claims_a_name_of_another_is_refused_and_the_name_stays(
     world: World,
 ) -> None:
-    """INI-13"""
+    """INI-13, STA-11"""
     editors: Registry[AgentRef[Any]] = Registry()
     first, second = (ChildSpec(id_, Editor, args=(editors,)) for id_ in ("one", "two"))
     async with world.open(first) as root:
         with pytest.raises(ChildStartFailed) as refused:
             await root.start_child(second)
         assert isinstance(refused.value.__cause__, KeyTaken)
+        assert "/one" in str(refused.value)
         assert world.states(root) == {"one": "running"}
         assert editors.ref("editor").path == "/one"
         await root.terminate_child("one")
@@ -305,6 +306,45 @@ class SlowToStop(Notebook):
 
     async def on_stop(self, exit: Exit) -> None:  # noqa: A002 - Agent names it so
         await self.may_stop.wait()
+
+
+async def test_an_agent_without_time_to_stop_is_not_told(world: World) -> None:
+    """SHD-03"""
+    heard: list[str] = []
+    brutal = ChildSpec("brutal", Farewell, args=(heard,), shutdown=0)
+    async with world.open(brutal, ChildSpec("kind", Farewell, args=(heard,))):
+        pass
+    assert heard == [f"/kind {Shutdown()!r}"]
+    assert [(report.path, report.exit) for report in world.reported("exited")] == [
+        ("/kind", Shutdown()),
+        ("/brutal", Killed()),
+    ]
+
+
+class Hermit(Editor):
+    async def withdraw(self) -> None:
+        self.unregister("editor", registry=self.editors)
+        await trio.sleep_forever()
+
+
+async def test_an_agent_that_has_withdrawn_from_everything_is_gone_in_its_time(
+    world: World,
+) -> None:
+    """SHD-10: nobody finds it, it reads no message and does not end when asked to."""
+    editors: Registry[AgentRef[Any]] = Registry()
+    spec = ChildSpec("hermit", Hermit, args=(editors,), shutdown=2.0)
+    async with world.open(spec, world.child("other")) as root:
+        hermit = AgentRef[Hermit](root.directory, "/hermit")
+        await hermit.cast(Hermit.withdraw)
+        await hermit.cast(Hermit.note, "unread")
+        await world.settle()
+        assert editors.count() == 0
+        await root.terminate_child("hermit")
+        assert trio.current_time() == 2
+        assert world.info(root, "hermit").last_exit == Killed()
+        await world.crashed("other")
+        await root.start_child(world.child("next"))
+        assert world.incarnations(root) == {"hermit": 1, "other": 2, "next": 1}
 
 
 async def test_a_call_to_an_agent_that_is_stopping_ends_when_it_is_gone(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import signal
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, assert_type
@@ -98,7 +99,7 @@ async def test_work_begins_in_the_order_in_which_it_was_asked_for(yard: Yard) ->
 async def test_a_failure_reaches_the_caller_as_it_is_and_the_pool_lives(
     yard: Yard,
 ) -> None:
-    """TSV-02, TSV-09"""
+    """TSK-12, TSV-02, TSV-09"""
     error = yard.boom("mine")
 
     async def fail() -> None:
@@ -158,6 +159,43 @@ async def test_what_trio_uses_itself_is_a_failure_of_work_that_raises_it(
         assert (pool.statistics().incarnation, pool.statistics().failed) == (1, 1)
         yard.let_go("other")
         assert await other.result() == "other"
+
+
+async def test_a_failure_that_cannot_be_looked_at_ends_its_own_work_only(
+    yard: Yard,
+) -> None:
+    """TSK-03, pitfall 75: whoever waits is told, and whoever forgot it is warned."""
+
+    class Lies(Exception):
+        def __getattribute__(self, name: str) -> object:
+            raise ValueError(f"no {name}")
+
+    class Mute(Exception):
+        def __repr__(self) -> str:
+            raise ValueError("no words")
+
+        __str__ = __repr__
+
+    async def fail(kind: type[Exception]) -> None:
+        raise kind
+
+    async def forget(pool: Pool, kind: type[Exception]) -> None:
+        pool.start(fail, kind)
+        await yard.settle()
+        gc.collect()
+
+    async with yard.open(size=2) as pool:
+        for kind, told in ((Lies, ValueError), (Mute, Mute)):
+            with pytest.raises(told):
+                await pool.run(fail, kind)
+            outcome = await pool.start(fail, kind).wait_outcome()
+            assert isinstance(outcome, Failed)
+            with pytest.warns(ResourceWarning, match="failed and nobody asked"):
+                await forget(pool, kind)
+        assert pool.statistics().running == 0
+        assert await pool.run(yard.sleep, 1) == 1
+        assert yard.root is not None
+        assert yard.root.which_children()[0].incarnation == 1
 
 
 async def test_a_wish_to_stop_is_not_the_callers(yard: Yard) -> None:
@@ -449,7 +487,7 @@ async def test_what_was_only_started_may_wait_for_the_pool(yard: Yard) -> None:
 
 
 async def test_work_knows_its_callers(yard: Yard) -> None:
-    """TSK-11"""
+    """TSK-11: and, by its path, who supervises the first of them."""
     async with yard.open() as pool:
 
         async def inner() -> tuple[str, ...]:
@@ -461,12 +499,21 @@ async def test_work_knows_its_callers(yard: Yard) -> None:
         assert await pool.run(outer) == ("/p#1", "/p#2")
         assert callers() == ()
 
+        async def child(*, task_status: trio.TaskStatus[None]) -> None:
+            asked.append(await pool.run(outer))
+            task_status.started()
+
+        asked: list[tuple[str, ...]] = []
+        assert yard.root is not None
+        spec = ChildSpec("child", child, restart="temporary")
+        await yard.root.start_child(ChildSpec("s", SupervisorSpec([spec])))
+        assert asked == [("/s/child", "/p#3", "/p#4")]
+
         async def again(left: int) -> tuple[str, ...]:
             if left == 0:
                 return callers()
             return await pool.start(again, left - 1).result()
 
-        assert yard.root is not None
         await yard.root.start_child(ChildSpec("q", Pool, args=(PoolPolicy(size=99),)))
         pool = Pool(yard.directory, "/q")
         chain = await pool.run(again, 50)
@@ -487,17 +534,23 @@ async def test_work_does_not_see_its_starters_context(yard: Yard) -> None:
 
 
 async def test_a_crash_of_started_work_is_reported_once(yard: Yard) -> None:
-    """TSK-14"""
+    """TSK-14: with its label, function and arguments, who started it, and why it ended."""
     async with yard.open() as pool:
+
+        async def outer() -> None:
+            pool.start(yard.sleep, -2).ignore()
+
         pool.start(yard.sleep, -1, name="nightly").ignore()
         with pytest.raises(yard.boom):
             await pool.run(yard.sleep, -1)
+        await pool.run(outer)
         await yard.settle()
-        (report,) = yard.reported("work.crashed")
-        assert report.path == "/p"
-        assert report.detail == "#1 nightly(-1)"
-        assert isinstance(report.exit, Crash)
-        assert report.exit.fault.message == "-1"
+        first, second = yard.reported("work.crashed")
+        assert first.path == second.path == "/p"
+        assert first.detail == "#1 nightly: Yard.sleep(-1)"
+        assert second.detail == "#4 Yard.sleep(-2), started by /p#3"
+        assert isinstance(first.exit, Crash)
+        assert first.exit.fault.message == "-1"
 
 
 async def test_an_interrupt_out_of_work_stops_the_tree(yard: Yard) -> None:

@@ -62,7 +62,7 @@ async def test_a_thread_pool_runs_no_more_threads_than_its_size(yard: Yard) -> N
 async def test_a_thread_that_does_not_end_is_left_behind_and_keeps_its_slot(
     yard: Yard,
 ) -> None:
-    """SHD-27, H10: its caller goes at once, and is not met by it again."""
+    """SHD-27, H10, pitfall 33: its caller goes at once, and is not met by it again."""
     door, inside = threading.Event(), trio.Event()
     both = threading.Barrier(2, timeout=20)
 

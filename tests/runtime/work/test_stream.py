@@ -167,6 +167,40 @@ async def test_leaving_early_leaves_nothing(
         assert len(yard.begun) <= 5
 
 
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize(
+    ("items", "first"), [([1, 2, 3], 1), ([-1, 2, 3], "Boom"), ([9, 2, 3], 9)]
+)
+@pytest.mark.parametrize("who", ["consumer", "source"])
+async def test_whoever_stops_early_the_other_gets_what_there_was(
+    yard: Yard, items: list[float], first: object, who: str, ordered: bool
+) -> None:
+    """STM-07, STM-09: after a success, a failure, and with the slowest first."""
+    closed: list[bool] = []
+
+    def source() -> Iterator[float]:
+        try:
+            yield from items[:1] if who == "source" else items
+        finally:
+            closed.append(True)
+
+    async with yard.open() as pool:
+        got: list[Outcome[float]] = []
+        stream = pool.stream(yard.sleep, source(), limit=2, ordered=ordered)
+        async with stream as outcomes:
+            async for one in outcomes:
+                got.append(one)
+                if who == "consumer":
+                    break
+        if who == "consumer" and not ordered and first == 9:
+            first = 2  # it came first
+        assert shape(got) == [first]
+        assert [one.item for one in got] == [2 if first == 2 else items[0]]
+        assert yard.inside == 0
+        assert pool.works() == []
+    assert closed == [True]
+
+
 async def test_leaving_waits_for_the_clean_up_of_what_runs(yard: Yard) -> None:
     """STM-11"""
 

@@ -15,6 +15,8 @@ from treewarden.supervision import Stop, cleanup
 from treewarden.work import Done, Failed, Handle, WorkState, results, wait_done
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from tests.runtime.work.conftest import Yard
 
 
@@ -120,6 +122,30 @@ async def test_how_it_goes_can_be_asked_at_any_time(yard: Yard) -> None:
         assert isinstance(outcome.error, yard.boom)
 
 
+@pytest.mark.parametrize(
+    "wait", [Handle.result, Handle.wait_outcome, lambda one: results([one])]
+)
+async def test_work_that_would_wait_for_its_own_end_is_refused(
+    yard: Yard, wait: Callable[[Handle[Any]], Awaitable[object]]
+) -> None:
+    """TSK-04: whoever may wait, not the work itself, nor what it started in a nursery."""
+
+    async def waits() -> None:
+        await wait(own[0])
+
+    async def has_somebody_wait() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(waits)
+
+    own: list[Handle[Any]] = []
+    async with yard.open() as pool:
+        for work in (waits, has_somebody_wait):
+            own[:] = [pool.start(work)]
+            outcome = await own[0].wait_outcome()
+            assert isinstance(outcome, Failed)
+            assert "would wait for its own end" in repr(outcome.error)
+
+
 async def test_as_many_as_wanted_are_waited_for(yard: Yard) -> None:
     """TSK-07"""
     async with yard.open() as pool:
@@ -130,6 +156,10 @@ async def test_as_many_as_wanted_are_waited_for(yard: Yard) -> None:
         assert len(await wait_done(handles, 99)) == 3
         assert trio.current_time() - began == pytest.approx(3)
         assert await wait_done(handles) == [Done(value=n) for n in (3, 1, 2)]
+        failing = pool.start(yard.sleep, -1)
+        failed, *rest = await wait_done([failing, *handles, pool.start(yard.sleep, 9)])
+        assert isinstance(failed, Failed)
+        assert rest == [Done(value=n) for n in (3, 1, 2, 9)]
 
 
 async def test_those_that_are_too_slow_can_be_stopped(yard: Yard) -> None:
@@ -164,10 +194,11 @@ async def test_what_is_stopped_has_no_outcome(yard: Yard) -> None:
             await running.result()
 
 
+@pytest.mark.parametrize("shutdown", [None, 0])
 async def test_work_that_ended_by_itself_says_how_when_it_is_stopped(
-    yard: Yard,
+    yard: Yard, shutdown: float | None
 ) -> None:
-    """TSK-08"""
+    """TSK-08: as often as it is asked, also when it has no time to stop in."""
 
     async def leave(exit_: Any) -> None:
         raise Stop(exit_)
@@ -179,12 +210,19 @@ async def test_work_that_ended_by_itself_says_how_when_it_is_stopped(
             raise yard.boom("while stopping")
 
     async with yard.open() as pool:
-        handle = pool.start(leave, Shutdown())
+        handle = pool.start(leave, Shutdown(), shutdown=shutdown)
         await yard.settle()
-        outcome = await handle.stop()
+        for _ in range(2):
+            outcome = await handle.stop()
+            assert isinstance(outcome, Failed)
+            assert isinstance(outcome.error, WorkStopped)
+            assert outcome.error.exit == Shutdown()
+        crashed = pool.start(yard.sleep, -1, shutdown=shutdown)
+        await yard.settle()
+        outcome = await crashed.stop()
         assert isinstance(outcome, Failed)
-        assert isinstance(outcome.error, WorkStopped)
-        failing = pool.start(fails_when_stopped)
+        assert str(outcome.error) == "-1"
+        failing = pool.start(fails_when_stopped, shutdown=shutdown)
         await yard.settle()
         outcome = await failing.stop()
         assert isinstance(outcome, Failed)
@@ -239,7 +277,8 @@ async def test_a_failure_that_nobody_reads_warns(yard: Yard) -> None:
     async with yard.open() as pool:
         handles = [pool.start(yard.sleep, -1)]
         await yard.settle()
-        with pytest.warns(ResourceWarning, match="sleep failed and nobody asked"):
+        said = "sleep failed and nobody asked: Boom: -1"
+        with pytest.warns(ResourceWarning, match=said):
             handles.clear()
 
 
@@ -277,6 +316,8 @@ async def test_ignoring_returns_what_had_come_already(yard: Yard) -> None:
         assert handle.ignore() is None
         await trio.sleep(2)
         assert handle.ignore() == Done(value=1)
+        # Nothing is thrown away: whoever does ask is told.
+        assert await handle.result() == 1
 
 
 async def test_a_handle_can_be_done_from_the_start(yard: Yard) -> None:
@@ -286,6 +327,7 @@ async def test_a_handle_can_be_done_from_the_start(yard: Yard) -> None:
         assert handle.outcome() == Done(value=42)
         assert await results([handle, pool.start(yard.sleep, 1)]) == [42, 1]
         assert pool.statistics().started == 1
+        assert await handle.stop() == Done(value=42)
 
 
 async def test_starting_needs_no_one_to_wait(yard: Yard) -> None:
