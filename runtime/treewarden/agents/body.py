@@ -280,8 +280,10 @@ class AgentBody:
             or places.AGENT_TAKE.armed is not None
         ):
             return None
-        envelope = mailbox.items[0]
+        envelope, store = mailbox.items[0], self.surroundings.store
         if envelope.is_call or envelope.needs or envelope.operation.waits:
+            return None
+        if store is not None and not store.has_room:
             return None
         is_over = True
         try:
@@ -349,6 +351,8 @@ class AgentBody:
                     await self._wait(store.wait_room, life)
                 elif not self.mailbox.items:
                     begun = self.called_away = False
+                    if self.first_steps:
+                        self.first_steps = ()
                     self.idle = self._asleep = task
                     await park(self._abort_idle)
                 elif begun:

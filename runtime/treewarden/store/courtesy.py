@@ -19,43 +19,45 @@ from typing import Final
 
 SHORTEST: Final = 0.0002
 """Seconds that the loop stands aside at least: three times what a thread takes to wake."""
+LONGEST: Final = 0.004
+"""And at most, however long a commit takes."""
 PATIENCE: Final = 0.005
 """Seconds that a commit may take before: what the interpreter itself has in mind. Most
 take less, and the loop has the next one's work to do meanwhile."""
-BETWEEN: Final = 0.0008
-"""Seconds that the loop goes on between two times."""
-LONGEST: Final = 0.004
-"""The same while the thread waits for the disk, however long that may take."""
 _PART: Final = 1 / 16
-"""Of what the commit has taken so far, how much it stands aside at once."""
-_SHARE: Final = 1 / 2
-"""The most that this may be of the time between two times."""
+"""Of what the commit has taken so far, how much the loop stands aside at once."""
+_BETWEEN: Final = 2.0
+"""Seconds that it goes on, for each for which it stood aside before."""
+_BETWEEN_OUTSIDE: Final = 4.0
+"""The same while the thread waits for somebody else."""
 
 
 class Courtesy:
     """Of one commit at a time; `begin` with each."""
 
-    __slots__ = ("_begun", "_last")
+    __slots__ = ("_begun", "_next")
 
     def __init__(self) -> None:
-        self._begun = self._last = 0.0
+        self._begun = self._next = 0.0
 
     def begin(self, now: float) -> None:
         """A commit is the thread's from `now` on."""
         self._begun = now
-        self._last = now + PATIENCE - BETWEEN
+        self._next = now + PATIENCE
 
-    def due(self, now: float, needs_none: float = 0.0) -> float:
+    def due(self, now: float, outside: float | None = None) -> float:
         """How many seconds the loop is to stand aside at `now`; 0.0: not at all.
 
-        `needs_none`: the thread waits for the disk, and so long, as a rule, it needs no
-        interpreter; but it cannot say when it does again.
+        `outside`: the thread waits for the disk, or for another process, and for so many
+        seconds, as a rule, it needs no interpreter; but it cannot say when it does again.
         """
-        since = now - self._last
-        if since < max(BETWEEN, min(needs_none, LONGEST)):
+        if now < self._next:
             return 0.0
-        seconds = max(SHORTEST, (now - self._begun) * _PART)
-        if since < seconds / _SHARE:
-            return 0.0
-        self._last = now + seconds
+        seconds = min(max(SHORTEST, (now - self._begun) * _PART), LONGEST)
+        if outside is None:
+            between = _BETWEEN * seconds
+        else:
+            seconds = min(seconds, LONGEST / 4)
+            between = max(_BETWEEN_OUTSIDE * seconds, min(outside, LONGEST))
+        self._next = now + seconds + max(between, 4 * SHORTEST)
         return seconds

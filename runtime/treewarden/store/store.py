@@ -652,8 +652,8 @@ class Store:
             return False
         if timeout <= 0:
             writer = self._writer
-            needs_none = writer.sync_seconds if writer.is_syncing else 0.0
-            seconds = self._courtesy.due(time.perf_counter(), needs_none)
+            outside = writer.sync_seconds if writer.is_outside else None
+            seconds = self._courtesy.due(time.perf_counter(), outside)
             if seconds:
                 self._thread.stand_aside(seconds)
         return True

@@ -158,9 +158,9 @@ class Writer:
         self._pages = _Pages()
         self._held_since: float | None = None
         self._held_told = False
-        # Any thread may look: whether it waits for the disk and for nothing else, and how
-        # long that takes at least, as of late.
-        self.is_syncing = False
+        # Any thread may look: whether it waits for the disk, or for a lock on the file, and
+        # for nothing else; and how long a sync takes at least, as of late.
+        self.is_outside = False
         self.sync_seconds = 0.0
 
     # --- committing -------------------------------------------------------------------
@@ -206,7 +206,7 @@ class Writer:
         events = _events(group, units)
         if not (states or writes or events or group.crashes):
             return
-        _begin(connection)
+        self._begin(connection)
         self._write_states(connection, states.items())
         self._write_collections(connection, writes)
         tail = _append(connection, events, self.tail)
@@ -222,7 +222,7 @@ class Writer:
         errors.clear()
         journal: list[StagedEvent] = []
         tail = self.tail
-        _begin(connection)
+        self._begin(connection)
         for step in decision.group.steps():
             if isinstance(step, Unit) and _is_doomed(step, errors):
                 continue
@@ -242,12 +242,19 @@ class Writer:
         self._end(connection)
         self._committed(decision, journal, tail)
 
+    def _begin(self, connection: sqlite3.Connection) -> None:
+        self.is_outside = True
+        try:
+            _begin(connection)
+        finally:
+            self.is_outside = False
+
     def _end(self, connection: sqlite3.Connection) -> None:
-        self.is_syncing, started = True, time.perf_counter()
+        self.is_outside, started = True, time.perf_counter()
         try:
             _end(connection)
         finally:
-            self.is_syncing = False
+            self.is_outside = False
             took = time.perf_counter() - started
             # To come back may take longer than to sync, but seldom does every time.
             self.sync_seconds = min(took, self.sync_seconds * 1.25 + 1e-5)

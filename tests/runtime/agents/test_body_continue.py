@@ -300,3 +300,50 @@ async def test_what_was_not_kept_is_not_continued(tmp_path: Path) -> None:
         assert await saver.call(Saver.seen) == ["good", "after good"]
         await saver.call(Saver.save, "fine")
         assert (await saver.call(Saver.seen))[2:] == ["fine", "after fine"]
+
+
+class Hasty(Agent[Notes]):
+    """Has something to do as soon as it is up."""
+
+    persistence = "none"
+
+    def __init__(self, note: Callable[[str], None]) -> None:
+        self.note = note
+
+    async def on_start(self) -> None:
+        self.continue_with(Hasty.begin)
+
+    async def begin(self) -> None:
+        self.note("begun")
+
+    async def fail(self) -> None:
+        self.note("failed")
+        raise ValueError("on purpose")
+
+
+async def test_what_comes_first_waits_for_room_in_the_store_as_all_else_does(
+    tmp_path: Path,
+) -> None:
+    noted: list[str] = []
+
+    def note(word: str) -> None:
+        noted.append(word)
+        runtime.store.has_room = word != "failed"
+
+    app = Application("test", [ChildSpec("one", Hasty, args=(noted.append,))])
+    config = Config(store=tmp_path / "test.db", socket=False)
+    async with open_runtime(app, config=config) as runtime:
+        await runtime.supervisor("/application").start_child(
+            ChildSpec("two", Hasty, args=(note,))
+        )
+        await wait_all_tasks_blocked()
+        await runtime.ref("two", Hasty).cast(Hasty.fail)
+        await wait_all_tasks_blocked()
+        assert noted == ["begun", "begun", "failed"]
+        assert runtime.ref("two", Hasty).incarnation == 2
+        runtime.store.has_room = True
+        runtime.store._room.unpark_all()
+        await wait_all_tasks_blocked()
+        assert noted == ["begun", "begun", "failed", "begun"]
+        # Nor is it kept any longer than it is of use.
+        assert not runtime.ref("two", Hasty).resolve().first_steps
