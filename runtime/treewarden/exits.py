@@ -178,14 +178,21 @@ _NAMES: Final = 256
 
 
 def _name_of(kind: type[BaseException]) -> str:
-    name = _names.get(kind)
+    try:
+        name = _names.get(kind)
+    except Exception:  # noqa: BLE001 - a class that cannot be hashed is a name's all the same
+        return _full_name(kind)
     if name is None:
-        module, name = kind.__module__, kind.__qualname__
-        name = writable(name if module == "builtins" else f"{module}.{name}")
+        name = _full_name(kind)
         if len(_names) >= _NAMES:
             _names.clear()
         _names[kind] = name
     return name
+
+
+def _full_name(kind: type[BaseException]) -> str:
+    module, name = kind.__module__, kind.__qualname__
+    return writable(name if module == "builtins" else f"{module}.{name}")
 
 
 def _message(error: BaseException, depth: int = _CAUSE_DEPTH) -> str:

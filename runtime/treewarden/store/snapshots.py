@@ -80,7 +80,8 @@ class CrashRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     `message` and `fault` are JSON, and so is `payload`, the last committed state
     (None when there was none) at `revision`. Of one that was kept just now the fault is a
-    `content`, put into words in the writer's thread. `sender`, a path or "", is not kept in the file.
+    `content`, put into words in the writer's thread. `sender`, a path or "", is not kept
+    in the file.
     """
 
     path: str

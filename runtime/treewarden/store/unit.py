@@ -41,8 +41,8 @@ class StagedEvent(msgspec.Struct, eq=False, gc=False):
 
     Mutable, unlike other records: the writer sets `position` once it is committed, and
     until then it is 0. `payload` is JSON; what has a `content` gets it from that in the
-    writer's thread. `at_ns` is when it was staged. A `fault` is also found by its source. Of a
-    report, `after` is how many units had been handed over before it.
+    writer's thread. `at_ns` is when it was staged. A `fault` is also found by its source.
+    Of a report, `after` is how many units had been handed over before it.
     """
 
     # Out of the garbage collector's sight, as its content should be: after a mass start

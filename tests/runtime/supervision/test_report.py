@@ -518,3 +518,23 @@ def test_an_exit_can_be_written_whatever_it_says(made: Any) -> None:
     found = made(Shutdown(STRAY))
     exit_ = found.exit if isinstance(found, Stop) else found
     assert exit_ == Shutdown("\\udcff")
+
+
+class Unhashable(type):
+    """Of classes that compare, and so cannot be keys."""
+
+    def __eq__(cls, other: object) -> bool:
+        return cls is other
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class Odd(Exception, metaclass=Unhashable):
+    """Raised on purpose."""
+
+
+def test_a_class_that_cannot_be_a_key_has_its_name_all_the_same() -> None:
+    """Pitfall 75"""
+    fault = Fault.capture(Odd("no ink"))
+    assert fault.type == f"{__name__}.Odd"
+    assert fault.message == "no ink"
