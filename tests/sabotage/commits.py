@@ -86,9 +86,7 @@ def a_fault_that_is_told_to_nobody(self: Store, fault: BaseException) -> None:
     self._quiet.set()
 
 
-@DOUBLES.breaks(
-    caught_by="test_courtesy.py::test_only_a_busy_loop_stands_aside_and_only_for_who_waits"
-)
+@DOUBLES.breaks(caught_by="test_courtesy.py::test_only_a_busy_loop_stands_aside")
 def a_loop_that_never_stands_aside(replace: Replace) -> None:
     """A thread that waits for a busy loop's interpreter waits for ever."""
     replace(Store, "_stand_aside", lambda self, timeout: True)

@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from treewarden.exits import Normal
-from treewarden.supervision import importable, process, watchdog
+from treewarden.supervision import importable, process, pulse, watchdog
 
 from .double import Area
 
@@ -127,3 +127,22 @@ def a_watchdog_that_names_itself(self: Any, watched: int) -> FrameType | None:
 def a_stopped_process_taken_for_a_blocked_one(replace: Replace) -> None:
     """Time that passed while everybody stood still counts against the loop."""
     replace(watchdog, "_SLACK", float("inf"))
+
+
+@DOUBLES.breaks(
+    caught_by="runtime/supervision/test_watchdog.py::test_a_loop_that_turns_and_leaves_the_thread_no_time_is_not_blocked"
+)
+def a_starved_watchdog_that_blames_the_loop(replace: Replace) -> None:
+    """The thread was late: whatever the loop did meanwhile, it was blocked."""
+    replace(watchdog, "_STARVED", float("inf"))
+
+
+@DOUBLES.swaps(
+    pulse.Pulse,
+    "beat",
+    caught_by="runtime/supervision/test_pulse.py::test_a_busy_loop_gives_a_sign_of_life_each_period",
+)
+def a_loop_that_is_too_busy_for_signs(self: Any, *_: float) -> pulse.Beat:
+    """It rests once it has begun, however busy it is: its threads wait in vain."""
+    self.wait = float("inf")
+    return pulse.Beat(sign=False, aside=0.0)

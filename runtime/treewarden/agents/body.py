@@ -814,14 +814,19 @@ class AgentBody:
             self.ring = new_ring()
         codec = self.agent_class.codec
         write = codec.write if codec is not None else _no_state
+        # What stays as it is until the next start.
         itself = (agent,)
+        is_plain, has_spans = not memory.collections, spans.enabled
         # `wall_ns` of the clock, with one call less.
         now_ns = time.time_ns
         for _ in range(len(items)):
-            if not items or self.called_away:
+            if self.called_away:
                 break
             # As `take` does, at half of its cost.
-            envelope = items.popleft()
+            try:
+                envelope = items.popleft()
+            except IndexError:
+                break  # some were withdrawn meanwhile
             mailbox.taken += 1
             if mailbox.waiting:
                 self._moved_up(mailbox.move_up())
@@ -840,7 +845,7 @@ class AgentBody:
                     break
                 if self._refuse_orphan(envelope):
                     continue
-            if spans.enabled:
+            if has_spans:
                 exit_ = await self._handle(envelope)
             else:
                 operation = envelope.operation
@@ -869,7 +874,7 @@ class AgentBody:
                         payload == memory.latest
                         and self.staged is None
                         and memory.newest is None
-                        and not memory.collections
+                        and is_plain
                         and life.injected is None
                         # Of a plain one that was only told also: it may be a coroutine.
                         and (

@@ -185,6 +185,7 @@ class Runtime:
         self.signals: list[int] = []
         self._times_signalled = 0
         self._signalled_at = -math.inf
+        self._on_watch: Watchdog | None = None
         self._had_console_at: float | None = None
         self._vanished = 0
 
@@ -574,10 +575,14 @@ class Runtime:
             due = trio.current_time() + _BEAT
             await trio.sleep_until(due)
             self.vitals.loop_lag = max(0.0, trio.current_time() - due)
+            if self._on_watch is not None:
+                self._on_watch.notice()
             self._look_for_consoles()
 
     async def _watchdog(self, *, task_status: trio.TaskStatus[None]) -> None:
-        await Watchdog(self.news.loop_blocked).run(task_status=task_status)
+        watchdog = Watchdog(self.news.loop_blocked, on_busy=self.store.rest)
+        self._on_watch = watchdog
+        await watchdog.run(task_status=task_status)
 
     def _look_for_consoles(self) -> None:
         if self.control is None:

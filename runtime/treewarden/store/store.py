@@ -42,7 +42,7 @@ from .allocation import keep_freed_memory
 from .applied import Applied, Outcome, find_applied, find_outcome
 from .checking import DamagedRow, StructureCheck
 from .copies import Backup, discard, free_name, partial_name, verify_copy
-from .courtesy import Courtesy
+from .courtesy import LONGEST, Courtesy
 from .database import connect_read_only, open_database
 from .end_of_tick import EndOfTick
 from .faults import FAULTS_KEPT, FaultRecord, load_faults
@@ -87,6 +87,9 @@ drop (of 50,000 starts in a row 4,500 did)."""
 REPORT_SECONDS: Final = 0.05
 """How long reports alone wait for company: a restart took 78 µs (median; 1,071 at the
 99th percentile) when each woke the writer at once, 72 and 252 when they waited."""
+FEW_REPORTS: Final = 128
+"""Reports that come meanwhile, up to which those under way are written without delay: some
+25,000 a second are a storm."""
 STORM_SECONDS: Final = 0.25
 """The same once some were dropped: what the journal has of a storm is a sample."""
 GROUP_REPORTS: Final = 1024
@@ -646,9 +649,22 @@ class Store:
         self._owe(+1)
         self._end_of_tick.want()
 
+    def rest(self) -> None:
+        """Have the writer do its housekeeping soon due, while the loop stands aside for it.
+
+        For a busy loop, now and then: the thread would else wake by itself, and wait for
+        the interpreter in vain.
+        """
+        if not (self._busy or self._closing):
+            self._thread.rest(LONGEST)
+
     def _stand_aside(self, timeout: float) -> bool:
-        """Whether somebody waits for the writer; if the loop is busy, let it go on."""
-        if not (self._under_way or self._pending):
+        """Whether the writer is to have its turn; if the loop is busy, let it go on."""
+        # Reports alone are not to take the interpreter, in a storm, from the restarts that
+        # they tell of.
+        if not (self._under_way or self._pending) and (
+            not self._busy or len(self._reports) > FEW_REPORTS
+        ):
             return False
         if timeout <= 0:
             writer = self._writer

@@ -13,6 +13,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from enum import Enum, auto
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import trio
@@ -42,8 +43,16 @@ BUSY_SECONDS: Final = 10.0
 REST_SECONDS: Final = 1.0
 """How long nobody must have wanted anything before there is housekeeping. A wake-up costs
 some 30 µs of processor time."""
+EARLY_REST_SECONDS: Final = 0.75
+"""The same for a busy loop, which has it done before the thread would wake by itself."""
 TROUBLED_SECONDS: Final = 0.25
 """The same while the disk is bad: how soon a mended one is noticed."""
+
+
+class Rest(Enum):
+    """A job: housekeeping now."""
+
+    NOW = auto()
 
 
 class CopyJob:
@@ -83,13 +92,15 @@ class WriterThread:
         self._held = held
         self._failed = failed
         self._told_held: tuple[Holding, ...] = ()
-        self._rested = time.monotonic()
+        # When it last had nothing to do, and when it was last given something.
+        self._rested = self._given = time.monotonic()
         self._token = trio.lowlevel.current_trio_token()
-        self._jobs: queue.SimpleQueue[Group | Question | CopyJob | None] = (
+        self._jobs: queue.SimpleQueue[Group | Question | CopyJob | Rest | None] = (
             queue.SimpleQueue()
         )
-        # Held while a group is the writer's.
-        self._written = threading.Lock()
+        # Held while a group is the writer's; and while it does the housekeeping it was asked
+        # for.
+        self._written, self._rested_now = threading.Lock(), threading.Lock()
         self._ended = trio.Event()
         self._told: StoreBroken | None = None
         self._loop_thread = threading.current_thread()
@@ -100,16 +111,30 @@ class WriterThread:
     def submit(self, group: Group) -> None:
         """Have a group written; `decided` gets the answer."""
         self._written.acquire(blocking=False)
-        self._jobs.put(group)
+        self._put(group)
 
     def stand_aside(self, seconds: float) -> None:
         """Leave the interpreter to it until the group is written, at most so long."""
         if self._written.acquire(timeout=seconds):
             self._written.release()
 
+    def rest(self, seconds: float) -> None:
+        """Have it do its housekeeping, if that is soon due, and wait for it at most so long."""
+        free = max(self._rested, self._given)
+        if time.monotonic() - free < EARLY_REST_SECONDS:
+            return
+        if self._rested_now.acquire(blocking=False):
+            self._put(Rest.NOW)
+            if self._rested_now.acquire(timeout=seconds):
+                self._rested_now.release()
+
     def ask(self, question: Question) -> None:
         """Have something read from the writer's own connection."""
-        self._jobs.put(question)
+        self._put(question)
+
+    def _put(self, job: Group | Question | CopyJob | Rest) -> None:
+        self._given = time.monotonic()
+        self._jobs.put(job)
 
     async def copy(self, partial: Path) -> None:
         """Copy the database, a slice whenever nothing else waits; one at a time.
@@ -120,7 +145,7 @@ class WriterThread:
             StoreError, sqlite3.Error, OSError: what became of the copy instead.
         """
         job = CopyJob(partial)
-        self._jobs.put(job)
+        self._put(job)
         try:
             await job.over.wait()
         except trio.Cancelled:
@@ -167,7 +192,7 @@ class WriterThread:
             if self._jobs.empty() and time.monotonic() - self._rested > BUSY_SECONDS:
                 self._rest()
 
-    def _do(self, job: Group | Question | CopyJob) -> None:
+    def _do(self, job: Group | Question | CopyJob | Rest) -> None:
         if isinstance(job, Group):
             decision = self._writer.commit(job)
             self._told = decision.broken
@@ -179,6 +204,9 @@ class WriterThread:
             self._tell()
         elif isinstance(job, CopyJob):
             self._copy(job)
+        elif isinstance(job, Rest):
+            self._rest()
+            self._rested_now.release()
         else:
             job(self._writer.connected())
 

@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+import trio.testing
 
 from treewarden.store import open_store
 from treewarden.store.courtesy import LONGEST, PATIENCE, SHORTEST, Courtesy
+from treewarden.store.store import FEW_REPORTS
+from treewarden.store.thread import EARLY_REST_SECONDS, REST_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -101,27 +104,80 @@ async def test_a_busy_loop_does_not_starve_who_waits_for_a_commit(
         nursery.cancel_scope.cancel()
 
 
-async def test_only_a_busy_loop_stands_aside_and_only_for_who_waits(
-    store: Store, make: MakeUnit, gate: Gate
+@pytest.fixture
+def asides_of(store: Store) -> list[float]:
+    """For how long the loop stands aside for the store's writer, each time."""
+    found: list[float] = []
+
+    def stand_aside(seconds: float) -> None:
+        found.append(seconds)
+
+    store._thread.stand_aside = stand_aside  # type: ignore[method-assign]
+    return found
+
+
+async def stands_aside(asides_of: list[float]) -> None:
+    del asides_of[:]
+    with trio.fail_after(30):
+        while not asides_of:
+            await trio.lowlevel.checkpoint()
+
+
+async def test_only_a_busy_loop_stands_aside(
+    store: Store, make: MakeUnit, gate: Gate, asides_of: list[float]
 ) -> None:
-    asides = 0
-
-    def count(seconds: float) -> None:
-        nonlocal asides
-        asides += seconds > 0
-
-    store._thread.stand_aside = count  # type: ignore[method-assign]
     with gate():
-        store.report("test.nobody_waits", b"1")
-        with trio.move_on_after(20 * PATIENCE):
-            await spin(0.0001)
-        assert asides == 0
-        # It finds a commit under way that has taken long already.
         store.hand_over(make(revision=1))
         await trio.sleep(20 * PATIENCE)
-        assert asides < 3  # a pass may find its deadline over already
-        with trio.move_on_after(30):
-            while not asides:
-                await trio.lowlevel.checkpoint()
-        assert asides > 0
+        assert len(asides_of) < 3  # a pass may find its deadline over already
+        await stands_aside(asides_of)
+    await store.settled()
+
+
+async def test_the_loop_stands_aside_for_reports_but_not_for_those_of_a_storm(
+    store: Store, make: MakeUnit, gate: Gate, asides_of: list[float]
+) -> None:
+    with gate():
+        store.report("test.nobody_waits", b"1")
+        await stands_aside(asides_of)
+        for _ in range(FEW_REPORTS + 1):
+            store.report("test.nobody_waits", b"1")
+        del asides_of[:]
+        with trio.move_on_after(20 * PATIENCE):
+            await spin(0.0001)
+        assert asides_of == []
+        # Behind them somebody waits.
+        store.hand_over(make(revision=1))
+        await stands_aside(asides_of)
+    await store.settled()
+
+
+async def test_a_busy_loop_has_housekeeping_done_before_the_thread_wakes_for_it(
+    store: Store, make: MakeUnit, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Woken by itself it waits for the interpreter in vain, for half a second at times."""
+    assert EARLY_REST_SECONDS < REST_SECONDS
+    rests = 0
+    tidy = store._thread._writer.rest
+
+    def rest() -> None:
+        nonlocal rests
+        tidy()
+        rests += 1
+
+    store._thread._writer.rest = rest  # type: ignore[method-assign]
+    store.rest()
+    assert rests == 0  # it is not due yet
+    monkeypatch.setattr("treewarden.store.thread.EARLY_REST_SECONDS", 0.0)
+    with trio.fail_after(30):
+        while not rests:
+            store.rest()
+            await trio.lowlevel.checkpoint()
+    await store.settled()
+    with gate():
+        store.hand_over(make(revision=1))
+        await trio.testing.wait_all_tasks_blocked()
+        asked = store._thread._given
+        store.rest()
+        assert store._thread._given == asked  # there is a group
     await store.settled()

@@ -35,6 +35,7 @@ class Watched:
     vigil: Vigil
     now: float = 0.0
     cpu: float = 0.0
+    switches: int = 0
 
     def look(
         self,
@@ -43,10 +44,18 @@ class Watched:
         answered: bool = False,
         after: float = PERIOD,
         cpu: float = 0.0,
+        switches: int = 0,
     ) -> Verdict:
         self.now += after
         self.cpu += cpu
-        return self.vigil.look(self.now, self.cpu, idle=idle, answered=answered)
+        self.switches += switches
+        return self.vigil.look(
+            self.now, self.cpu, self.switches, idle=idle, answered=answered
+        )
+
+    def hear(self, after: float) -> None:
+        self.now += after
+        self.vigil.hear(self.now, self.cpu, self.switches)
 
 
 @pytest.fixture
@@ -114,6 +123,47 @@ def test_who_held_the_interpreter_all_the_time_is_blocked_at_once(
     assert watched.look(answered=True, after=2.0, cpu=1.9) is BLOCKED
     assert watched.vigil.asked_at == PERIOD
     assert watched.look(answered=True) is ASK
+
+
+def test_a_loop_that_turns_and_leaves_the_thread_no_time_is_not_blocked(
+    watched: Watched,
+) -> None:
+    watched.look(idle=True, answered=True)
+    busy = {"after": 2.0, "cpu": 2.0, "switches": 9000}
+    assert watched.look(answered=True, **busy) is ASK  # type: ignore[arg-type]
+    assert watched.look(answered=True, **busy) is ASK  # type: ignore[arg-type]
+
+
+def test_a_loop_that_does_not_turn_is_blocked_whatever_it_leaves_to_the_thread(
+    watched: Watched,
+) -> None:
+    # It waits for files, say: each time it lets go of the interpreter for a moment.
+    watched.look(idle=True, answered=True)
+    busy = {"after": 2.0, "cpu": 2.0, "switches": 9000}
+    assert watched.look(answered=True, **busy) is ASK  # type: ignore[arg-type]
+    assert watched.look(answered=False, **busy) is BLOCKED  # type: ignore[arg-type]
+
+
+def test_a_loop_that_gives_signs_of_life_need_not_be_asked(watched: Watched) -> None:
+    watched.look(answered=True)
+    assert watched.look() is WAIT
+    watched.hear(after=0.0625)
+    assert [watched.look(answered=True), watched.look()] == [ASK, WAIT]
+
+
+def test_a_block_of_the_threshold_is_found_that_begins_after_a_sign_of_life(
+    watched: Watched,
+) -> None:
+    watched.look(answered=True)
+    watched.hear(after=0.0625)
+    began = watched.now
+    assert watched.look(answered=True) is ASK
+    assert watched.look() is WAIT
+    assert watched.look() is BLOCKED
+    assert watched.now - began == THRESHOLD
+    watched.hear(after=0.5)
+    assert [watched.look(answered=True), watched.look()] == [ASK, WAIT]
+    assert watched.look() is BLOCKED
 
 
 def test_another_thread_may_hold_the_interpreter_while_the_loop_is_idle(
