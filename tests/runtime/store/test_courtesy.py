@@ -134,15 +134,23 @@ async def test_only_a_busy_loop_stands_aside(
     await store.settled()
 
 
-async def test_the_loop_stands_aside_for_reports_but_not_for_those_of_a_storm(
+@pytest.mark.parametrize("count", [1, FEW_REPORTS])
+async def test_the_loop_stands_aside_for_a_few_reports(
+    count: int, store: Store, gate: Gate, asides_of: list[float]
+) -> None:
+    with gate():
+        for _ in range(count):
+            store.report("test.nobody_waits", b"1")
+        await stands_aside(asides_of)
+    await store.settled()
+
+
+async def test_the_loop_does_not_stand_aside_for_the_reports_of_a_storm(
     store: Store, make: MakeUnit, gate: Gate, asides_of: list[float]
 ) -> None:
     with gate():
-        store.report("test.nobody_waits", b"1")
-        await stands_aside(asides_of)
         for _ in range(FEW_REPORTS + 1):
             store.report("test.nobody_waits", b"1")
-        del asides_of[:]
         with trio.move_on_after(20 * PATIENCE):
             await spin(0.0001)
         assert asides_of == []
