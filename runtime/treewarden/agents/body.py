@@ -25,6 +25,7 @@ import time
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
+from operator import length_hint
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import outcome
@@ -88,7 +89,7 @@ from .ties import Ties
 
 if TYPE_CHECKING:
     from collections import deque
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from treewarden.store import Store
     from treewarden.supervision import Directory, Node
@@ -97,6 +98,7 @@ if TYPE_CHECKING:
     from .agent import Agent
     from .seat import Seat
 
+_NO_BATCH: Final[Iterator[int]] = iter(())
 _NO_SPANS: Final = tracing.Spans(enabled=False, capacity=1)
 
 
@@ -141,11 +143,13 @@ class AgentBody:
         "_crash",
         "_doing",
         "_early",
+        "_handled",
         "_kwargs",
         "_life",
         "agent",
         "agent_class",
         "agent_type",
+        "batch",
         "blocked",
         "by_function",
         "called_away",
@@ -154,7 +158,6 @@ class AgentBody:
         "directory",
         "exit_after",
         "first_steps",
-        "handled",
         "histograms",
         "idle",
         "in_hand",
@@ -195,7 +198,8 @@ class AgentBody:
         telemetry = self.surroundings.telemetry
         self.spans = telemetry.spans if telemetry is not None else _NO_SPANS
         self.mailbox = Mailbox(agent_type.mailbox)
-        self.handled = self.crashed = self.refused = self.dead_letters = self.sent = 0
+        self._handled = self.crashed = self.refused = 0
+        self.dead_letters = self.sent = 0
         self.last_crash: CrashRecord | None = None
         self.agent_class = agent_type.treewarden_class
         self.memory = Memory(self)
@@ -211,6 +215,8 @@ class AgentBody:
         self._asleep: Task | None = None
         self.idle: Task | None = None
         self.in_hand: Envelope | None = None
+        # As many steps as there are messages of the batch in hand still to come.
+        self.batch = _NO_BATCH
         self.histograms: tuple[Histogram, Histogram] | None = None
         self._doing = ""
         self.staged: Staged | None = None
@@ -361,6 +367,8 @@ class AgentBody:
                 else:
                     await checkpoint()
                 exit_ = await self._handle_batch(life)
+                if self.batch is not _NO_BATCH:
+                    self._end_batch()
                 if exit_ is not None:
                     break
             if isinstance(exit_, Crash):
@@ -537,6 +545,8 @@ class AgentBody:
         return fault
 
     def _end_incarnation(self) -> None:
+        if self.batch is not _NO_BATCH:
+            self._end_batch()
         self._record_idle_crash()
         self.agent = self.idle = self._asleep = self._life = None
         self.staged = self.suspended = self._early = None
@@ -819,15 +829,13 @@ class AgentBody:
         is_plain, has_spans = not memory.collections, spans.enabled
         # `wall_ns` of the clock, with one call less.
         now_ns = time.time_ns
-        for _ in range(len(items)):
-            if self.called_away:
+        for _ in self._begin_batch(len(items)):
+            if self.called_away or not items:
+                mailbox.taken -= 1
+                self._handled -= 1
                 break
             # As `take` does, at half of its cost.
-            try:
-                envelope = items.popleft()
-            except IndexError:
-                break  # some were withdrawn meanwhile
-            mailbox.taken += 1
+            envelope = items.popleft()
             if mailbox.waiting:
                 self._moved_up(mailbox.move_up())
             is_call = envelope.is_call
@@ -835,6 +843,7 @@ class AgentBody:
                 if envelope.task is None and not envelope.is_wanted:
                     if envelope.id:
                         envelope.settle()
+                    self._handled -= 1
                     continue  # withdrawn before it was begun: it never happens
                 envelope.begun = True
             elif self.ties is not None:
@@ -842,10 +851,13 @@ class AgentBody:
                 envelope.begun = True
             if envelope.needs:
                 if self._is_early(envelope):
+                    self._handled -= 1
                     break
                 if self._refuse_orphan(envelope):
+                    self._handled -= 1
                     continue
             if has_spans:
+                self._handled -= 1
                 exit_ = await self._handle(envelope)
             else:
                 operation = envelope.operation
@@ -861,6 +873,7 @@ class AgentBody:
                     if operation.is_async:
                         value = await value
                 except BaseException as error:
+                    self._handled -= 1
                     if not isinstance(error, Exception) and not raised_by_itself(error):
                         self._interrupted(envelope)
                         raise
@@ -884,13 +897,13 @@ class AgentBody:
                         )
                     ):
                         # As `_returned` does when nothing has changed or leaves.
-                        self.handled += 1
                         self.ring.append(
                             (operation.name, envelope.sender, now_ns(), "done")
                         )
                         if is_call:
                             envelope.reply(value)
                         continue
+                    self._handled -= 1
                     exit_ = self._returned(envelope, value, 0, payload)
             if exit_ is not None:
                 return exit_
@@ -898,6 +911,34 @@ class AgentBody:
                 break
         self.in_hand = None
         return None
+
+    def _begin_batch(self, count: int) -> Iterator[int]:
+        """Count so many messages as taken and handled; what is not is taken off again.
+
+        A counter a message would be a hundredth of its cost.
+        """
+        self.mailbox.taken += count
+        self._handled += count
+        self.batch = batch = iter(range(count))
+        return batch
+
+    def _end_batch(self) -> None:
+        """No more of it is taken; what is left comes with the next."""
+        left = length_hint(self.batch)
+        self.mailbox.taken -= left
+        self._handled -= left
+        self.batch = _NO_BATCH
+
+    @property
+    def taken(self) -> int:
+        """How many messages were taken out of the mailbox so far."""
+        return self.mailbox.taken - length_hint(self.batch)
+
+    @property
+    def handled(self) -> int:
+        """How many messages were handled so far, the one in hand not included."""
+        in_hand = self.batch is not _NO_BATCH and not self.spans.enabled
+        return self._handled - length_hint(self.batch) - in_hand
 
     def _has_else_to_do(self, life: Life) -> bool:
         """Whether something comes before the next message: what `called_away` may mean."""
@@ -1053,7 +1094,7 @@ class AgentBody:
                 unit, staged = self.seal(envelope, payload)
         except Exception as error:  # noqa: BLE001 - what cannot be kept did not happen
             return self._raised(envelope, error, started)
-        self.handled += 1
+        self._handled += 1
         # `_remember`, written out: two calls less for every message.
         if self.ring is NOTHING_YET:
             self.ring = new_ring()
@@ -1385,7 +1426,7 @@ class AgentBody:
             mailbox=len(mailbox),
             capacity=mailbox.capacity,
             waiting_senders=len(mailbox.waiting),
-            accepted=mailbox.accepted,
+            accepted=mailbox.accepted - length_hint(self.batch),
             handled=self.handled,
             crashed=self.crashed,
             refused=self.refused,

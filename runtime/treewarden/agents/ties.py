@@ -218,15 +218,15 @@ class Ties:
         kwargs: dict[str, object],
     ) -> Timer:
         """See `Agent.when_idle`."""
-        mailbox = self._body.mailbox
+        body = self._body
 
         def is_idle() -> bool:
-            return mailbox.taken == self.idle_since and not mailbox.items
+            return body.taken == self.idle_since and not body.mailbox.items
 
         timer = self._set_timer(seconds, named, args, kwargs, is_idle)
         if self.idle_timer is not None:
             self.idle_timer.cancel()
-        self.idle_timer, self.idle_since = timer, mailbox.taken
+        self.idle_timer, self.idle_since = timer, body.taken
         return timer
 
     def _set_timer(

@@ -478,6 +478,9 @@ async def test_memory_that_no_commit_holds_takes_nothing_of_a_sender_that_is_rol
                 other.execute("ROLLBACK")
         loaded.lift()
         assert await forgetful.call(Forgetful.words) == ["kept"]
+        # What was put back, and what never was sent, is not counted as handled.
+        seen = forgetful.statistics(), asker.statistics()
+        assert [(one.accepted, one.handled) for one in seen] == [(3, 2), (4, 3)]
 
 
 class Announcer(Agent[Noted]):
