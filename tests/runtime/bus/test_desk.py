@@ -194,8 +194,9 @@ async def test_of_a_long_backlog_a_part_is_counted_and_the_rest_is_said(
             runtime.bus.publish_nowait("orders.new", 1)
         await runtime.store.settled()
         (row,) = await subscriptions(runtime)
-        assert row.pending + row.uncounted == 5001
-        assert row.uncounted == row.lag - 5000
+        # Of the rest nobody has looked what it is: a report may be among it.
+        assert row.pending == 5000
+        assert row.uncounted == row.lag - 5000 >= 1
         assert f"{row.pending}+" in showing.subscriptions_text([row])
 
 
