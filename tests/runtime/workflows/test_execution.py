@@ -278,8 +278,10 @@ async def test_a_step_in_a_shielded_scope_is_no_way_around_the_record(
 # --- people --------------------------------------------------------------------------------
 
 
+# Who comes first is another one each time.
+@pytest.mark.parametrize("attempt", range(8))
 async def test_a_cancel_and_a_resume_at_once_are_one_after_the_other(
-    open_app: Open, diary: Diary
+    open_app: Open, diary: Diary, attempt: int
 ) -> None:
     """Whatever comes first, a cancellation that was acknowledged is not taken back."""
     gate(diary, "book b")
