@@ -43,9 +43,13 @@ async def main(step, what):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(spin, step)
             if what == "switches":
-                before, began = switches(), time.monotonic()
-                await trio.sleep(2.5)  # housekeeping is due twice
-                print((switches() - before) / (time.monotonic() - began))
+                rates = []
+                for _ in range(4):  # housekeeping is due in each
+                    before, began = switches(), time.monotonic()
+                    await trio.sleep(1.0)
+                    rates.append((switches() - before) / (time.monotonic() - began))
+                # The least disturbed: where others want the processor, all wake up late.
+                print(min(rates))
             else:
                 with trio.move_on_after(60):
                     for _ in range(50):

@@ -118,9 +118,7 @@ class Verdict(Enum):
 class Vigil:
     """When a loop counts as blocked; time is passed in, in seconds, as to a `Pulse`."""
 
-    def __init__(
-        self, threshold: float, now: float, cpu: float, switches: int = 0
-    ) -> None:
+    def __init__(self, threshold: float, now: float, cpu: float, switches: int) -> None:
         self.period = threshold / _LOOKS
         # It was asked up to one look after it had blocked.
         self._patience = threshold - self.period
@@ -130,7 +128,7 @@ class Vigil:
         self._told = False
         self.asked_at: float | None = None
 
-    def hear(self, now: float, cpu: float, switches: int = 0) -> None:
+    def hear(self, now: float, cpu: float, switches: int) -> None:
         """The loop has given a sign of life unasked."""
         self._looked_at, self._cpu, self._switches = now, cpu, switches
         self.asked_at, self._told = None, False
@@ -139,7 +137,7 @@ class Vigil:
         self,
         now: float,
         cpu: float,
-        switches: int = 0,
+        switches: int,
         *,
         idle: bool,
         answered: bool,
@@ -217,7 +215,6 @@ class Watchdog:
     ) -> None:
         """Watch until cancelled; the thread is then told to end, and has 1 s for it."""
         token = trio.lowlevel.current_trio_token()
-        self._pulse = Pulse(self._threshold / _SIGNS, *_of_loop())
         thread = threading.Thread(
             target=self._watch,
             args=(token, threading.get_ident()),
